@@ -1,0 +1,1 @@
+//! The log: RFC 6962 tree, C2SP tiles, signed notes, proofs.

@@ -1,0 +1,2 @@
+//! `keyturn`, the command line.
+fn main() {}

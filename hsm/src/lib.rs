@@ -1,0 +1,1 @@
+//! Tokens behind one trait, and verification of their signatures and attestations.

@@ -1,0 +1,1 @@
+//! Sealing: Shamir and age, envelopes, commitments, key files.

@@ -1,0 +1,2 @@
+//! `keyturnd`, the daemon.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The pure core of keyturn: documents, signed texts, machines, events, replay.
