@@ -1,1 +1,22 @@
 //! The pure core of keyturn: documents, signed texts, machines, events, replay.
+//!
+//! Everything that keyturn decides is decided here, and nothing is done here: no clock, no
+//! randomness, no file, no socket. Time, ids and keys come in as values; what must be checked or
+//! carried out outside goes out as values. So the daemon, a custodian's client and an auditor judge
+//! by the same code.
+//!
+//! The formats are written down in `docs/FORMATS.md`; `testdata/` has golden vectors for each.
+
+#![forbid(unsafe_code)]
+
+pub mod charter;
+pub mod definition;
+pub mod digest;
+pub mod id;
+pub mod jcs;
+pub mod key;
+pub mod manifest;
+pub mod name;
+pub mod reference;
+pub mod time;
+pub mod words;

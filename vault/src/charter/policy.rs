@@ -1,0 +1,503 @@
+//! Policies, scenarios, and the rules in them that a request may waive.
+//!
+//! Absolute are the quorum, distinct persons and keys, and the roster: no policy speaks of them.
+//! Everything here can be left out of a draft and has a default; a charter's bytes have it all.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{Name, PolicyName, ScenarioName};
+use crate::reference::ReferenceError;
+use crate::time::{Span, Time, decimal};
+
+/// Rules for the credentials whose definitions name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Its name.
+    pub name: PolicyName,
+    /// How long an open request waits for its quorum and shares, if it asks for no less.
+    #[serde(default = "valid_for")]
+    pub valid_for_secs: Span,
+    /// How long after the quorum nothing is opened yet, so that somebody can object; 0 for at once.
+    #[serde(default)]
+    pub waiting_secs: Span,
+    /// How long a check-out lasts when the request does not say.
+    #[serde(default = "check_out")]
+    pub check_out_secs: Span,
+    /// The longest check-out that a request may ask for.
+    #[serde(default = "check_out_max")]
+    pub check_out_max_secs: Span,
+    /// The longest check-out with all its extensions.
+    #[serde(default = "extend_max")]
+    pub extend_max_secs: Span,
+    /// How long sessions opened with the old secret go on after a rotation.
+    #[serde(default)]
+    pub grace_secs: Span,
+    /// How long a retired version can still be opened before it is destroyed.
+    #[serde(default = "quarantine")]
+    pub quarantine_secs: Span,
+    /// The age at which a secret is rotated though nobody used it; 0 for never.
+    #[serde(default = "rotate_max_age")]
+    pub rotate_max_age_secs: Span,
+    /// Must approvals come from tokens whose maker attests them?
+    #[serde(default = "yes")]
+    pub require_attestation: bool,
+    /// The oldest firmware of a token that approves; none for any.
+    #[serde(default)]
+    pub minimum_firmware: Option<Firmware>,
+    /// Must approvals come from different devices, none of them the requester's?
+    #[serde(default)]
+    pub different_devices: bool,
+    /// May the requester be one of those who approve?
+    #[serde(default)]
+    pub requester_may_approve: bool,
+    /// When credentials may be opened; empty for always.
+    #[serde(default)]
+    pub hours: Vec<Hours>,
+    /// From where requests and approvals may come; empty for everywhere.
+    #[serde(default)]
+    pub networks: Vec<Network>,
+    /// How many witnesses' cosignatures are wanted before a release; 0 for none.
+    #[serde(default)]
+    pub cosignatures: u8,
+    /// How long a release waits for them; it never waits longer.
+    #[serde(default = "cosignature_wait")]
+    pub cosignature_wait_secs: Span,
+    /// Who is told about ceremonies: names of notices in the daemons' configuration.
+    #[serde(default)]
+    pub notices: BTreeSet<Name>,
+    /// How many copies of a new version must exist before rotation changes the target.
+    #[serde(default = "copies_min")]
+    pub copies_min: u8,
+}
+
+const fn valid_for() -> Span {
+    Span::from_hours(4)
+}
+const fn check_out() -> Span {
+    Span::from_hours(2)
+}
+const fn check_out_max() -> Span {
+    Span::from_hours(12)
+}
+const fn extend_max() -> Span {
+    Span::from_days(3)
+}
+const fn quarantine() -> Span {
+    Span::from_days(7)
+}
+const fn rotate_max_age() -> Span {
+    Span::from_days(90)
+}
+const fn cosignature_wait() -> Span {
+    Span::from_secs(5)
+}
+const fn copies_min() -> u8 {
+    1
+}
+const fn yes() -> bool {
+    true
+}
+
+impl Policy {
+    /// The policy of this name with nothing but defaults.
+    pub fn named(name: PolicyName) -> Self {
+        Self {
+            name,
+            valid_for_secs: valid_for(),
+            waiting_secs: Span::ZERO,
+            check_out_secs: check_out(),
+            check_out_max_secs: check_out_max(),
+            extend_max_secs: extend_max(),
+            grace_secs: Span::ZERO,
+            quarantine_secs: quarantine(),
+            rotate_max_age_secs: rotate_max_age(),
+            require_attestation: yes(),
+            minimum_firmware: None,
+            different_devices: false,
+            requester_may_approve: false,
+            hours: Vec::new(),
+            networks: Vec::new(),
+            cosignatures: 0,
+            cosignature_wait_secs: cosignature_wait(),
+            notices: BTreeSet::new(),
+            copies_min: copies_min(),
+        }
+    }
+
+    /// This policy as a scenario changes it.
+    #[must_use]
+    pub fn under(&self, scenario: &Scenario) -> Self {
+        let mut policy = self.clone();
+        policy.waiting_secs = scenario.waiting_secs.unwrap_or(policy.waiting_secs);
+        policy.valid_for_secs = scenario.valid_for_secs.unwrap_or(policy.valid_for_secs);
+        policy.check_out_secs = scenario.check_out_secs.unwrap_or(policy.check_out_secs);
+        policy.check_out_max_secs = scenario
+            .check_out_max_secs
+            .unwrap_or(policy.check_out_max_secs);
+        policy.cosignatures = scenario.cosignatures.unwrap_or(policy.cosignatures);
+        policy.notices.extend(scenario.notices.iter().cloned());
+        policy
+    }
+
+    /// Do the hours of this policy allow this time?
+    pub fn open_at(&self, time: Time) -> bool {
+        self.hours.is_empty() || self.hours.iter().any(|hours| hours.contain(time))
+    }
+
+    /// Do the networks of this policy allow this address?
+    pub fn open_from(&self, address: IpAddr) -> bool {
+        self.networks.is_empty()
+            || self
+                .networks
+                .iter()
+                .any(|network| network.contains(address))
+    }
+}
+
+/// A named emergency, which changes rules of the policies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name.
+    pub name: ScenarioName,
+    /// Replaces the policy's waiting time; none leaves it.
+    #[serde(default)]
+    pub waiting_secs: Option<Span>,
+    /// Replaces the policy's validity; none leaves it.
+    #[serde(default)]
+    pub valid_for_secs: Option<Span>,
+    /// Replaces the policy's check-out; none leaves it.
+    #[serde(default)]
+    pub check_out_secs: Option<Span>,
+    /// Replaces the policy's longest check-out; none leaves it.
+    #[serde(default)]
+    pub check_out_max_secs: Option<Span>,
+    /// Replaces the number of cosignatures wanted; none leaves it.
+    #[serde(default)]
+    pub cosignatures: Option<u8>,
+    /// Must the request name a ticket?
+    #[serde(default)]
+    pub require_ticket: bool,
+    /// Who is told beside those whom the policy names.
+    #[serde(default)]
+    pub notices: BTreeSet<Name>,
+}
+
+impl Scenario {
+    /// The scenario of this name that changes nothing yet.
+    pub fn named(name: ScenarioName) -> Self {
+        Self {
+            name,
+            waiting_secs: None,
+            valid_for_secs: None,
+            check_out_secs: None,
+            check_out_max_secs: None,
+            cosignatures: None,
+            require_ticket: false,
+            notices: BTreeSet::new(),
+        }
+    }
+}
+
+/// A rule that a `waive:` line of a request may set aside, seen and signed by all who approve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Waiver {
+    /// Approvals by tokens that nobody attests.
+    Attestation,
+    /// A second check-out beside an ongoing one.
+    CheckOut,
+    /// Approvals from one device.
+    Devices,
+    /// Approvals by tokens with older firmware.
+    Firmware,
+    /// Opening outside the policy's hours.
+    Hours,
+    /// Requests and approvals from other networks.
+    Networks,
+    /// An approval by the requester.
+    Requester,
+    /// A quorum that is not of every team.
+    Teams,
+    /// A scenario's ticket.
+    Ticket,
+}
+
+impl Waiver {
+    /// All of them, in the order in which a `waive:` line lists them.
+    pub const ALL: [Self; 9] = [
+        Self::Attestation,
+        Self::CheckOut,
+        Self::Devices,
+        Self::Firmware,
+        Self::Hours,
+        Self::Networks,
+        Self::Requester,
+        Self::Teams,
+        Self::Ticket,
+    ];
+
+    /// Its name in texts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attestation => "attestation",
+            Self::CheckOut => "check-out",
+            Self::Devices => "devices",
+            Self::Firmware => "firmware",
+            Self::Hours => "hours",
+            Self::Networks => "networks",
+            Self::Requester => "requester",
+            Self::Teams => "teams",
+            Self::Ticket => "ticket",
+        }
+    }
+}
+
+impl fmt::Display for Waiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Waiver {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|waiver| waiver.name() == text);
+        known.ok_or(ReferenceError("the name of a rule that can be waived"))
+    }
+}
+
+/// The firmware of a token, written `5.7.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Firmware {
+    /// The first number.
+    pub major: u8,
+    /// The second number.
+    pub minor: u8,
+    /// The third number.
+    pub patch: u8,
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+impl FromStr for Firmware {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let numbers: Vec<u8> = text
+                .split('.')
+                .map(|part| decimal(part).and_then(|number| u8::try_from(number).ok()))
+                .collect::<Option<_>>()?;
+            let [major, minor, patch] = <[u8; 3]>::try_from(numbers).ok()?;
+            Some(Self {
+                major,
+                minor,
+                patch,
+            })
+        };
+        read().ok_or(ReferenceError("a firmware version like 5.7.1"))
+    }
+}
+
+crate::jcs::as_string!(Firmware);
+
+/// A day of the week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the days need no words")]
+pub enum Weekday {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+impl Weekday {
+    /// The days from Monday on.
+    pub const ALL: [Self; 7] = [
+        Self::Mon,
+        Self::Tue,
+        Self::Wed,
+        Self::Thu,
+        Self::Fri,
+        Self::Sat,
+        Self::Sun,
+    ];
+
+    /// The day, in UTC, of a time.
+    pub fn of(time: Time) -> Self {
+        // 1970-01-01 was a Thursday.
+        let day = (time.ms() / 86_400_000).wrapping_add(3) % 7;
+        let index = usize::try_from(day).unwrap_or(0);
+        Self::ALL.get(index).copied().unwrap_or(Self::Mon)
+    }
+}
+
+/// Some hours of some days, in UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hours {
+    /// On which days.
+    pub days: BTreeSet<Weekday>,
+    /// From this hour on, 0 to 23.
+    pub from_hour: u8,
+    /// Until this hour begins, 1 to 24, later than `from_hour`.
+    pub until_hour: u8,
+}
+
+impl Hours {
+    /// Do they contain this time?
+    pub fn contain(&self, time: Time) -> bool {
+        let hour = time.ms() / 3_600_000 % 24;
+        self.days.contains(&Weekday::of(time))
+            && (u64::from(self.from_hour)..u64::from(self.until_hour)).contains(&hour)
+    }
+}
+
+/// Addresses with a common prefix (CIDR), written `192.0.2.0/24` or `2001:db8::/32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// An address as 128 bits, the four bytes of IPv4 first, and how many of them count.
+fn bits(address: IpAddr) -> (u128, u8) {
+    match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
+    }
+}
+
+/// The first `prefix` of 128 bits.
+fn masked(bits: u128, prefix: u8) -> u128 {
+    let rest = 128_u32.saturating_sub(u32::from(prefix));
+    bits.checked_shr(rest)
+        .and_then(|high| high.checked_shl(rest))
+        .unwrap_or(0)
+}
+
+impl Network {
+    /// Is the address in it? An IPv4 address mapped into IPv6 is judged as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let (network, address) = match (self.address, address) {
+            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
+                (bits(self.address).0, bits(address).0)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
+        };
+        masked(address, self.prefix) == network
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl FromStr for Network {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (address, prefix) = text.split_once('/')?;
+            let address: IpAddr = address.parse().ok()?;
+            let prefix = u8::try_from(decimal(prefix)?).ok()?;
+            let (bits, width) = bits(address);
+            let network = Self { address, prefix };
+            // Bits beyond the prefix are 0, and there is one spelling.
+            (prefix <= width && masked(bits, prefix) == bits && network.to_string() == text)
+                .then_some(network)
+        };
+        read().ok_or(ReferenceError(
+            "a network like 192.0.2.0/24 or 2001:db8::/32",
+        ))
+    }
+}
+
+crate::jcs::as_string!(Network);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_have_one_spelling_and_contain_their_addresses() {
+        for (text, address, want) in [
+            ("192.0.2.0/24", "192.0.2.255", Some(true)),
+            ("192.0.2.0/24", "192.0.3.0", Some(false)),
+            ("192.0.2.0/24", "::ffff:192.0.2.1", Some(true)),
+            ("0.0.0.0/0", "198.51.100.1", Some(true)),
+            ("0.0.0.0/0", "2001:db8::1", Some(false)),
+            ("192.0.2.7/32", "192.0.2.7", Some(true)),
+            ("2001:db8::/32", "2001:db8:1::1", Some(true)),
+            ("2001:db8::/32", "2001:db9::1", Some(false)),
+            ("::/0", "::1", Some(true)),
+            ("192.0.2.1/24", "192.0.2.1", None),
+            ("192.0.2.0/33", "192.0.2.1", None),
+            ("192.0.2.0/024", "192.0.2.1", None),
+            ("2001:DB8::/32", "::1", None),
+            ("192.0.2.0", "::1", None),
+        ] {
+            let network = text.parse::<Network>().ok();
+            assert_eq!(
+                network.map(|network| network.contains(address.parse().unwrap())),
+                want,
+                "{text} {address}"
+            );
+        }
+    }
+
+    #[test]
+    fn hours_are_of_days_in_utc() {
+        let office = Hours {
+            days: BTreeSet::from([Weekday::Fri, Weekday::Sat]),
+            from_hour: 8,
+            until_hour: 18,
+        };
+        for (time, want) in [
+            ("2026-11-21T08:00:00.000Z", true), // a Saturday
+            ("2026-11-21T17:59:59.999Z", true),
+            ("2026-11-21T18:00:00.000Z", false),
+            ("2026-11-21T07:59:59.999Z", false),
+            ("2026-11-22T12:00:00.000Z", false),
+            ("2026-11-20T12:00:00.000Z", true),
+        ] {
+            assert_eq!(office.contain(time.parse().unwrap()), want, "{time}");
+        }
+    }
+
+    #[test]
+    fn waivers_are_listed_in_order() {
+        assert!(
+            Waiver::ALL
+                .windows(2)
+                .all(|pair| pair[0] < pair[1] && pair[0].name() < pair[1].name())
+        );
+    }
+
+    #[test]
+    fn defaults_of_drafts_are_the_documented_ones() {
+        let draft: Policy = serde_json::from_str(r#"{"name":"standard"}"#).unwrap();
+        assert_eq!(draft, Policy::named("standard".parse().unwrap()));
+        let scenario: Scenario = serde_json::from_str(r#"{"name":"fire"}"#).unwrap();
+        assert_eq!(scenario, Scenario::named("fire".parse().unwrap()));
+    }
+}

@@ -1,0 +1,155 @@
+//! The definition: what a credential is. Everything in it is clear; the secret is sealed elsewhere.
+//!
+//! The operator who adds a credential signs the bytes of its first definition; each later one is
+//! the subject of a `change` ceremony and names the one before it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::id::{CredentialId, GroupName};
+use crate::jcs::Document;
+use crate::name::{CredentialPath, Line, Name, Origin, PolicyName};
+use crate::reference::ReferenceError;
+
+/// The largest definition, in bytes.
+pub const MAX_DEFINITION_BYTES: usize = 48 * 1024;
+/// The most settings of a connector.
+pub const MAX_SETTINGS: usize = 32;
+/// The most lines of clear metadata.
+pub const MAX_METADATA: usize = 32;
+
+/// The type and version of a definition document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// The first.
+    #[default]
+    #[serde(rename = "keyturn definition v1")]
+    V1,
+}
+
+/// What a credential is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// The type of this document.
+    #[serde(default)]
+    pub format: Format,
+    /// The vault, so that a definition signed for one is none of another.
+    pub origin: Origin,
+    /// Which credential it is, for ever.
+    pub credential: CredentialId,
+    /// Where people find it; bound to the id for ever.
+    pub path: CredentialPath,
+    /// What kind of secret it is.
+    pub kind: Kind,
+    /// The group whose quorum opens it.
+    pub group: GroupName,
+    /// Another group that can open it when the first cannot be reached.
+    #[serde(default)]
+    pub fallback: Option<GroupName>,
+    /// The rules for it.
+    pub policy: PolicyName,
+    /// How it is rotated; none where people do it.
+    #[serde(default)]
+    pub connector: Option<Connector>,
+    /// Is it worthless, and there for drills?
+    #[serde(default)]
+    pub canary: bool,
+    /// What is known beside the secret: user name, account, sign-in address. Never secret.
+    #[serde(default)]
+    pub metadata: BTreeMap<Name, Line>,
+    /// The digest of the definition before this one; none for the first.
+    #[serde(default)]
+    pub previous: Option<Digest>,
+}
+
+impl Document for Definition {
+    const MAX_BYTES: usize = MAX_DEFINITION_BYTES;
+}
+
+/// How the daemon changes a secret at its target. Its rights come from the platform.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connector {
+    /// The connector's name in the daemons' configuration.
+    pub name: Name,
+    /// What the connector is told about the target. Never secret.
+    #[serde(default)]
+    pub settings: BTreeMap<Name, Line>,
+}
+
+/// What kind of secret a credential holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The password of an AWS account's root user.
+    AwsRoot,
+    /// The password of an IAM user.
+    AwsIamPassword,
+    /// An access key of an IAM user: id and secret, two at a time.
+    AwsIamAccessKey,
+    /// The seed of time-based one-time codes (RFC 6238).
+    TotpSeed,
+    /// The password of a PostgreSQL role.
+    Postgres,
+    /// The password of an LDAP entry.
+    Ldap,
+    /// The seed of a virtual second factor that its target registers.
+    Mfa,
+    /// Anything else, up to 64 KiB.
+    Text,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::AwsRoot,
+        Self::AwsIamPassword,
+        Self::AwsIamAccessKey,
+        Self::TotpSeed,
+        Self::Postgres,
+        Self::Ldap,
+        Self::Mfa,
+        Self::Text,
+    ];
+
+    /// Its name in documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AwsRoot => "aws-root",
+            Self::AwsIamPassword => "aws-iam-password",
+            Self::AwsIamAccessKey => "aws-iam-access-key",
+            Self::TotpSeed => "totp-seed",
+            Self::Postgres => "postgres",
+            Self::Ldap => "ldap",
+            Self::Mfa => "mfa",
+            Self::Text => "text",
+        }
+    }
+
+    /// Does the target hold two secrets at a time, so that rotation has two slots?
+    pub const fn two_slots(self) -> bool {
+        matches!(self, Self::AwsIamAccessKey)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        known.ok_or(ReferenceError(
+            "a kind of credential, like aws-root, postgres or text",
+        ))
+    }
+}

@@ -1,0 +1,81 @@
+//! SHA-256 digests (FIPS 180-4), which name every text, document and sealed file.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+/// A SHA-256 digest; written as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+/// A digest that is not 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not a SHA-256 digest: write 64 lower-case hexadecimal digits")]
+pub struct DigestError;
+
+impl Digest {
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// The 32 bytes of lower-case hexadecimal digits; `None` for anything else.
+pub(crate) fn hex32(text: &str) -> Option<[u8; 32]> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).ok()?;
+    Some(bytes)
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        hex32(text).map(Self).ok_or(DigestError)
+    }
+}
+
+crate::jcs::as_string!(Digest);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_lower_case_hexadecimal() {
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(Digest::of(b"").to_string(), empty);
+        for (name, text, want) in [
+            ("whole", empty.to_owned(), Ok(Digest::of(b""))),
+            ("upper case", empty.to_uppercase(), Err(DigestError)),
+            ("too short", empty[1..].to_owned(), Err(DigestError)),
+            ("too long", format!("{empty}00"), Err(DigestError)),
+            ("not hexadecimal", empty.replace('e', "g"), Err(DigestError)),
+            ("empty", String::new(), Err(DigestError)),
+        ] {
+            assert_eq!(text.parse(), want, "{name}");
+        }
+    }
+}
