@@ -1,1 +1,3 @@
 //! The keyturn daemon.
+
+pub mod store;

@@ -1,0 +1,524 @@
+//! Where each thing is kept: one typed name for each kind of row.
+//!
+//! A key is a family (`entry/`), then its parts. Integers are eight bytes, big-endian, so that the order of
+//! keys is the order of numbers; digests are their 32 bytes; ids are their 26 characters, which sort by time.
+//! No family is the beginning of another, and the parts have fixed widths but for one, so each key has one name.
+//!
+//! # Invariants
+//!
+//! 1. `key.name()` gives back the name that made the key, and keys of different names differ.
+//! 2. Within a family keys sort as their parts do.
+
+use std::fmt;
+
+use ulid::Ulid;
+
+/// The bytes that name a row. Made by [`Name::key`], or read back from a store or a backup.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// A key as it was read from a backup; daemons make theirs with [`Name::key`].
+    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What is kept there, or `None` for a key that no [`Name`] makes.
+    pub fn name(&self) -> Option<Name<'_>> {
+        Name::parse(&self.0)
+    }
+
+    /// The first key after this one.
+    pub(super) fn successor(&self) -> Self {
+        let mut bytes = self.0.clone();
+        bytes.push(0);
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => name.fmt(f),
+            None => self.0.escape_ascii().fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is kept in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// `meta/format`: which daemon can read the rows.
+    Format,
+    /// `meta/probe`: written to see whether the store takes changes.
+    Probe,
+    /// `head`: size, root and right edge of the log.
+    Head,
+    /// `entry/<n>`: an entry of the log.
+    Entry(u64),
+    /// `object/<sha256>`: a document.
+    Object([u8; 32]),
+    /// `credential/<id>`: a credential and its definition.
+    Credential(Ulid),
+    /// `path/<path>`: the credential to which a path is bound for ever.
+    Path(&'a str),
+    /// `version/<credential>/<v>`: one sealed value.
+    Version(Ulid, u64),
+    /// `ceremony/<id>`: a ceremony.
+    Ceremony(Ulid),
+    /// `checkout/<credential>`: who has it out.
+    Checkout(Ulid),
+    /// `job/<credential>`: where its rotation stands.
+    Job(Ulid),
+    /// `due/<time>/<kind>/<id>`: what the clock will bring.
+    Due {
+        /// Milliseconds since 1970 UTC.
+        at_ms: u64,
+        /// What becomes due.
+        kind: &'a str,
+        /// For which ceremony or credential.
+        id: Ulid,
+    },
+    /// `details/<ceremony>`: the erasable text of a request.
+    Details(Ulid),
+    /// `outbox/<seq>`: a notice that still has to be sent.
+    Outbox(u64),
+    /// `node/<id>`: what a node of the vault knows about itself.
+    Node(Ulid),
+}
+
+/// The first part of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "each is the family of the name it is called after"
+)]
+pub enum Family {
+    Meta,
+    Head,
+    Entry,
+    Object,
+    Credential,
+    Path,
+    Version,
+    Ceremony,
+    Checkout,
+    Job,
+    Due,
+    Details,
+    Outbox,
+    Node,
+}
+
+impl Family {
+    const ALL: [Self; 14] = [
+        Self::Meta,
+        Self::Head,
+        Self::Entry,
+        Self::Object,
+        Self::Credential,
+        Self::Path,
+        Self::Version,
+        Self::Ceremony,
+        Self::Checkout,
+        Self::Job,
+        Self::Due,
+        Self::Details,
+        Self::Outbox,
+        Self::Node,
+    ];
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Meta => "meta/",
+            Self::Head => "head",
+            Self::Entry => "entry/",
+            Self::Object => "object/",
+            Self::Credential => "credential/",
+            Self::Path => "path/",
+            Self::Version => "version/",
+            Self::Ceremony => "ceremony/",
+            Self::Checkout => "checkout/",
+            Self::Job => "job/",
+            Self::Due => "due/",
+            Self::Details => "details/",
+            Self::Outbox => "outbox/",
+            Self::Node => "node/",
+        }
+    }
+}
+
+impl<'a> Name<'a> {
+    /// The key of the row.
+    pub fn key(&self) -> Key {
+        let mut bytes = self.family().prefix().as_bytes().to_vec();
+        match self {
+            Self::Format => bytes.extend(b"format"),
+            Self::Probe => bytes.extend(b"probe"),
+            Self::Head => {}
+            Self::Entry(n) | Self::Outbox(n) => bytes.extend(n.to_be_bytes()),
+            Self::Object(digest) => bytes.extend(digest),
+            Self::Path(path) => bytes.extend(path.as_bytes()),
+            Self::Credential(id)
+            | Self::Ceremony(id)
+            | Self::Checkout(id)
+            | Self::Job(id)
+            | Self::Details(id)
+            | Self::Node(id) => bytes.extend(id.to_string().bytes()),
+            Self::Version(credential, version) => {
+                bytes.extend(versions_prefix(*credential));
+                bytes.extend(version.to_be_bytes());
+            }
+            Self::Due { at_ms, kind, id } => {
+                bytes.extend(at_ms.to_be_bytes());
+                bytes.extend(format!("/{kind}/{id}").bytes());
+            }
+        }
+        Key(bytes)
+    }
+
+    /// The family it belongs to.
+    pub const fn family(&self) -> Family {
+        match self {
+            Self::Format | Self::Probe => Family::Meta,
+            Self::Head => Family::Head,
+            Self::Entry(_) => Family::Entry,
+            Self::Object(_) => Family::Object,
+            Self::Credential(_) => Family::Credential,
+            Self::Path(_) => Family::Path,
+            Self::Version(..) => Family::Version,
+            Self::Ceremony(_) => Family::Ceremony,
+            Self::Checkout(_) => Family::Checkout,
+            Self::Job(_) => Family::Job,
+            Self::Due { .. } => Family::Due,
+            Self::Details(_) => Family::Details,
+            Self::Outbox(_) => Family::Outbox,
+            Self::Node(_) => Family::Node,
+        }
+    }
+
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (family, rest) = Family::ALL.into_iter().find_map(|family| {
+            let rest = bytes.strip_prefix(family.prefix().as_bytes())?;
+            Some((family, rest))
+        })?;
+        Some(match family {
+            Family::Meta if rest == b"format" => Self::Format,
+            Family::Meta if rest == b"probe" => Self::Probe,
+            Family::Head if rest.is_empty() => Self::Head,
+            Family::Meta | Family::Head => return None,
+            Family::Entry => Self::Entry(number(rest)?),
+            Family::Object => Self::Object(rest.try_into().ok()?),
+            Family::Credential => Self::Credential(id(rest)?),
+            Family::Path => Self::Path(str::from_utf8(rest).ok()?),
+            Family::Version => {
+                let (credential, version) = rest.split_last_chunk::<8>()?;
+                let credential = credential.strip_suffix(b"/")?;
+                Self::Version(id(credential)?, u64::from_be_bytes(*version))
+            }
+            Family::Ceremony => Self::Ceremony(id(rest)?),
+            Family::Checkout => Self::Checkout(id(rest)?),
+            Family::Job => Self::Job(id(rest)?),
+            Family::Due => {
+                let (at, rest) = rest.split_first_chunk::<8>()?;
+                let (rest, due) = rest.split_last_chunk::<ID_BYTES>()?;
+                let kind = rest.strip_prefix(b"/")?.strip_suffix(b"/")?;
+                Self::Due {
+                    at_ms: u64::from_be_bytes(*at),
+                    kind: str::from_utf8(kind).ok()?,
+                    id: id(due)?,
+                }
+            }
+            Family::Details => Self::Details(id(rest)?),
+            Family::Outbox => Self::Outbox(number(rest)?),
+            Family::Node => Self::Node(id(rest)?),
+        })
+    }
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.family().prefix())?;
+        match self {
+            Self::Format => f.write_str("format"),
+            Self::Probe => f.write_str("probe"),
+            Self::Head => Ok(()),
+            Self::Entry(n) | Self::Outbox(n) => write!(f, "{n}"),
+            Self::Object(digest) => f.write_str(&hex::encode(digest)),
+            Self::Path(path) => f.write_str(path),
+            Self::Credential(id)
+            | Self::Ceremony(id)
+            | Self::Checkout(id)
+            | Self::Job(id)
+            | Self::Details(id)
+            | Self::Node(id) => write!(f, "{id}"),
+            Self::Version(credential, version) => write!(f, "{credential}/{version}"),
+            Self::Due { at_ms, kind, id } => write!(f, "{at_ms}/{kind}/{id}"),
+        }
+    }
+}
+
+const ID_BYTES: usize = ulid::ULID_LEN;
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// An id in its canonical form only, so that each key has one name.
+fn id(bytes: &[u8]) -> Option<Ulid> {
+    let text = str::from_utf8(bytes).ok()?;
+    let id = Ulid::from_string(text).ok()?;
+    (id.to_string() == text).then_some(id)
+}
+
+fn versions_prefix(credential: Ulid) -> Vec<u8> {
+    format!("{credential}/").into_bytes()
+}
+
+/// Keys from `start`, up to but without `end`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    pub(super) start: Key,
+    pub(super) end: Option<Key>,
+}
+
+impl KeyRange {
+    /// All keys.
+    pub fn all() -> Self {
+        Self::prefix(Vec::new())
+    }
+
+    /// All rows of a family.
+    pub fn family(family: Family) -> Self {
+        Self::prefix(family.prefix())
+    }
+
+    /// Log entries from number `from`, up to but without `to`.
+    pub fn entries(from: u64, to: u64) -> Self {
+        Self {
+            start: Name::Entry(from).key(),
+            end: Some(Name::Entry(to).key()),
+        }
+    }
+
+    /// All versions of a credential.
+    pub fn versions(credential: Ulid) -> Self {
+        let family = Family::Version.prefix().as_bytes();
+        Self::prefix([family, &versions_prefix(credential)].concat())
+    }
+
+    /// What is due at `now_ms` or before, the oldest first.
+    pub fn due(now_ms: u64) -> Self {
+        let all = Self::family(Family::Due);
+        let Some(after) = now_ms.checked_add(1) else {
+            return all;
+        };
+        let family = Family::Due.prefix().as_bytes();
+        Self {
+            end: Some(Key([family, &after.to_be_bytes()].concat())),
+            ..all
+        }
+    }
+
+    /// All keys that begin with `prefix`.
+    pub fn prefix(prefix: impl Into<Vec<u8>>) -> Self {
+        let start = prefix.into();
+        let mut end = start.clone();
+        let end = loop {
+            match end.pop() {
+                None => break None,
+                Some(u8::MAX) => {}
+                Some(last) => {
+                    end.push(last.saturating_add(1));
+                    break Some(Key(end));
+                }
+            }
+        };
+        Self {
+            start: Key(start),
+            end,
+        }
+    }
+
+    /// Whether the key is in the range.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.start <= *key && self.end.as_ref().is_none_or(|end| key < end)
+    }
+
+    /// The range without everything up to and with `key`.
+    pub(super) fn after(&self, key: &Key) -> Self {
+        Self {
+            start: key.successor(),
+            end: self.end.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: Ulid = Ulid(0x0192_9af3_7c1d_0000_0000_0000_0000_002f);
+    const ID_TEXT: &str = "01JADF6Z0X000000000000001F";
+
+    fn all_names() -> Vec<(&'static str, Name<'static>)> {
+        let due = Name::Due {
+            at_ms: 7,
+            kind: "ceremony",
+            id: ID,
+        };
+        vec![
+            ("meta/format", Name::Format),
+            ("meta/probe", Name::Probe),
+            ("head", Name::Head),
+            ("entry/513", Name::Entry(513)),
+            ("object/0505", Name::Object([5; 32])),
+            ("credential/", Name::Credential(ID)),
+            ("path/aws/123/root", Name::Path("aws/123/root")),
+            ("version/", Name::Version(ID, 7)),
+            ("ceremony/", Name::Ceremony(ID)),
+            ("checkout/", Name::Checkout(ID)),
+            ("job/", Name::Job(ID)),
+            ("due/7/ceremony/", due),
+            ("details/", Name::Details(ID)),
+            ("outbox/9", Name::Outbox(9)),
+            ("node/", Name::Node(ID)),
+        ]
+    }
+
+    /// Invariant 1.
+    #[test]
+    fn a_key_has_the_name_that_made_it() {
+        let names = all_names();
+        for (shown, name) in &names {
+            let key = name.key();
+            assert_eq!(key.name(), Some(*name), "{shown}");
+            assert!(key.to_string().starts_with(shown), "{key} {shown}");
+            assert!(KeyRange::family(name.family()).contains(&key), "{shown}");
+            let families = Family::ALL.map(|family| KeyRange::family(family).contains(&key));
+            assert_eq!(
+                families.iter().filter(|within| **within).count(),
+                1,
+                "{shown}"
+            );
+            let mut others = names.iter().filter(|(_, other)| other != name);
+            assert!(others.all(|(_, other)| other.key() != key), "{shown}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_as_documented() {
+        let text = |parts: &[&[u8]]| parts.concat();
+        let id = ID_TEXT.as_bytes();
+        let due = Name::Due {
+            at_ms: 258,
+            kind: "checkout",
+            id: ID,
+        };
+        for (name, want) in [
+            (Name::Format, text(&[b"meta/format"])),
+            (
+                Name::Entry(513),
+                text(&[b"entry/", &[0, 0, 0, 0, 0, 0, 2, 1]]),
+            ),
+            (Name::Object([5; 32]), text(&[b"object/", &[5; 32]])),
+            (Name::Ceremony(ID), text(&[b"ceremony/", id])),
+            (
+                Name::Version(ID, 7),
+                text(&[b"version/", id, b"/", &[0, 0, 0, 0, 0, 0, 0, 7]]),
+            ),
+            (
+                due,
+                text(&[b"due/", &[0, 0, 0, 0, 0, 0, 1, 2], b"/checkout/", id]),
+            ),
+        ] {
+            assert_eq!(name.key().as_bytes(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_no_name_makes_has_none() {
+        let lower = [b"job/", ID_TEXT.to_lowercase().as_bytes()].concat();
+        for (why, bytes) in [
+            ("empty", b"".as_slice()),
+            ("no family", b"other/1"),
+            ("more than the head", b"head/1"),
+            ("unknown meta", b"meta/x"),
+            ("short number", b"entry/1234567"),
+            ("long number", b"entry/123456789"),
+            ("short digest", b"object/12"),
+            ("not an id", b"ceremony/01"),
+            ("id in lower case", &lower),
+            ("not UTF-8", b"path/\xff"),
+            ("no version", b"version/01JADF6Z0X000000000000001F"),
+            ("no kind", b"due/12345678/01JADF6Z0X000000000000001F"),
+        ] {
+            assert_eq!(Key::from_bytes(bytes).name(), None, "{why}");
+        }
+    }
+
+    /// Invariant 2.
+    #[test]
+    fn keys_sort_as_their_parts() {
+        let due = |at_ms, kind| Name::Due {
+            at_ms,
+            kind,
+            id: ID,
+        };
+        for (why, first, second) in [
+            ("one byte", Name::Entry(1), Name::Entry(2)),
+            ("a carry", Name::Entry(255), Name::Entry(256)),
+            ("the last", Name::Entry(u64::MAX - 1), Name::Entry(u64::MAX)),
+            ("versions", Name::Version(ID, 9), Name::Version(ID, 10)),
+            ("time before kind", due(1, "z"), due(2, "a")),
+        ] {
+            assert!(first.key() < second.key(), "{why}");
+        }
+    }
+
+    #[test]
+    fn ranges_hold_what_they_say() {
+        let due = |at_ms| Name::Due {
+            at_ms,
+            kind: "job",
+            id: ID,
+        };
+        let entries = KeyRange::entries(2, 4);
+        let versions = KeyRange::versions(ID);
+        let other = Ulid(ID.0 + 1);
+        for (why, range, name, want) in [
+            ("before", &entries, Name::Entry(1), false),
+            ("first", &entries, Name::Entry(2), true),
+            ("last", &entries, Name::Entry(3), true),
+            ("end", &entries, Name::Entry(4), false),
+            ("a version", &versions, Name::Version(ID, u64::MAX), true),
+            ("other's version", &versions, Name::Version(other, 1), false),
+            ("due now", &KeyRange::due(9), due(9), true),
+            ("due later", &KeyRange::due(9), due(10), false),
+            (
+                "due at the end of time",
+                &KeyRange::due(u64::MAX),
+                due(u64::MAX),
+                true,
+            ),
+            ("not due", &KeyRange::due(u64::MAX), Name::Entry(1), false),
+            ("everything", &KeyRange::all(), Name::Head, true),
+        ] {
+            assert_eq!(range.contains(&name.key()), want, "{why}");
+        }
+        let high = KeyRange::prefix([b'a', 0xff]);
+        assert_eq!(high.end, Some(Key::from_bytes(*b"b")));
+        assert_eq!(KeyRange::prefix([0xff]).end, None);
+    }
+}

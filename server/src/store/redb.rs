@@ -1,0 +1,321 @@
+//! The embedded engine: redb, one file, one writer thread.
+//!
+//! Reads run on tokio's blocking threads over redb's snapshots and never wait for a commit. All changes go
+//! through one thread of the store's own, which gathers the transactions that wait, steps them in one redb
+//! transaction, and answers them after its single `fsync`.
+//!
+//! Commits are redb's one-phase kind: new pages, then a header with two slots whose checksums decide after a
+//! crash, then one `fsync`. Its second phase would guard against somebody who both chooses our bytes so that
+//! xxh3 collides and orders the disk's writes during a crash; it would double the time of each commit. What is
+//! read back is checked anyway: against the log's tree, manifests and signatures, never by trusting a row.
+//!
+//! # Invariants, beside those of [`super`]
+//!
+//! 1. A store file appears under its name only when it is whole: made beside it, renamed, directory synced.
+//! 2. A failure before the header that names the new pages can have reached the disk is `NotApplied`, if it is
+//!    one of space or of a read-only file system; the engine is opened anew and its revision compared with the
+//!    last one answered. Every other failure of a commit is `Indeterminate`, and so is all that comes after it.
+//! 3. One process has the store; a second is told so.
+
+mod engine;
+mod watch;
+mod writer;
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::{self, JoinHandle};
+
+use ::redb::{Error, StorageBackend};
+use async_trait::async_trait;
+use thiserror::Error as ThisError;
+use tokio::sync::{mpsc, oneshot};
+
+use self::engine::{Engine, Source, View, open_error, open_io};
+use self::writer::{Job, Writer};
+use super::space::Room;
+use super::{
+    FormatError, Key, KeyRange, Limits, Outcome, Page, Refused, Rev, Row, Snapshot, Store,
+    StoreError, Txn,
+};
+
+/// Memory for pages of the file; half of it at most holds pages that wait to be written.
+pub const CACHE_BYTES: usize = 8 << 20;
+
+/// What one transaction may hold, and one group of them about.
+pub const LIMITS: Limits = Limits {
+    operations: 4_096,
+    bytes: 8 << 20,
+};
+
+/// Transactions that may wait for the writer before callers do.
+const QUEUE_TXNS: usize = 1_024;
+
+/// The beginning of every redb file.
+const MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
+
+/// Why a store was not opened or made. The caller adds its path.
+#[derive(Debug, ThisError)]
+pub enum OpenError {
+    /// There is none.
+    #[error(
+        "there is no store; `keyturnd init` founds a vault, `keyturnd restore` brings one back"
+    )]
+    Missing,
+    /// There is one where a new one should be made.
+    #[error("there is a store already; choose another directory, or remove it if it is not needed")]
+    Exists,
+    /// Another process has it.
+    #[error("another process has the store open; stop the other keyturnd first")]
+    InUse,
+    /// It is something else, or newer than this daemon.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// What it holds contradicts itself.
+    #[error("the store is damaged ({0}); keep a copy and restore a backup")]
+    Damaged(String),
+    /// It refuses for now; try again later.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The system does not let it be read or written.
+    #[error("the store cannot be opened")]
+    Io(#[source] io::Error),
+    /// Its disk failed to make changes durable. Abort the process before trying again.
+    #[error("the store's disk failed to make changes durable; check it, then start anew")]
+    SyncFailed,
+}
+
+/// What the threads of one store share. Only the writer changes the state.
+struct Shared {
+    source: Source,
+    state: RwLock<State>,
+}
+
+enum State {
+    Open(Engine),
+    /// Refuses, and may be opened again.
+    Closed(Refused),
+    /// Nobody knows what is durable, and why: nothing is tried any more.
+    Unknown(String),
+}
+
+impl Shared {
+    // The process aborts on a panic, so a lock that was poisoned is never seen.
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view(&self) -> Result<View, StoreError> {
+        match &*self.read() {
+            State::Open(engine) => engine.view().map_err(|error| unreadable(&error)),
+            State::Closed(refused) => Err(StoreError::NotApplied(refused.clone())),
+            State::Unknown(why) => Err(StoreError::Indeterminate(why.clone())),
+        }
+    }
+}
+
+fn unreadable(error: &Error) -> StoreError {
+    StoreError::NotApplied(Refused::Unavailable(error.to_string()))
+}
+
+/// A store in one redb file. Dropping it waits for the commit that is under way and closes the file cleanly.
+pub struct RedbStore {
+    shared: Arc<Shared>,
+    /// `None` once it is being dropped, which ends the writer.
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl RedbStore {
+    /// Makes a new, empty store at `path`, readable by its owner only. Blocks.
+    pub fn create(path: &Path) -> Result<Self, OpenError> {
+        if path.try_exists().map_err(open_io)? {
+            return Err(OpenError::Exists);
+        }
+        let mut beside = OsString::from(path);
+        beside.push(".new");
+        let beside = PathBuf::from(beside);
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(open_io(error)),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create_new(true).mode(0o600);
+        let file = options.open(&beside).map_err(open_io)?;
+        drop(Engine::open(&Source::file(beside.clone()))?);
+        file.sync_all().map_err(|_| OpenError::SyncFailed)?;
+        fs::rename(&beside, path).map_err(open_io)?;
+        sync_directory(path)?;
+        Self::open(path)
+    }
+
+    /// Opens the store at `path`. Blocks: under a millisecond after a clean stop, about half a second for each
+    /// million rows after a crash.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let mut magic = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(9).read_to_end(&mut magic))
+            .map_err(open_io)?;
+        if magic != MAGIC {
+            return Err(FormatError::Foreign.into());
+        }
+        Self::start(Source::file(path.to_owned()))
+    }
+
+    /// A store over other storage than a file; an empty one becomes a new store. `backend` is called again
+    /// when the engine has to be opened anew.
+    pub fn with_backend(
+        backend: impl Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        let room = Room {
+            free_bytes: u64::MAX,
+            read_only: false,
+        };
+        Self::start(Source {
+            backend: Box::new(backend),
+            room: Box::new(move || Ok(room)),
+        })
+    }
+
+    fn start(source: Source) -> Result<Self, OpenError> {
+        let engine = Engine::open(&source)?;
+        let last = engine.view().map_err(open_error)?.rev;
+        let shared = Arc::new(Shared {
+            source,
+            state: RwLock::new(State::Open(engine)),
+        });
+        let (jobs, queue) = mpsc::channel(QUEUE_TXNS);
+        let writer = Writer::new(shared.clone(), queue, last);
+        let writer = thread::Builder::new()
+            .name("keyturn-store".into())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Io)?;
+        Ok(Self {
+            shared,
+            jobs: Some(jobs),
+            writer: Some(writer),
+        })
+    }
+
+    /// Finishes what waits and closes the file, so that it opens quickly the next time.
+    pub async fn close(self) {
+        // It fails only when the runtime ends at this moment, which drops the store all the same.
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || {
+            let view = shared.view()?;
+            read(&view).map_err(|error| unreadable(&error))
+        })
+        .await
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has aborted the process already.
+            let _ = writer.join();
+        }
+        let mut state = self.shared.write();
+        if matches!(*state, State::Open(_)) {
+            *state = State::Closed(Refused::Unavailable("it is closed".into()));
+        }
+    }
+}
+
+#[async_trait]
+impl Store for RedbStore {
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<(Vec<u8>, Rev)>, StoreError> {
+        let key = key.clone();
+        let row = self.read(move |view| view.row(&key)).await?;
+        Ok(row.map(|row| (row.value, row.rev)))
+    }
+
+    async fn range(&self, range: &KeyRange, limit: usize) -> Result<Page, StoreError> {
+        let range = range.clone();
+        self.read(move |view| view.page(&range, limit)).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        txn.check(LIMITS).map_err(StoreError::Invalid)?;
+        let (reply, answer) = oneshot::channel();
+        let stopped = || StoreError::NotApplied(Refused::Unavailable("it is stopping".into()));
+        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
+        jobs.send(Job { txn, reply }).await.map_err(|_| stopped())?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Indeterminate("its writer is gone".into())))
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        let shared = self.shared.clone();
+        let view = blocking(move || shared.view()).await?;
+        Ok(Box::new(RedbSnapshot {
+            view: Arc::new(view),
+            rest: Some(KeyRange::all()),
+        }))
+    }
+}
+
+struct RedbSnapshot {
+    view: Arc<View>,
+    rest: Option<KeyRange>,
+}
+
+#[async_trait]
+impl Snapshot for RedbSnapshot {
+    fn rev(&self) -> Rev {
+        self.view.rev
+    }
+
+    async fn next(&mut self) -> Result<Vec<Row>, StoreError> {
+        let Some(range) = self.rest.clone() else {
+            return Ok(Vec::new());
+        };
+        let view = self.view.clone();
+        let page = blocking(move || {
+            let page = view.page(&range, usize::MAX);
+            page.map_err(|error| unreadable(&error))
+        })
+        .await?;
+        self.rest = page.rest;
+        Ok(page.rows)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let stopping = |_| StoreError::NotApplied(Refused::Unavailable("it is stopping".into()));
+    tokio::task::spawn_blocking(work).await.map_err(stopping)?
+}
+
+fn sync_directory(path: &Path) -> Result<(), OpenError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = File::open(parent).map_err(open_io)?;
+    directory.sync_all().map_err(|_| OpenError::SyncFailed)
+}
+
+#[cfg(test)]
+mod tests;
