@@ -59,6 +59,38 @@ impl FromStr for Digest {
 
 crate::jcs::as_string!(Digest);
 
+/// 32 random bytes that make a text one of its kind, or that prove who could decrypt them; written
+/// as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Salt(pub [u8; 32]);
+
+/// A salt that is not 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not 32 random bytes: write 64 lower-case hexadecimal digits")]
+pub struct SaltError;
+
+impl fmt::Display for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Salt {
+    type Err = SaltError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        hex32(text).map(Self).ok_or(SaltError)
+    }
+}
+
+crate::jcs::as_string!(Salt);
+
 #[cfg(test)]
 mod tests {
     use super::*;

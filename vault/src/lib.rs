@@ -18,5 +18,6 @@ pub mod key;
 pub mod manifest;
 pub mod name;
 pub mod reference;
+pub mod text;
 pub mod time;
 pub mod words;
