@@ -1,0 +1,99 @@
+//! What publishing asks of a file system, and the operating system's.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+/// The operations of which each can fail, and between which a crash can come; tests bring their own.
+pub trait Disk {
+    /// A file that was written and is not synced yet.
+    type File;
+
+    /// Makes a directory in an existing one; false if it is there already.
+    fn make_dir(&self, path: &Path) -> io::Result<bool>;
+    /// Writes a file, over what was there.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<Self::File>;
+    /// Makes the content of a file durable.
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
+    /// Gives a file another name, over what was there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// The content of a file; [`io::ErrorKind::FileTooLarge`] beyond `limit` bytes.
+    fn read(&self, path: &Path, limit: usize) -> io::Result<Vec<u8>>;
+}
+
+/// The file system of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Os;
+
+impl Disk for Os {
+    type File = File;
+
+    fn make_dir(&self, path: &Path) -> io::Result<bool> {
+        match fs::create_dir(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<File> {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        Ok(file)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        fs::read_dir(path)?
+            .map(|file| {
+                let name = file?.file_name().into_string();
+                name.map_err(|_| io::ErrorKind::InvalidFilename.into())
+            })
+            .collect()
+    }
+
+    fn read(&self, path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+        let file = File::open(path)?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(length.min(limit).saturating_add(1));
+        // One byte more than the limit, so that a file which grows is seen too.
+        let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        file.take(most).read_to_end(&mut bytes)?;
+        if bytes.len() > limit {
+            Err(io::ErrorKind::FileTooLarge.into())
+        } else {
+            Ok(bytes)
+        }
+    }
+}
