@@ -3,6 +3,7 @@
 //! The texts are read at two in the morning: `Display` says what happened, [`TokenError::hint`] what to do
 //! about it, [`TokenError::code`] is the stable name that scripts and exit codes go by.
 
+use keyturn_seal::DecryptError;
 use thiserror::Error;
 
 /// Why a token did not do what it was asked.
@@ -98,12 +99,24 @@ pub enum TokenError {
     /// The age file is damaged or longer than any share.
     #[error("the encrypted share is damaged")]
     ShareDamaged,
+    /// More than any ceremony needs.
+    #[error("too much for one command: {0}")]
+    TooMuch(&'static str),
     /// The token did something that it never should.
     #[error("the token failed: {0}")]
     Failed(String),
 }
 
 impl TokenError {
+    /// What a share that does not decrypt means to its holder.
+    pub fn of_share(error: DecryptError) -> Self {
+        if error == DecryptError::NotForThisKey {
+            Self::NotForThisToken
+        } else {
+            Self::ShareDamaged
+        }
+    }
+
     /// The stable name, for scripts and exit codes.
     pub fn code(&self) -> &'static str {
         match self {
@@ -131,6 +144,7 @@ impl TokenError {
             Self::NotAnswered(_) => "not-answered",
             Self::NotForThisToken => "not-for-this-token",
             Self::ShareDamaged => "share-damaged",
+            Self::TooMuch(_) => "too-much",
             Self::Failed(_) => "token-failed",
         }
     }
@@ -181,6 +195,7 @@ impl TokenError {
             Self::ShareDamaged => {
                 "others may still open it; report it and have the credential resealed"
             }
+            Self::TooMuch(_) => "ask for fewer credentials in one request",
             Self::Failed(_) => {
                 "pull the token out, insert it again and try again; keyturn doctor says more"
             }
@@ -249,6 +264,7 @@ mod tests {
             TokenError::NotAnswered("no terminal"),
             TokenError::NotForThisToken,
             TokenError::ShareDamaged,
+            TokenError::TooMuch("shares at once"),
             TokenError::Failed("6f00".into()),
         ]
     }
