@@ -1,19 +1,22 @@
 //! The charter: the one document that says who may do what.
 //!
 //! A charter is checked twice: [`Charter::validate`] by itself, [`Charter::follows`] against the one
-//! before it. Who must sign a change is the business of the `change` machine.
+//! before it. Who must sign a change is the business of the `change` machine; what they read is
+//! [`diff()`].
 //!
 //! # Invariants
 //! 1. A valid charter has exactly one governing group, and every reference in it resolves.
-//! 2. In a group approval keys, share keys and serials are pairwise different, so that k approvals
-//!    are k keys of k persons; 2 ≤ k ≤ n, and k < n unless the group says otherwise.
-//! 3. Ids, keys and names are unique in the whole charter, and no two names of a kind look alike.
+//! 2. Signing keys, share keys and serials are pairwise different, in a group and in the whole
+//!    charter, so that k approvals are k keys of k persons; 2 ≤ k ≤ n in each group, and k < n
+//!    unless the group says otherwise.
+//! 3. Ids are unique in the whole charter, names among their kind, and no two names look alike.
 //! 4. Every number and list is bounded.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::definition::Definition;
 use crate::digest::Digest;
 use crate::id::{DeviceId, NodeId, PersonId, TokenId};
 use crate::jcs::Document;
@@ -21,9 +24,15 @@ use crate::key::{PublicKey, ShareKey, VerifierKey};
 use crate::name::{GroupName, Name, Origin, PersonName, PolicyName, ScenarioName};
 use crate::reference::{PersonRef, TokenKind, TokenRef};
 
+pub mod chain;
+pub mod diff;
 pub mod policy;
+pub mod validate;
 
+pub use chain::{Chain, ChainError};
+pub use diff::{Difference, How, diff, touched_groups};
 pub use policy::{Firmware, Hours, Network, Policy, Scenario, Waiver, Weekday};
+pub use validate::{CharterError, PolicyPlace};
 
 /// The largest charter, in bytes.
 pub const MAX_CHARTER_BYTES: usize = 512 * 1024;
@@ -364,6 +373,11 @@ impl Charter {
     /// The policy with this name.
     pub fn policy(&self, name: &PolicyName) -> Option<&Policy> {
         self.policies.iter().find(|policy| policy.name == *name)
+    }
+
+    /// The policy of a definition.
+    pub fn policy_for(&self, definition: &Definition) -> Option<&Policy> {
+        self.policy(&definition.policy)
     }
 
     /// The scenario with this name.

@@ -8,6 +8,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::charter::Charter;
 
 use crate::digest::Digest;
 use crate::id::{CredentialId, GroupName};
@@ -69,6 +72,88 @@ pub struct Definition {
 
 impl Document for Definition {
     const MAX_BYTES: usize = MAX_DEFINITION_BYTES;
+}
+
+/// Why a definition is not valid under a charter, or does not follow another.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DefinitionError {
+    /// Another vault's definition.
+    #[error("the definition is of another vault")]
+    Origin,
+    /// A group that the charter does not have.
+    #[error("there is no group {0} in the charter")]
+    Group(GroupName),
+    /// The fallback group is the group itself.
+    #[error("the fallback group is the group itself")]
+    SameFallback,
+    /// A policy that the charter does not have.
+    #[error("there is no policy {0} in the charter")]
+    Policy(PolicyName),
+    /// Too many settings of the connector.
+    #[error("the connector has more than {MAX_SETTINGS} settings")]
+    Settings,
+    /// Too many lines of metadata.
+    #[error("there are more than {MAX_METADATA} lines of metadata")]
+    Metadata,
+    /// A first definition that names a previous one, or a later one that does not name the one in
+    /// force.
+    #[error("the definition does not name the one in force as its previous one")]
+    Previous,
+    /// Another id, path or kind than before.
+    #[error("a credential keeps its id, its path and its kind for ever")]
+    Identity,
+}
+
+impl Definition {
+    /// Is it valid under this charter?
+    pub fn validate(&self, charter: &Charter) -> Result<(), DefinitionError> {
+        if self.origin != charter.origin {
+            return Err(DefinitionError::Origin);
+        }
+        if let Some(unknown) = self.groups().find(|name| charter.group(name).is_none()) {
+            return Err(DefinitionError::Group(unknown.clone()));
+        }
+        if self.fallback.as_ref() == Some(&self.group) {
+            return Err(DefinitionError::SameFallback);
+        }
+        if charter.policy(&self.policy).is_none() {
+            return Err(DefinitionError::Policy(self.policy.clone()));
+        }
+        if self
+            .connector
+            .as_ref()
+            .is_some_and(|connector| connector.settings.len() > MAX_SETTINGS)
+        {
+            return Err(DefinitionError::Settings);
+        }
+        if self.metadata.len() > MAX_METADATA {
+            return Err(DefinitionError::Metadata);
+        }
+        Ok(())
+    }
+
+    /// Does it follow `old`, whose bytes have this digest?
+    pub fn follows(&self, old: &Self, digest: Digest) -> Result<(), DefinitionError> {
+        if self.origin != old.origin {
+            return Err(DefinitionError::Origin);
+        }
+        if (self.credential, &self.path, self.kind) != (old.credential, &old.path, old.kind) {
+            return Err(DefinitionError::Identity);
+        }
+        if self.previous == Some(digest) {
+            Ok(())
+        } else {
+            Err(DefinitionError::Previous)
+        }
+    }
+
+    /// The groups that can open it: its group, then its fallback group if it has one.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupName> {
+        [Some(&self.group), self.fallback.as_ref()]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// How the daemon changes a secret at its target. Its rights come from the platform.

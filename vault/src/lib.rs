@@ -18,6 +18,7 @@ pub mod key;
 pub mod manifest;
 pub mod name;
 pub mod reference;
+pub mod restore;
 pub mod text;
 pub mod time;
 pub mod words;

@@ -7,11 +7,13 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::definition::Kind;
+use crate::charter::Charter;
+use crate::definition::{Definition, Kind};
 use crate::digest::Digest;
 use crate::id::{CredentialId, GroupName, PersonId, TokenId};
-use crate::jcs::Document;
+use crate::jcs::{Document, JcsError};
 use crate::name::Origin;
 use crate::reference::{CharterRef, Version};
 
@@ -93,7 +95,127 @@ impl Manifest {
     }
 }
 
+/// Why a manifest does not fit its definition and its charter.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// The definition or the charter has no encoding.
+    #[error("the definition or the charter cannot be encoded")]
+    Jcs(#[source] JcsError),
+    /// Another vault, credential, kind or definition.
+    #[error("the manifest is of another definition")]
+    Definition,
+    /// Another charter.
+    #[error("the manifest is sealed to another charter")]
+    Charter,
+    /// Not the groups of the definition in their order.
+    #[error("the manifest does not have exactly the definition's group and its fallback group")]
+    Groups,
+    /// Fewer shares needed than the charter says, or more than there are.
+    #[error("group {group}: {k} of {n} shares open it, and the charter says at least {least}")]
+    Quorum {
+        /// The group.
+        group: GroupName,
+        /// How many open it.
+        k: u8,
+        /// How many there are.
+        n: u8,
+        /// The charter's quorum.
+        least: u8,
+    },
+    /// Not exactly the members of the group, with x from 1 to n in the order of their ids.
+    #[error("group {group}: the holders are not the group's members, in order, with x from 1 to n")]
+    Roster {
+        /// The group.
+        group: GroupName,
+    },
+    /// Not exactly the member's tokens.
+    #[error("group {group}: the share of {person} is not sealed to exactly their tokens")]
+    Tokens {
+        /// The group.
+        group: GroupName,
+        /// The member.
+        person: PersonId,
+    },
+    /// A commitment or an envelope is there twice.
+    #[error("two shares have the same commitment or envelope")]
+    Repeated,
+}
+
+impl Manifest {
+    /// Does it fit this definition and this charter, which it names?
+    ///
+    /// So the roster comes from the charter alone: whoever writes to the store adds no reader.
+    pub fn validate(
+        &self,
+        definition: &Definition,
+        charter: &Charter,
+    ) -> Result<(), ManifestError> {
+        let bytes = definition.to_bytes().map_err(ManifestError::Jcs)?;
+        let named = (&self.origin, self.definition, self.credential, self.kind);
+        let wanted = (
+            &definition.origin,
+            Digest::of(&bytes),
+            definition.credential,
+            definition.kind,
+        );
+        if named != wanted {
+            return Err(ManifestError::Definition);
+        }
+        let reference = charter.reference().map_err(ManifestError::Jcs)?;
+        if self.charter != reference || self.origin != charter.origin {
+            return Err(ManifestError::Charter);
+        }
+        if !self
+            .groups
+            .iter()
+            .map(|group| &group.group)
+            .eq(definition.groups())
+        {
+            return Err(ManifestError::Groups);
+        }
+        self.groups
+            .iter()
+            .try_for_each(|group| group.validate(charter))?;
+        let holders = || self.groups.iter().flat_map(|group| &group.holders);
+        let commitments: BTreeSet<_> = holders().map(|holder| holder.commitment).collect();
+        let envelopes: BTreeSet<_> = holders().map(|holder| holder.envelope).collect();
+        let shares = holders().count();
+        if commitments.len() == shares && envelopes.len() == shares {
+            Ok(())
+        } else {
+            Err(ManifestError::Repeated)
+        }
+    }
+}
+
 impl SealedGroup {
+    fn validate(&self, charter: &Charter) -> Result<(), ManifestError> {
+        let group = self.group.clone();
+        let Some(chartered) = charter.group(&group) else {
+            return Err(ManifestError::Groups);
+        };
+        let (k, n, least) = (self.k, self.n, chartered.k);
+        if k < least || k > n {
+            return Err(ManifestError::Quorum { group, k, n, least });
+        }
+        let holders = self.holders.iter().map(|holder| (holder.person, holder.x));
+        let members = chartered.members.iter().copied().zip(1..=n);
+        let counted = usize::from(n) == chartered.members.len();
+        if !counted || !holders.eq(members) {
+            return Err(ManifestError::Roster { group });
+        }
+        for holder in &self.holders {
+            let person = holder.person;
+            let tokens = charter.person(person).map(|person| &person.tokens);
+            let tokens = tokens.into_iter().flatten().map(|token| token.id).collect();
+            if holder.tokens != tokens {
+                return Err(ManifestError::Tokens { group, person });
+            }
+        }
+        Ok(())
+    }
+
     /// The share of this person.
     pub fn holder(&self, person: PersonId) -> Option<&Holder> {
         self.holders.iter().find(|holder| holder.person == person)

@@ -14,6 +14,15 @@ use crate::name::{Name, PolicyName, ScenarioName};
 use crate::reference::ReferenceError;
 use crate::time::{Span, Time, decimal};
 
+/// The longest of a policy's spans but the maximum age.
+pub const MAX_WAIT: Span = Span::from_days(400);
+/// The longest wait for cosignatures.
+pub const MAX_COSIGNATURE_WAIT: Span = Span::from_secs(60);
+/// The most copies that a rotation can wait for.
+pub const MAX_COPIES: u8 = 8;
+/// The most hours, networks and notices of a policy, each.
+pub const MAX_LISTED: usize = 32;
+
 /// Rules for the credentials whose definitions name it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
