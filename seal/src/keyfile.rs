@@ -196,19 +196,15 @@ impl KeyFile {
         }
         let salt = Secret::<{ SALT_CHARS / 2 }>::random().map_err(KeyFileError::NoEntropy)?;
         let salt = base16ct::lower::encode_string(salt.expose());
-        let identity = self.identity.to_text();
-        let mut contents = Vec::with_capacity(MAX_CONTENTS_BYTES);
-        contents.extend_from_slice(identity.expose());
-        contents.push(b'\n');
-        contents.extend_from_slice(pem);
-        let contents = SecretBytes::from(contents);
+        let contents = self.contents();
         let key = cost.derive(passphrase, &salt)?.share_key();
         let sealed = encrypt_to(&[key], contents.expose()).map_err(KeyFileError::Encrypt)?;
-        let header = Writer::new(KIND)
-            .line("argon2id", &cost.to_string())
-            .line("salt", &salt)
-            .finish();
-        Ok([header.expose(), &sealed].concat())
+        Ok(Header {
+            cost,
+            salt: &salt,
+            sealed: &sealed,
+        }
+        .file())
     }
 
     /// Opens with the passphrase.
@@ -224,7 +220,19 @@ impl KeyFile {
         Self::parse(contents.expose())
     }
 
-    fn parse(contents: &[u8]) -> Result<Self, KeyFileError> {
+    /// What is encrypted.
+    pub(crate) fn contents(&self) -> SecretBytes {
+        let (identity, pem) = (self.identity.to_text(), self.approval_key.expose());
+        let mut contents =
+            Vec::with_capacity(identity.len().saturating_add(1).saturating_add(pem.len()));
+        contents.extend_from_slice(identity.expose());
+        contents.push(b'\n');
+        contents.extend_from_slice(pem);
+        contents.into()
+    }
+
+    /// Reads what was decrypted.
+    pub(crate) fn parse(contents: &[u8]) -> Result<Self, KeyFileError> {
         let text = std::str::from_utf8(contents).map_err(|_| KeyFileError::Contents)?;
         let (identity, pem) = text.split_once('\n').ok_or(KeyFileError::Contents)?;
         let identity = ShareIdentity::parse(identity).map_err(KeyFileError::Identity)?;
@@ -239,14 +247,23 @@ impl KeyFile {
 }
 
 /// The lines before the age file.
-struct Header<'a> {
-    cost: Cost,
-    salt: &'a str,
-    sealed: &'a [u8],
+pub(crate) struct Header<'a> {
+    pub(crate) cost: Cost,
+    pub(crate) salt: &'a str,
+    pub(crate) sealed: &'a [u8],
 }
 
 impl<'a> Header<'a> {
-    fn parse(file: &'a [u8]) -> Result<Self, KeyFileError> {
+    /// The whole file.
+    pub(crate) fn file(&self) -> Vec<u8> {
+        let lines = Writer::new(KIND)
+            .line("argon2id", &self.cost.to_string())
+            .line("salt", self.salt)
+            .finish();
+        [lines.expose(), self.sealed].concat()
+    }
+
+    pub(crate) fn parse(file: &'a [u8]) -> Result<Self, KeyFileError> {
         let end = file
             .iter()
             .enumerate()

@@ -52,6 +52,8 @@ pub mod binding;
 pub mod commitment;
 pub mod envelope;
 pub mod file;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod key;
 pub mod keyfile;
 pub mod payload;

@@ -100,18 +100,25 @@ pub(crate) fn encrypt(
     if secret.len() > MAX_SECRET_BYTES {
         return Err(PayloadError::TooLong(secret.len()));
     }
-    let header = binding.write(Writer::new(KIND)).finish();
-    let mut payload =
-        Vec::with_capacity(header.len().saturating_add(1).saturating_add(secret.len()));
-    payload.extend_from_slice(header.expose());
-    payload.push(b'\n');
-    // Exposed to be encrypted; the vector has room for all of it.
-    payload.extend_from_slice(secret.expose());
-    let payload = SecretBytes::from(payload);
+    let payload = text(secret, binding);
+    // Exposed to be encrypted.
     encrypt_to(to, payload.expose()).map_err(PayloadError::Encrypt)
 }
 
-fn read(payload: SecretBytes, binding: &Binding) -> Result<SecretBytes, OpenError> {
+/// What is encrypted.
+pub(crate) fn text(secret: &SecretBytes, binding: &Binding) -> SecretBytes {
+    let header = binding.write(Writer::new(KIND)).finish();
+    let length = header.len().saturating_add(1).saturating_add(secret.len());
+    let mut payload = Vec::with_capacity(length);
+    payload.extend_from_slice(header.expose());
+    payload.push(b'\n');
+    // Exposed to its encryption; the vector has room for all of it.
+    payload.extend_from_slice(secret.expose());
+    payload.into()
+}
+
+/// Reads what was decrypted.
+pub(crate) fn read(payload: SecretBytes, binding: &Binding) -> Result<SecretBytes, OpenError> {
     // Exposed to its parser. The header ends before the first empty line.
     let bytes = payload.expose();
     let end = bytes

@@ -5,6 +5,7 @@
 //! approval-sha256: 64 hexadecimal digits
 //! ceremony: 01JD8Q6J4Y1W7R0K5T3N9B2XCE
 //! person: 01HX6Y0B3M8Z5V2Q9D4F7K1TRA
+//! shares: 1
 //! share: 01HZXW3VJ0E0N7Q7D1Y8K2M4TA v7 ops x2 64 hexadecimal digits
 //! ```
 //! A `share` line names credential, version, group and custodian number.
@@ -18,7 +19,7 @@ use age::Identity;
 use thiserror::Error;
 
 use crate::{
-    DecryptError, EncryptError, Secret, ShareKey, TextError, decrypt_with, encrypt_to,
+    DecryptError, EncryptError, Secret, SecretBytes, ShareKey, TextError, decrypt_with, encrypt_to,
     text::{Reader, Writer, digest, is_name, number, secret},
 };
 
@@ -94,28 +95,9 @@ impl Submission {
     /// Encrypts to the ceremony's submit key.
     pub fn encrypt(&self, to: &ShareKey) -> Result<Vec<u8>, SubmissionError> {
         self.check()?;
-        let mut text = Writer::new(KIND)
-            .hex("approval-sha256", "", &self.approval_sha256)
-            .line("ceremony", &self.ceremony)
-            .line("person", &self.person);
-        for share in &self.shares {
-            let SubmittedShare {
-                credential,
-                version,
-                group,
-                x,
-                share,
-            } = share;
-            // Exposed to be encrypted.
-            text = text.hex(
-                "share",
-                &format!("{credential} v{version} {group} x{x} "),
-                share.expose(),
-            );
-        }
         // Exposed to be encrypted.
-        encrypt_to(std::slice::from_ref(to), text.finish().expose())
-            .map_err(SubmissionError::Encrypt)
+        let text = self.text();
+        encrypt_to(std::slice::from_ref(to), text.expose()).map_err(SubmissionError::Encrypt)
     }
 
     /// Decrypts with the ceremony's submit key, and checks whose it is.
@@ -142,7 +124,33 @@ impl Submission {
         Ok(submission)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, SubmissionError> {
+    /// What is encrypted.
+    pub(crate) fn text(&self) -> SecretBytes {
+        let mut text = Writer::new(KIND)
+            .hex("approval-sha256", "", &self.approval_sha256)
+            .line("ceremony", &self.ceremony)
+            .line("person", &self.person)
+            .line("shares", &self.shares.len().to_string());
+        for share in &self.shares {
+            let SubmittedShare {
+                credential,
+                version,
+                group,
+                x,
+                share,
+            } = share;
+            // Exposed to its encryption.
+            text = text.hex(
+                "share",
+                &format!("{credential} v{version} {group} x{x} "),
+                share.expose(),
+            );
+        }
+        text.finish()
+    }
+
+    /// Reads what was decrypted.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SubmissionError> {
         let submission = Self::read(bytes).map_err(SubmissionError::Text)?;
         submission.check()?;
         Ok(submission)
@@ -153,10 +161,14 @@ impl Submission {
         let approval_sha256 = text.parse("approval-sha256", digest)?;
         let ceremony = text.name("ceremony")?.to_owned();
         let person = text.name("person")?.to_owned();
-        let mut shares = Vec::new();
-        while !text.is_done() {
+        let count = text.parse("shares", |count| {
+            number(count).filter(|count| *count <= MAX_SHARES)
+        })?;
+        let mut shares = Vec::with_capacity(count);
+        for _ in 0..count {
             shares.push(text.parse("share", SubmittedShare::parse)?);
         }
+        text.end()?;
         Ok(Self {
             approval_sha256,
             ceremony,

@@ -94,14 +94,9 @@ impl<'a> Reader<'a> {
         self.parse(name, |value| is_name(value).then_some(value))
     }
 
-    /// Whether anything is left.
-    pub(crate) fn is_done(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Nothing is left.
     pub(crate) fn end(self) -> Result<(), TextError> {
-        if self.is_done() {
+        if self.0.is_empty() {
             Ok(())
         } else {
             Err(TextError::Extra)
