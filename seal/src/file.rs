@@ -126,3 +126,149 @@ fn longest(plaintext: usize) -> usize {
         .saturating_add(MAX_HEADER_BYTES)
         .saturating_add(NONCE_BYTES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ShareIdentity, piv::SoftwareKey};
+
+    #[test]
+    fn every_recipient_opens() {
+        let (one, two) = (
+            ShareIdentity::generate().unwrap(),
+            ShareIdentity::generate().unwrap(),
+        );
+        let card = SoftwareKey::generate().unwrap();
+        let keys = [
+            one.share_key(),
+            ShareKey::Piv(card.public()),
+            two.share_key(),
+        ];
+        for length in [
+            0,
+            1,
+            CHUNK_BYTES - 1,
+            CHUNK_BYTES,
+            CHUNK_BYTES + 1,
+            3 * CHUNK_BYTES,
+        ] {
+            let plaintext = vec![0x5a; length];
+            let file = encrypt_to(&keys, &plaintext).unwrap();
+            let identities: [&dyn Identity; 3] = [&one, &two, &card];
+            for identity in identities {
+                assert_eq!(
+                    decrypt_with(identity, &file, length).unwrap().expose(),
+                    plaintext,
+                    "{length}"
+                );
+            }
+            let stranger = ShareIdentity::generate().unwrap();
+            assert_eq!(
+                decrypt_with(&stranger, &file, length).err(),
+                Some(DecryptError::NotForThisKey),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_number_of_recipients_is_bounded() {
+        let key = ShareIdentity::generate().unwrap().share_key();
+        let card = ShareKey::Piv(SoftwareKey::generate().unwrap().public());
+        for (count, want) in [
+            (0, false),
+            (1, true),
+            (MAX_RECIPIENTS, true),
+            (MAX_RECIPIENTS + 1, false),
+        ] {
+            for key in [&key, &card] {
+                let file = encrypt_to(&vec![key.clone(); count], b"x");
+                assert_eq!(file.is_ok(), want, "{count}");
+            }
+        }
+        // Invariant 1: the longest header that is written is read.
+        let identity = ShareIdentity::generate().unwrap();
+        let mut keys = vec![card; MAX_RECIPIENTS - 1];
+        keys.push(identity.share_key());
+        assert_eq!(
+            decrypt_with(&identity, &encrypt_to(&keys, b"x").unwrap(), 1)
+                .unwrap()
+                .expose(),
+            b"x"
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_for_this_key_is_refused() {
+        let identity = ShareIdentity::generate().unwrap();
+        let file = encrypt_to(&[identity.share_key()], b"plaintext").unwrap();
+        let altered = |at: usize| {
+            let mut file = file.clone();
+            file[at] ^= 1;
+            file
+        };
+        let with_header =
+            |lines: &str| [b"age-encryption.org/v1\n", lines.as_bytes(), b"--- AAAA\n"].concat();
+        let scrypt = with_header(
+            "-> scrypt AAAAAAAAAAAAAAAAAAAAAA 30\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n",
+        );
+        for (name, file, want) in [
+            ("empty", vec![], DecryptError::NotAge),
+            ("text", b"hello".to_vec(), DecryptError::NotAge),
+            (
+                "age v2",
+                [b"age-encryption.org/v2\n", &file[22..]].concat(),
+                DecryptError::NotAge,
+            ),
+            (
+                "armoured",
+                b"-----BEGIN AGE ENCRYPTED FILE-----\n".to_vec(),
+                DecryptError::NotAge,
+            ),
+            (
+                "endless header",
+                with_header(&"-> a b\nAAAA\n".repeat(341)),
+                DecryptError::NotAge,
+            ),
+            ("a passphrase's", scrypt, DecryptError::NotAge),
+            (
+                "last byte altered",
+                altered(file.len() - 1),
+                DecryptError::Damaged,
+            ),
+            (
+                "nonce altered",
+                altered(file.len() - 30),
+                DecryptError::Damaged,
+            ),
+            (
+                "cut",
+                file[..file.len() - 1].to_vec(),
+                DecryptError::Damaged,
+            ),
+            (
+                "something follows",
+                [&file[..], b"x"].concat(),
+                DecryptError::Damaged,
+            ),
+            (
+                "too long inside",
+                encrypt_to(&[identity.share_key()], &[0; 101]).unwrap(),
+                DecryptError::TooLong(0),
+            ),
+            (
+                "too long",
+                vec![0; longest(100) + 1],
+                DecryptError::TooLong(0),
+            ),
+        ] {
+            let error = decrypt_with(&identity, &file, 100).err();
+            let want = if let DecryptError::TooLong(_) = want {
+                DecryptError::TooLong(file.len())
+            } else {
+                want
+            };
+            assert_eq!(error, Some(want), "{name}");
+        }
+    }
+}

@@ -223,6 +223,10 @@ fn key_file_seed() -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "lengths of a few hundred bytes"
+)]
 mod tests {
     use super::*;
 

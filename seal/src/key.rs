@@ -204,3 +204,109 @@ impl age::Identity for ShareIdentity {
         self.0.unwrap_stanza(stanza)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use age_core::primitives::bech32_encode;
+
+    /// From age's own tests, and from the documentation of age-plugin-yubikey.
+    const AGE: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+    const AGE_SECRET: &str =
+        "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+    const YUBIKEY: &str = "age1yubikey1q2w7u3vpya839jxxuq8g0sedh3d740d4xvn639sqhr95ejj8vu3hyfumptt";
+
+    #[test]
+    fn keys_have_one_spelling() {
+        let ShareKey::Piv(yubikey) = YUBIKEY.parse().unwrap() else {
+            panic!("a PIV key")
+        };
+        let uncompressed = bech32_encode(PIV_PREFIX, &yubikey.uncompressed().unwrap());
+        let off_curve = bech32_encode(PIV_PREFIX, &[&[2][..], &[0xff; 32]].concat());
+        let short = bech32_encode(X25519_PREFIX, &[9; 31]);
+        let other = bech32_encode(Hrp::parse_unchecked("age1tag"), &[2; 33]);
+        for (name, text, want) in [
+            ("age", AGE, Ok(())),
+            ("YubiKey", YUBIKEY, Ok(())),
+            ("upper case", &AGE.to_uppercase(), Err(KeyError::Key)),
+            ("mixed case", &AGE.replacen('t', "T", 1), Err(KeyError::Key)),
+            (
+                "one letter altered",
+                &AGE.replacen("t7", "t8", 1),
+                Err(KeyError::Key),
+            ),
+            ("cut", &AGE[..61], Err(KeyError::Key)),
+            ("space at the end", &format!("{AGE} "), Err(KeyError::Key)),
+            ("line end", &format!("{AGE}\n"), Err(KeyError::Key)),
+            ("an identity", AGE_SECRET, Err(KeyError::Key)),
+            ("another plug-in", &other, Err(KeyError::Key)),
+            ("31 bytes", &short, Err(KeyError::Key)),
+            ("not on the curve", &off_curve, Err(KeyError::Key)),
+            ("uncompressed", &uncompressed, Err(KeyError::Key)),
+            ("ssh", "ssh-ed25519 AAAA", Err(KeyError::Key)),
+            ("empty", "", Err(KeyError::Key)),
+            ("long", &"age1".repeat(1000), Err(KeyError::Key)),
+        ] {
+            let parsed = text.parse::<ShareKey>();
+            assert_eq!(
+                parsed.as_ref().map(|_| ()).map_err(|error| *error),
+                want,
+                "{name}"
+            );
+            if let Ok(key) = parsed {
+                assert_eq!(key.to_string(), text, "{name}");
+            }
+        }
+    }
+
+    /// Invariant 2, with Curve25519 itself as the judge.
+    #[test]
+    fn keys_of_low_order_are_refused() {
+        for (place, point) in LOW_ORDER.iter().enumerate() {
+            let shared = x25519_dalek::x25519([0x77; 32], *point);
+            assert_eq!(shared, [0; 32], "point {place} is of low order");
+            for high_bit in [0, 0x80] {
+                let mut point = *point;
+                point[31] |= high_bit;
+                let text = bech32_encode(X25519_PREFIX, &point);
+                assert_eq!(
+                    text.parse::<ShareKey>(),
+                    Err(KeyError::Weak),
+                    "point {place}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn identities_have_one_spelling() {
+        for (name, text, want) in [
+            ("age", AGE_SECRET, true),
+            ("lower case", &AGE_SECRET.to_lowercase(), false),
+            ("cut", &AGE_SECRET[..70], false),
+            ("a key", AGE, false),
+            ("line end", &format!("{AGE_SECRET}\n"), false),
+            ("empty", "", false),
+        ] {
+            let parsed = ShareIdentity::parse(text);
+            assert_eq!(parsed.is_ok(), want, "{name}");
+            if let Ok(identity) = parsed {
+                assert_eq!(identity.to_text().expose(), text.as_bytes(), "{name}");
+                assert_eq!(identity.share_key().to_string(), AGE, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_32_bytes_are_an_identity() {
+        for byte in [0x00, 0x01, 0x80, 0xff] {
+            let identity = ShareIdentity::from_secret(&Secret::from_slice(&[byte; 32]).unwrap());
+            let file = crate::encrypt_to(&[identity.share_key()], b"x").unwrap();
+            assert_eq!(
+                crate::decrypt_with(&identity, &file, 1).unwrap().expose(),
+                b"x",
+                "{byte}"
+            );
+        }
+    }
+}

@@ -63,6 +63,11 @@ impl PivKey {
         &self.compressed
     }
 
+    /// The uncompressed point; `None` cannot happen.
+    pub(crate) fn uncompressed(&self) -> Option<Point> {
+        self.point.to_sec1_point(false).as_bytes().try_into().ok()
+    }
+
     /// What stanzas name the key by.
     pub fn tag(&self) -> [u8; 4] {
         let [a, b, c, d, ..] = sha256(&self.compressed);
@@ -136,12 +141,7 @@ fn unwrap_ours<E>(
     let point = point
         .filter(|point| BASE64.encode(point.compressed) == ephemeral && body.len() == BODY_BYTES);
     let point = point.ok_or(CardError::File(DAMAGED))?;
-    let uncompressed: Point = point
-        .point
-        .to_sec1_point(false)
-        .as_bytes()
-        .try_into()
-        .map_err(|_| CardError::File(DAMAGED))?;
+    let uncompressed = point.uncompressed().ok_or(CardError::File(DAMAGED))?;
     let shared = ecdh(&uncompressed).map_err(CardError::Card)?;
     // Exposed to the key derivation.
     let wrapping = wrapping_key(&point.compressed, key, shared.expose());
@@ -246,5 +246,165 @@ impl Identity for SoftwareKey {
     fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
         let unwrapped = unwrap(&self.public(), stanza, |point| self.ecdh(point).ok_or(()))?;
         Some(unwrapped.map_err(|_| age::DecryptError::DecryptionFailed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ShareIdentity, encrypt_to};
+    use std::cell::Cell;
+
+    fn stanza(key: &SoftwareKey) -> Stanza {
+        wrap(&key.public(), &FileKey::new(Box::new([7; 16]))).unwrap()
+    }
+
+    #[test]
+    fn the_card_is_asked_once_with_a_point() {
+        let key = SoftwareKey::generate().unwrap();
+        let stranger = SoftwareKey::generate().unwrap();
+        let public = ShareKey::Piv(key.public());
+        let other = ShareIdentity::generate().unwrap().share_key();
+        for (name, to, asked, opens) in [
+            ("for the card", vec![public.clone()], 1, true),
+            (
+                "for others too",
+                vec![
+                    other.clone(),
+                    ShareKey::Piv(stranger.public()),
+                    public.clone(),
+                ],
+                1,
+                true,
+            ),
+            (
+                "several stanzas for the card",
+                vec![public.clone(); 5],
+                1,
+                true,
+            ),
+            (
+                "for others only",
+                vec![other, ShareKey::Piv(stranger.public())],
+                0,
+                false,
+            ),
+        ] {
+            let calls = Cell::new(0);
+            let file = encrypt_to(&to, b"share").unwrap();
+            let opened = decrypt(&key.public(), &file, 100, |point| {
+                calls.set(calls.get() + 1);
+                assert_eq!(point[0], 4, "uncompressed");
+                key.ecdh(point).ok_or("no point")
+            });
+            assert_eq!(opened.is_ok(), opens, "{name}");
+            assert_eq!(calls.get(), asked, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_card_answers_is_kept() {
+        let key = SoftwareKey::generate().unwrap();
+        let file = encrypt_to(&[ShareKey::Piv(key.public())], b"share").unwrap();
+        let failed = decrypt(&key.public(), &file, 100, |_| Err("touch timed out")).err();
+        assert_eq!(failed, Some(CardError::Card("touch timed out")));
+        let wrong = decrypt(&key.public(), &file, 100, |_| {
+            Secret::random().map_err(|_| "no entropy")
+        })
+        .err();
+        assert_eq!(wrong, Some(CardError::File(DecryptError::Damaged)));
+    }
+
+    #[test]
+    fn altered_stanzas_are_refused_before_the_card_is_asked() {
+        let key = SoftwareKey::generate().unwrap();
+        let uncompressed = SoftwareKey::generate()
+            .unwrap()
+            .0
+            .public_key()
+            .to_sec1_point(false);
+        let set = |change: &dyn Fn(&mut Stanza)| {
+            let mut stanza = stanza(&key);
+            change(&mut stanza);
+            stanza
+        };
+        let ours = Some(Err(CardError::<()>::File(DecryptError::Damaged)));
+        for (name, stanza, want) in [
+            (
+                "another type",
+                set(&|stanza| stanza.tag = "X25519".into()),
+                None,
+            ),
+            (
+                "another tag",
+                set(&|stanza| stanza.args[0] = "AAAAAA".into()),
+                None,
+            ),
+            ("no point", set(&|stanza| drop(stanza.args.pop())), None),
+            (
+                "something follows",
+                set(&|stanza| stanza.args.push("x".into())),
+                None,
+            ),
+            (
+                "not base64",
+                set(&|stanza| stanza.args[1] = "!".into()),
+                ours,
+            ),
+            ("padded", set(&|stanza| stanza.args[1].push('=')), ours),
+            (
+                "not on the curve",
+                set(&|stanza| stanza.args[1] = BASE64.encode([&[2][..], &[0xff; 32]].concat())),
+                ours,
+            ),
+            (
+                "at infinity",
+                set(&|stanza| stanza.args[1] = BASE64.encode([0])),
+                ours,
+            ),
+            (
+                "uncompressed",
+                set(&|stanza| stanza.args[1] = BASE64.encode(uncompressed.as_bytes())),
+                ours,
+            ),
+            (
+                "short body",
+                set(&|stanza| stanza.body.truncate(BODY_BYTES - 1)),
+                ours,
+            ),
+            ("long body", set(&|stanza| stanza.body.push(0)), ours),
+        ] {
+            let unwrapped = unwrap(&key.public(), &stanza, |_| {
+                panic!("{name}: the card was asked")
+            });
+            assert_eq!(
+                unwrapped.map(|unwrapped| unwrapped.map(|_| ())),
+                want,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn altered_bodies_and_points_do_not_open() {
+        let key = SoftwareKey::generate().unwrap();
+        let mut body = stanza(&key);
+        body.body[0] ^= 1;
+        let mut point = stanza(&key);
+        point.args[1] = stanza(&key).args[1].clone();
+        for (name, stanza) in [("body", body), ("another's point", point)] {
+            let unwrapped =
+                unwrap(&key.public(), &stanza, |point| key.ecdh(point).ok_or(())).unwrap();
+            assert_eq!(
+                unwrapped.err(),
+                Some(CardError::File(DecryptError::Damaged)),
+                "{name}"
+            );
+        }
+        let unwrapped = unwrap(&key.public(), &stanza(&key), |point| {
+            key.ecdh(point).ok_or(())
+        })
+        .unwrap();
+        assert_eq!(unwrapped.ok().unwrap().expose_secret(), &[7; 16]);
     }
 }

@@ -171,3 +171,192 @@ fn times(secret: u8, weight: u8) -> u8 {
 fn mask(bit: u8) -> u8 {
     bit.wrapping_neg()
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "counts of a few thousand")]
+mod tests {
+    use super::*;
+
+    fn secret(byte: u8) -> Secret<32> {
+        Secret::from_slice(&[byte; 32]).unwrap()
+    }
+
+    fn counting() -> Secret<32> {
+        Secret::from_slice(&(0..32).map(|i| 255 - 7 * i).collect::<Vec<u8>>()).unwrap()
+    }
+
+    fn theirs(share: &Share) -> sharks::Share {
+        let bytes: Vec<u8> = std::iter::once(share.x).chain(*share.y.expose()).collect();
+        sharks::Share::try_from(bytes.as_slice()).unwrap()
+    }
+
+    #[test]
+    fn thresholds() {
+        use ThresholdError::{QuorumTooSmall, TooFewHolders, TooManyHolders};
+        for (k, n, want) in [
+            (2, 2, Ok((2, 2))),
+            (2, 64, Ok((2, 64))),
+            (64, 64, Ok((64, 64))),
+            (0, 3, Err(QuorumTooSmall(0))),
+            (1, 3, Err(QuorumTooSmall(1))),
+            (3, 2, Err(TooFewHolders { k: 3, n: 2 })),
+            (2, 0, Err(TooFewHolders { k: 2, n: 0 })),
+            (2, 65, Err(TooManyHolders(65))),
+            (2, 258, Err(TooManyHolders(258))),
+        ] {
+            assert_eq!(
+                Threshold::new(k, n).map(|threshold| (threshold.k(), threshold.n())),
+                want,
+                "{k} of {n}"
+            );
+        }
+    }
+
+    #[test]
+    fn shares_have_numbers_1_to_64() {
+        for (x, want) in [(0, false), (1, true), (64, true), (65, false), (255, false)] {
+            assert_eq!(Share::new(x, secret(0)).is_some(), want, "x = {x}");
+        }
+    }
+
+    #[test]
+    fn any_k_shares_give_the_secret_and_every_other_share() {
+        for (k, n) in [(2, 2), (2, 3), (3, 5), (5, 8), (2, 64), (48, 64), (64, 64)] {
+            let dealt = deal(&counting(), Threshold::new(k, n.into()).unwrap()).unwrap();
+            assert_eq!(
+                dealt.iter().map(Share::x).collect::<Vec<_>>(),
+                (1..=n).collect::<Vec<_>>()
+            );
+            for first in [0, usize::from(n - k)] {
+                let quorum: Vec<_> = dealt.iter().skip(first).take(k.into()).collect();
+                assert!(
+                    value_at(0, &quorum).unwrap().same(&counting()),
+                    "{k} of {n} from {first}"
+                );
+                for share in &dealt {
+                    assert!(
+                        value_at(share.x, &quorum).unwrap().same(&share.y),
+                        "{k} of {n}, x = {}",
+                        share.x
+                    );
+                }
+            }
+            let too_few: Vec<_> = dealt.iter().skip(1).take(usize::from(k) - 1).collect();
+            assert!(
+                !value_at(0, &too_few).unwrap().same(&counting()),
+                "{k} of {n} with one too few"
+            );
+        }
+    }
+
+    #[test]
+    fn shares_interchange_with_the_library() {
+        for (k, n) in [(2, 3), (3, 5), (7, 9)] {
+            let ours = deal(&counting(), Threshold::new(k, n).unwrap()).unwrap();
+            let recovered = Sharks(k)
+                .recover(&ours.iter().rev().map(theirs).collect::<Vec<_>>())
+                .unwrap();
+            assert_eq!(
+                recovered,
+                counting().expose(),
+                "the library combines ours, {k} of {n}"
+            );
+
+            let dealt: Vec<Share> = Sharks(k)
+                .dealer(counting().expose())
+                .take(n)
+                .map(|share| Vec::from(&share))
+                .map(|bytes| {
+                    Share::new(bytes[0], Secret::from_slice(&bytes[1..]).unwrap()).unwrap()
+                })
+                .collect();
+            let quorum: Vec<_> = dealt.iter().rev().take(k.into()).collect();
+            assert!(
+                value_at(0, &quorum).unwrap().same(&counting()),
+                "we combine the library's, {k} of {n}"
+            );
+        }
+    }
+
+    /// Invariant 3: our product is the field's, as the library has it in tables.
+    #[test]
+    fn products_are_those_of_the_field() {
+        // With x = 1 and x = 2 the library multiplies by two constants; times() must agree for every byte.
+        let [w1, w2] = weights_at(0, &[1, 2]).unwrap()[..] else {
+            panic!("two weights")
+        };
+        assert_eq!((w1, w2), (0xf5, 0xf4), "as the documentation says");
+        for a in 0..=255_u8 {
+            for b in [0, 1, a.wrapping_mul(3), 255] {
+                let shares = [
+                    Share::new(1, secret(a)).unwrap(),
+                    Share::new(2, secret(b)).unwrap(),
+                ];
+                let want = Sharks(2)
+                    .recover(&shares.iter().map(theirs).collect::<Vec<_>>())
+                    .unwrap();
+                assert_eq!([times(a, w1) ^ times(b, w2); 32].as_slice(), want);
+            }
+        }
+        for a in 0..=255_u8 {
+            assert_eq!(
+                (times(a, 0), times(0, a), times(a, 1), times(1, a)),
+                (0, 0, a, a)
+            );
+            for b in 0..=255 {
+                assert_eq!(times(a, b), times(b, a));
+            }
+        }
+        assert_eq!(times(0x80, 2), 0x1d, "x⁸ = x⁴ + x³ + x² + 1");
+    }
+
+    /// 32,000 samples of a byte are uniform: χ² with 255 degrees of freedom has mean 255 and deviation 22.6, and is outside
+    /// of 130 to 420 less than once in 10⁸ runs.
+    fn assert_uniform(counts: &[u32; 256], name: &str) {
+        let total: u32 = counts.iter().sum();
+        let mean = f64::from(total) / 256.0;
+        let chi2: f64 = counts
+            .iter()
+            .map(|count| (f64::from(*count) - mean).powi(2) / mean)
+            .sum();
+        assert!((130.0..420.0).contains(&chi2), "{name}: χ² = {chi2}");
+    }
+
+    /// Lib invariant 4. The library's predecessor never gave a share equal to the secret's byte, which a few thousand shares
+    /// of one secret reveal.
+    #[test]
+    fn fewer_than_k_shares_say_nothing() {
+        for byte in [0x00, 0x01, 0x5a, 0xff] {
+            let (mut one, mut two, mut other) = ([0; 256], [0; 256], [0; 256]);
+            for _ in 0..1000 {
+                let dealt = deal(&secret(byte), Threshold::new(3, 3).unwrap()).unwrap();
+                // What two of three custodians could compute: any line through their points.
+                let guess = value_at(0, &[&dealt[0], &dealt[1]]).unwrap();
+                for place in 0..32 {
+                    one[usize::from(dealt[0].y.expose()[place])] += 1;
+                    two[usize::from(guess.expose()[place])] += 1;
+                    other[usize::from(dealt[0].y.expose()[place] ^ dealt[1].y.expose()[place])] +=
+                        1;
+                }
+            }
+            assert_uniform(&one, &format!("one share of {byte:#04x}"));
+            assert_uniform(&two, &format!("two shares of {byte:#04x}"));
+            assert_uniform(
+                &other,
+                &format!("the difference of two shares of {byte:#04x}"),
+            );
+            let equal = one[usize::from(byte)];
+            assert!(
+                (50..220).contains(&equal),
+                "{equal} of 32,000 shares equal the byte {byte:#04x}; 125 are expected"
+            );
+        }
+    }
+
+    #[test]
+    fn no_secret_is_dealt_the_same_way_twice() {
+        let threshold = Threshold::new(2, 2).unwrap();
+        let [a, b] = [(); 2].map(|()| deal(&secret(1), threshold).unwrap());
+        assert!(!a[0].y.same(&b[0].y));
+    }
+}
