@@ -9,16 +9,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ceremony;
 pub mod charter;
+pub mod check;
 pub mod definition;
 pub mod digest;
+pub mod event;
 pub mod id;
 pub mod jcs;
 pub mod key;
+pub mod machine;
 pub mod manifest;
 pub mod name;
+pub mod quorum;
 pub mod reference;
+pub mod refusal;
 pub mod restore;
 pub mod text;
 pub mod time;
 pub mod words;
+pub mod world;
