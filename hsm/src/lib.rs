@@ -18,8 +18,10 @@
 pub mod approval;
 pub mod attestation;
 pub mod conformance;
+pub mod device;
 pub mod error;
 mod pem;
+pub mod private;
 pub mod prompt;
 pub mod software;
 
