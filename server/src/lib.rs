@@ -1,3 +1,22 @@
 //! The keyturn daemon.
+//!
+//! The shell around the pure core: it listens, reads clocks and keys, and carries out what
+//! `keyturn-vault` decides.
 
+#![forbid(unsafe_code)]
+
+pub mod accept;
+pub mod anteroom;
+pub mod clock;
+pub mod config;
+pub mod gate;
+pub mod health;
+pub mod http;
+pub mod memory;
+pub mod metrics;
+pub mod peers;
+pub mod refusal;
+pub mod serve;
 pub mod store;
+pub mod telemetry;
+pub mod tls;

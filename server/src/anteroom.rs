@@ -1,0 +1,122 @@
+//! Before every call: strangers are told so, and calls are counted.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use tonic::{Code, Status, body::Body, service::Routes};
+use tower_service::Service;
+
+use crate::{
+    clock::Clock,
+    metrics::Metrics,
+    peers::{OPEN_TO_STRANGERS, Peer, Peers, unknown_device},
+};
+
+/// The routes, behind a look at who calls.
+#[derive(Clone)]
+pub struct Anteroom {
+    routes: Routes,
+    peers: Peers,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl Anteroom {
+    /// Stands before these routes.
+    pub fn new(routes: Routes, peers: Peers, clock: Clock, metrics: Metrics) -> Self {
+        Self {
+            routes: routes.prepare(),
+            peers,
+            clock,
+            metrics,
+        }
+    }
+
+    fn lets_in(&self, request: &Request<Body>) -> bool {
+        OPEN_TO_STRANGERS.contains(&request.uri().path())
+            || request
+                .extensions()
+                .get::<Peer>()
+                .is_some_and(|peer| self.peers.knows(&peer.pin))
+    }
+}
+
+impl Service<Request<Body>> for Anteroom {
+    type Response = Response<Body>;
+    type Error = tonic::codegen::StdError;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<Request<Body>>::poll_ready(&mut self.routes, context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if !self.lets_in(&request) {
+            let help = "Calls by devices that no charter knows.";
+            self.metrics
+                .counter("keyturn_strangers_refused_total", help, &[])
+                .one();
+            return Box::pin(async { Ok(unknown_device().into_http()) });
+        }
+        let path: Arc<str> = request.uri().path().trim_start_matches('/').into();
+        let begun = self.clock.running();
+        let answer = self.routes.call(request);
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        Box::pin(async move {
+            let answer = answer.await?;
+            // A refusal has its status in the headers; a stream's later end is not a call's outcome.
+            let code =
+                Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
+            // What is not served here is a path that a peer made up.
+            let method = if code == Code::Unimplemented {
+                "other"
+            } else {
+                &*path
+            };
+            let labels = [("method", method), ("code", name(code))];
+            metrics
+                .counter(
+                    "keyturn_calls_total",
+                    "Calls by method and outcome.",
+                    &labels,
+                )
+                .one();
+            let took = clock.running().saturating_sub(begun);
+            metrics
+                .histogram(
+                    "keyturn_call_seconds",
+                    "Time to the answer's head.",
+                    &[("method", method)],
+                )
+                .observe(took);
+            Ok(answer)
+        })
+    }
+}
+
+/// A code as gRPC's documentation writes it.
+const fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,169 @@
+//! Who is behind a connection: from the pin of a TLS key to a person of the charter.
+//!
+//! # Invariants
+//! 1. Who somebody is depends on the pin of their key and the charter in force at the moment of the
+//!    call, on nothing else: neither names, nor addresses, nor what was true when they connected.
+//! 2. A stranger is somebody whom no charter knows; strangers may join, and nothing else.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use keyturn_vault::{
+    charter::{Charter, Role},
+    digest::Digest,
+    id::DeviceId,
+    key::PublicKey,
+    reference::PersonRef,
+};
+use tonic::{Code, Extensions, Status};
+
+use crate::refusal;
+
+/// The only calls a stranger may make (invariant 2).
+pub const OPEN_TO_STRANGERS: [&str; 2] =
+    ["/keyturn.v1.Charter/Join", "/keyturn.v1.Charter/JoinDevice"];
+
+/// The other end of a connection, as TLS proved it. Every request carries it in its extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// SHA-256 of its public key.
+    pub pin: Digest,
+    /// Its public key.
+    pub key: PublicKey,
+    /// Where it calls from: for logs and limits only.
+    pub address: SocketAddr,
+}
+
+/// A person of the charter, and the device they use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Who it is.
+    pub person: PersonRef,
+    /// What they may do.
+    pub roles: BTreeSet<Role>,
+    /// The device.
+    pub device: DeviceId,
+    /// The device's key is the charter's, so it can sign; otherwise a token signed it in for transport only.
+    pub device_signs: bool,
+}
+
+/// A device that a custodian's token signed in (`device.joined`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinedDevice {
+    /// Whose it is.
+    pub person: keyturn_vault::id::PersonId,
+    /// Which one it is.
+    pub id: DeviceId,
+    /// The pin of its key.
+    pub pin: Digest,
+}
+
+/// Everybody who is known; clones know the same.
+#[derive(Clone, Debug, Default)]
+pub struct Peers(Arc<RwLock<Arc<HashMap<Digest, Caller>>>>);
+
+impl Peers {
+    /// Nobody is known.
+    pub fn nobody() -> Self {
+        Self::default()
+    }
+
+    /// From now on those whom this charter knows, and the devices that were signed in for them.
+    pub fn follow<'a>(
+        &self,
+        charter: &Charter,
+        joined: impl IntoIterator<Item = &'a JoinedDevice>,
+    ) {
+        let mut known = HashMap::new();
+        for device in joined {
+            if let Some(person) = charter
+                .persons
+                .iter()
+                .find(|person| person.id == device.person)
+            {
+                known.insert(
+                    device.pin,
+                    Caller {
+                        person: person.reference(),
+                        roles: person.roles.clone(),
+                        device: device.id,
+                        device_signs: false,
+                    },
+                );
+            }
+        }
+        for person in &charter.persons {
+            for device in &person.devices {
+                known.insert(
+                    device.key.pin(),
+                    Caller {
+                        person: person.reference(),
+                        roles: person.roles.clone(),
+                        device: device.id,
+                        device_signs: true,
+                    },
+                );
+            }
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+    }
+
+    /// Whose device has this pin, if anybody's.
+    pub fn caller(&self, pin: &Digest) -> Option<Caller> {
+        self.known().get(pin).cloned()
+    }
+
+    /// Is this the pin of a known device?
+    pub fn knows(&self, pin: &Digest) -> bool {
+        self.known().contains_key(pin)
+    }
+
+    /// Who makes this request.
+    pub fn of<T>(&self, request: &tonic::Request<T>) -> Result<Caller, Status> {
+        let peer = peer(request.extensions())?;
+        self.caller(&peer.pin).ok_or_else(unknown_device)
+    }
+
+    /// Who makes this request, if they have one of these roles.
+    pub fn of_role<T>(
+        &self,
+        request: &tonic::Request<T>,
+        roles: &[Role],
+    ) -> Result<Caller, Status> {
+        let caller = self.of(request)?;
+        if roles.iter().any(|role| caller.roles.contains(role)) {
+            return Ok(caller);
+        }
+        let message = format!("{} does not have the role for this", caller.person.name);
+        let hint =
+            "`keyturn charter show` tells who has which role; a change of the charter gives one";
+        Err(refusal::status(
+            Code::PermissionDenied,
+            "role-missing",
+            message,
+            hint,
+        ))
+    }
+
+    fn known(&self) -> Arc<HashMap<Digest, Caller>> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The other end of the connection that a request came by.
+pub fn peer(extensions: &Extensions) -> Result<&Peer, Status> {
+    extensions.get::<Peer>().ok_or_else(unknown_device)
+}
+
+/// The refusal of a stranger.
+pub fn unknown_device() -> Status {
+    refusal::status(
+        Code::Unauthenticated,
+        "unknown-device",
+        "this device is in no charter of this vault",
+        "a custodian signs it in with `keyturn join --device`; others are added by a charter change",
+    )
+}
