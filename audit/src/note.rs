@@ -188,4 +188,4 @@ pub fn is_key_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,8 +12,8 @@
 //! | 5. fsync the directory of the log | the new checkpoint |
 //! | 6. remove partial tiles whose full tile is there now | the new checkpoint, and perhaps some superfluous files |
 //!
-//! Temporary files lie in `.tmp` and are overwritten by the next publication. Doing everything again writes the same bytes to
-//! the same names.
+//! Temporary files have one name in `.tmp`, so that a crash leaves at most one. Doing everything again writes the same
+//! bytes to the same names.
 //!
 //! # Invariants
 //! 1. A checkpoint is written only over a tree that this publisher computed itself from the entries.

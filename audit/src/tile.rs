@@ -403,4 +403,4 @@ pub(crate) fn reduce(hashes: &[Hash]) -> Option<Hash> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

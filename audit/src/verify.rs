@@ -389,3 +389,6 @@ impl<T: Tiles> Top<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,13 +10,13 @@ fn log_key() -> LogKey {
 }
 
 /// A witness, as another program would be one: it signs with the library alone.
-fn witness(name: &str, seed: u8) -> (Ed25519KeyPair, Vkey) {
+pub(crate) fn witness(name: &str, seed: u8) -> (Ed25519KeyPair, Vkey) {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
     let public = pair.public_key().as_ref().try_into().unwrap();
     (pair, Vkey::new(name, Use::Witness, public).unwrap())
 }
 
-fn cosign(pair: &Ed25519KeyPair, vkey: &Vkey, time: u64, text: &str) -> String {
+pub(crate) fn cosign(pair: &Ed25519KeyPair, vkey: &Vkey, time: u64, text: &str) -> String {
     let signature = pair.sign(format!("cosignature/v1\ntime {time}\n{text}").as_bytes());
     let bytes = [&time.to_be_bytes(), signature.as_ref()].concat();
     Signature {

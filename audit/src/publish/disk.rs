@@ -13,7 +13,8 @@ pub trait Disk {
 
     /// Makes a directory in an existing one; false if it is there already.
     fn make_dir(&self, path: &Path) -> io::Result<bool>;
-    /// Writes a file, over what was there.
+    /// Writes a new file. What has the name already is unlinked, never written into: after a crash on a file
+    /// system without a journal it may be a published file, whose renaming is only half on the disk.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<Self::File>;
     /// Makes the content of a file durable.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
@@ -49,7 +50,11 @@ impl Disk for Os {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<File> {
-        let mut file = File::create(path)?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = File::create_new(path)?;
         file.write_all(bytes)?;
         Ok(file)
     }

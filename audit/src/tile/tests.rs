@@ -3,7 +3,8 @@ use std::collections::HashMap;
 use super::*;
 use crate::tree::{consistency, inclusion, leaf, root};
 
-type Memory = HashMap<String, Vec<u8>>;
+/// A published log in memory.
+pub(crate) type Memory = HashMap<String, Vec<u8>>;
 
 impl Tiles for Memory {
     fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>> {
