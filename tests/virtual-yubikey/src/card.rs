@@ -1,0 +1,218 @@
+//! A token and its owner: what is touched when, and what goes wrong when.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    Firmware, TestPki,
+    apdu::{Chain, Incoming},
+    applet::{Applet, Session},
+};
+
+/// How often a waiting token looks whether it was pulled out.
+const TICK: Duration = Duration::from_millis(2);
+/// How long a real token waits for a touch.
+const TOUCH_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What the owner does when the token blinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// Touches after this long; too late if the token has given up by then.
+    After(Duration),
+    /// Does not touch.
+    Never,
+    /// Pulls the token out after this long.
+    PullOut(Duration),
+}
+
+/// When a token is pulled out in the middle of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pull {
+    /// Before the command takes effect.
+    Before,
+    /// After it took effect, but before the answer.
+    After,
+}
+
+/// What a token did since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// APDUs that came in.
+    pub apdus: u64,
+    /// PINs that were compared.
+    pub pin_checks: u64,
+    /// Touches that were waited for.
+    pub touches: u64,
+    /// Uses of private keys that gave a result.
+    pub key_uses: u64,
+}
+
+/// A token. Clones are the same token.
+#[derive(Clone)]
+pub struct Card(Arc<Mutex<Inner>>);
+
+struct Inner {
+    applet: Applet,
+    chain: Chain,
+    script: VecDeque<Touch>,
+    touch: Touch,
+    touch_timeout: Duration,
+    pull: Option<(u64, Pull)>,
+}
+
+impl Card {
+    /// A new token, as it leaves the factory; touched at once unless told otherwise.
+    pub fn new(serial: u32, firmware: Firmware, pki: &TestPki) -> Result<Self, rcgen::Error> {
+        Ok(Self(Arc::new(Mutex::new(Inner {
+            applet: Applet::new(serial, firmware, pki)?,
+            chain: Chain::default(),
+            script: VecDeque::new(),
+            touch: Touch::After(Duration::from_millis(20)),
+            touch_timeout: TOUCH_TIMEOUT,
+            pull: None,
+        }))))
+    }
+
+    /// The serial number.
+    pub fn serial(&self) -> u32 {
+        self.lock().applet.serial
+    }
+
+    /// What happens whenever the token blinks, from now on.
+    pub fn touch(&self, touch: Touch) {
+        self.lock().touch = touch;
+    }
+
+    /// What happens the next times the token blinks, before the rule applies again.
+    pub fn touch_next(&self, touches: impl IntoIterator<Item = Touch>) {
+        self.lock().script.extend(touches);
+    }
+
+    /// How long the token waits for a touch.
+    pub fn touch_timeout(&self, timeout: Duration) {
+        self.lock().touch_timeout = timeout;
+    }
+
+    /// Pulls the token out at the APDU after `apdus` more of them.
+    pub fn pull_out_after(&self, apdus: u64, pull: Pull) {
+        let mut inner = self.lock();
+        let at = inner
+            .applet
+            .counts
+            .apdus
+            .saturating_add(apdus)
+            .saturating_add(1);
+        inner.pull = Some((at, pull));
+    }
+
+    /// The next use of a private key is answered with this status word.
+    pub fn fail_next(&self, status: u16) {
+        self.lock().applet.failure = Some(status);
+    }
+
+    /// What the token did.
+    pub fn counts(&self) -> Counts {
+        self.lock().applet.counts
+    }
+
+    /// Tries left for PIN and PUK.
+    pub fn tries(&self) -> (u8, u8) {
+        let inner = self.lock();
+        (inner.applet.pin.tries(), inner.applet.puk.tries())
+    }
+
+    /// Whether PIN, PUK and management key are still the factory's.
+    pub fn is_factory(&self) -> (bool, bool, bool) {
+        let applet = &self.lock().applet;
+        (
+            applet.pin.is_factory(),
+            applet.puk.is_factory(),
+            applet.management.is_factory(),
+        )
+    }
+
+    /// The uncompressed point of the key in a slot.
+    pub fn public_key(&self, slot: u8) -> Option<Vec<u8>> {
+        self.lock()
+            .applet
+            .slots
+            .key(slot)
+            .map(crate::slots::SlotKey::point)
+    }
+
+    /// ATR of a YubiKey 5 over USB: T=1, historical bytes "YubiKey".
+    pub(crate) fn atr() -> &'static [u8] {
+        &[
+            0x3b, 0xfd, 0x13, 0x00, 0x00, 0x81, 0x31, 0xfe, 0x15, 0x80, 0x73, 0xc0, 0x21, 0xc0,
+            0x57, 0x59, 0x75, 0x62, 0x69, 0x4b, 0x65, 0x79, 0x40,
+        ]
+    }
+
+    /// Power went off or on.
+    pub(crate) fn reset_session(&self) {
+        let mut inner = self.lock();
+        inner.applet.session = Session::default();
+        inner.chain = Chain::default();
+    }
+
+    /// Answers one APDU; `None` if the token is pulled out meanwhile.
+    pub(crate) fn transmit(&self, apdu: &[u8], is_removed: impl Fn() -> bool) -> Option<Vec<u8>> {
+        let mut inner = self.lock();
+        let counts = &mut inner.applet.counts;
+        counts.apdus = counts.apdus.saturating_add(1);
+        let now = counts.apdus;
+        let pull = inner
+            .pull
+            .take_if(|(at, _)| *at == now)
+            .map(|(_, pull)| pull);
+        if pull == Some(Pull::Before) {
+            return None;
+        }
+        let incoming = inner.chain.receive(apdu);
+        let reply = match incoming {
+            Ok(Incoming::More) => inner.chain.more(),
+            Ok(Incoming::Part) => inner.chain.respond(Ok(vec![])),
+            Err(status) => inner.chain.respond(Err(status)),
+            Ok(Incoming::Command(command)) => {
+                let mut touched = false;
+                if inner.applet.awaits_touch(&command) {
+                    let touch = inner.script.pop_front().unwrap_or(inner.touch);
+                    let timeout = inner.touch_timeout;
+                    // The owner can still act while the token blinks.
+                    drop(inner);
+                    touched = blink(touch, timeout, is_removed)?;
+                    inner = self.lock();
+                }
+                let reply = inner.applet.run(&command, touched);
+                inner.chain.respond(reply)
+            }
+        };
+        (pull != Some(Pull::After)).then_some(reply)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the owner: touched or not, or `None` if the token was pulled out.
+fn blink(touch: Touch, timeout: Duration, is_removed: impl Fn() -> bool) -> Option<bool> {
+    let (wait, outcome) = match touch {
+        Touch::After(wait) if wait < timeout => (wait, Some(true)),
+        Touch::PullOut(wait) if wait < timeout => (wait, None),
+        Touch::After(_) | Touch::PullOut(_) | Touch::Never => (timeout, Some(false)),
+    };
+    let mut waited = Duration::ZERO;
+    while waited < wait {
+        if is_removed() {
+            return None;
+        }
+        thread::sleep(TICK);
+        waited = waited.saturating_add(TICK);
+    }
+    outcome
+}
