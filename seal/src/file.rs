@@ -131,6 +131,8 @@ fn longest(plaintext: usize) -> usize {
 mod tests {
     use super::*;
     use crate::{ShareIdentity, piv::SoftwareKey};
+    use age_core::format::{FileKey, Stanza};
+    use std::collections::HashSet;
 
     #[test]
     fn every_recipient_opens() {
@@ -269,6 +271,37 @@ mod tests {
                 want
             };
             assert_eq!(error, Some(want), "{name}");
+        }
+    }
+
+    /// Adds stanzas for nobody.
+    struct Crowd(usize, ShareKey);
+
+    impl Recipient for Crowd {
+        fn wrap_file_key(
+            &self,
+            file_key: &FileKey,
+        ) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
+            let (mut stanzas, labels) = self.1.wrap_file_key(file_key)?;
+            let nobody = || Stanza {
+                tag: "nobody".to_owned(),
+                args: vec![],
+                body: vec![0; 32],
+            };
+            stanzas.extend(std::iter::repeat_with(nobody).take(self.0));
+            Ok((stanzas, labels))
+        }
+    }
+
+    /// Invariant 1: a well-formed file, refused for its header alone.
+    #[test]
+    fn long_headers_are_refused() {
+        let identity = ShareIdentity::generate().unwrap();
+        for (others, want) in [(0, Ok(1)), (50, Ok(1)), (100, Err(DecryptError::NotAge))] {
+            let crowd = Crowd(others, identity.share_key());
+            let file = age::encrypt(&crowd, b"x").unwrap();
+            let opened = decrypt_with(&identity, &file, 100_000).map(|plaintext| plaintext.len());
+            assert_eq!(opened, want, "{others} others, {} bytes", file.len());
         }
     }
 }
