@@ -1,7 +1,7 @@
 //! Where each thing is kept: one typed name for each kind of row.
 //!
 //! A key is a family (`entry/`), then its parts. Integers are eight bytes, big-endian, so that the order of
-//! keys is the order of numbers; digests are their 32 bytes; ids are their 26 characters, which sort by time.
+//! keys is the order of numbers; digests are their 32 bytes and ids their 16, which sort by time.
 //! No family is the beginning of another, and the parts have fixed widths but for one, so each key has one name.
 //!
 //! # Invariants
@@ -11,6 +11,9 @@
 
 use std::fmt;
 
+use keyturn_vault::digest::Digest;
+use keyturn_vault::id::{CeremonyId, CredentialId, NodeId};
+use keyturn_vault::time::Time;
 use ulid::Ulid;
 
 /// The bytes that name a row. Made by [`Name::key`], or read back from a store or a backup.
@@ -68,34 +71,34 @@ pub enum Name<'a> {
     /// `entry/<n>`: an entry of the log.
     Entry(u64),
     /// `object/<sha256>`: a document.
-    Object([u8; 32]),
+    Object(Digest),
     /// `credential/<id>`: a credential and its definition.
-    Credential(Ulid),
+    Credential(CredentialId),
     /// `path/<path>`: the credential to which a path is bound for ever.
     Path(&'a str),
     /// `version/<credential>/<v>`: one sealed value.
-    Version(Ulid, u64),
+    Version(CredentialId, u64),
     /// `ceremony/<id>`: a ceremony.
-    Ceremony(Ulid),
+    Ceremony(CeremonyId),
     /// `checkout/<credential>`: who has it out.
-    Checkout(Ulid),
+    Checkout(CredentialId),
     /// `job/<credential>`: where its rotation stands.
-    Job(Ulid),
+    Job(CredentialId),
     /// `due/<time>/<kind>/<id>`: what the clock will bring.
     Due {
-        /// Milliseconds since 1970 UTC.
-        at_ms: u64,
+        /// When.
+        at: Time,
         /// What becomes due.
         kind: &'a str,
-        /// For which ceremony or credential.
-        id: Ulid,
+        /// The 16 bytes of the id of the ceremony or credential.
+        id: [u8; 16],
     },
     /// `details/<ceremony>`: the erasable text of a request.
-    Details(Ulid),
+    Details(CeremonyId),
     /// `outbox/<seq>`: a notice that still has to be sent.
     Outbox(u64),
     /// `node/<id>`: what a node of the vault knows about itself.
-    Node(Ulid),
+    Node(NodeId),
 }
 
 /// The first part of a key.
@@ -168,21 +171,22 @@ impl<'a> Name<'a> {
             Self::Probe => bytes.extend(b"probe"),
             Self::Head => {}
             Self::Entry(n) | Self::Outbox(n) => bytes.extend(n.to_be_bytes()),
-            Self::Object(digest) => bytes.extend(digest),
+            Self::Object(digest) => bytes.extend(digest.as_bytes()),
             Self::Path(path) => bytes.extend(path.as_bytes()),
-            Self::Credential(id)
-            | Self::Ceremony(id)
-            | Self::Checkout(id)
-            | Self::Job(id)
-            | Self::Details(id)
-            | Self::Node(id) => bytes.extend(id.to_string().bytes()),
+            Self::Credential(id) | Self::Checkout(id) | Self::Job(id) => {
+                bytes.extend(id.to_bytes());
+            }
+            Self::Ceremony(id) | Self::Details(id) => bytes.extend(id.to_bytes()),
+            Self::Node(id) => bytes.extend(id.to_bytes()),
             Self::Version(credential, version) => {
-                bytes.extend(versions_prefix(*credential));
+                bytes.extend(credential.to_bytes());
+                bytes.push(b'/');
                 bytes.extend(version.to_be_bytes());
             }
-            Self::Due { at_ms, kind, id } => {
-                bytes.extend(at_ms.to_be_bytes());
-                bytes.extend(format!("/{kind}/{id}").bytes());
+            Self::Due { at, kind, id } => {
+                bytes.extend(at.ms().to_be_bytes());
+                bytes.extend(format!("/{kind}/").bytes());
+                bytes.extend(id);
             }
         }
         Key(bytes)
@@ -219,30 +223,31 @@ impl<'a> Name<'a> {
             Family::Head if rest.is_empty() => Self::Head,
             Family::Meta | Family::Head => return None,
             Family::Entry => Self::Entry(number(rest)?),
-            Family::Object => Self::Object(rest.try_into().ok()?),
-            Family::Credential => Self::Credential(id(rest)?),
+            Family::Object => Self::Object(Digest(rest.try_into().ok()?)),
+            Family::Credential => Self::Credential(CredentialId::from_bytes(id(rest)?)),
             Family::Path => Self::Path(str::from_utf8(rest).ok()?),
             Family::Version => {
                 let (credential, version) = rest.split_last_chunk::<8>()?;
-                let credential = credential.strip_suffix(b"/")?;
-                Self::Version(id(credential)?, u64::from_be_bytes(*version))
+                let credential = id(credential.strip_suffix(b"/")?)?;
+                let version = u64::from_be_bytes(*version);
+                Self::Version(CredentialId::from_bytes(credential), version)
             }
-            Family::Ceremony => Self::Ceremony(id(rest)?),
-            Family::Checkout => Self::Checkout(id(rest)?),
-            Family::Job => Self::Job(id(rest)?),
+            Family::Ceremony => Self::Ceremony(CeremonyId::from_bytes(id(rest)?)),
+            Family::Checkout => Self::Checkout(CredentialId::from_bytes(id(rest)?)),
+            Family::Job => Self::Job(CredentialId::from_bytes(id(rest)?)),
             Family::Due => {
                 let (at, rest) = rest.split_first_chunk::<8>()?;
-                let (rest, due) = rest.split_last_chunk::<ID_BYTES>()?;
+                let (rest, id) = rest.split_last_chunk::<16>()?;
                 let kind = rest.strip_prefix(b"/")?.strip_suffix(b"/")?;
                 Self::Due {
-                    at_ms: u64::from_be_bytes(*at),
+                    at: Time::from_ms(u64::from_be_bytes(*at)),
                     kind: str::from_utf8(kind).ok()?,
-                    id: id(due)?,
+                    id: *id,
                 }
             }
-            Family::Details => Self::Details(id(rest)?),
+            Family::Details => Self::Details(CeremonyId::from_bytes(id(rest)?)),
             Family::Outbox => Self::Outbox(number(rest)?),
-            Family::Node => Self::Node(id(rest)?),
+            Family::Node => Self::Node(NodeId::from_bytes(id(rest)?)),
         })
     }
 }
@@ -255,35 +260,25 @@ impl fmt::Display for Name<'_> {
             Self::Probe => f.write_str("probe"),
             Self::Head => Ok(()),
             Self::Entry(n) | Self::Outbox(n) => write!(f, "{n}"),
-            Self::Object(digest) => f.write_str(&hex::encode(digest)),
+            Self::Object(digest) => digest.fmt(f),
             Self::Path(path) => f.write_str(path),
-            Self::Credential(id)
-            | Self::Ceremony(id)
-            | Self::Checkout(id)
-            | Self::Job(id)
-            | Self::Details(id)
-            | Self::Node(id) => write!(f, "{id}"),
+            Self::Credential(id) | Self::Checkout(id) | Self::Job(id) => id.fmt(f),
+            Self::Ceremony(id) | Self::Details(id) => id.fmt(f),
+            Self::Node(id) => id.fmt(f),
             Self::Version(credential, version) => write!(f, "{credential}/{version}"),
-            Self::Due { at_ms, kind, id } => write!(f, "{at_ms}/{kind}/{id}"),
+            Self::Due { at, kind, id } => {
+                write!(f, "{}/{kind}/{}", at.ms(), Ulid::from_bytes(*id))
+            }
         }
     }
 }
-
-const ID_BYTES: usize = ulid::ULID_LEN;
 
 fn number(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// An id in its canonical form only, so that each key has one name.
-fn id(bytes: &[u8]) -> Option<Ulid> {
-    let text = str::from_utf8(bytes).ok()?;
-    let id = Ulid::from_string(text).ok()?;
-    (id.to_string() == text).then_some(id)
-}
-
-fn versions_prefix(credential: Ulid) -> Vec<u8> {
-    format!("{credential}/").into_bytes()
+fn id(bytes: &[u8]) -> Option<[u8; 16]> {
+    bytes.try_into().ok()
 }
 
 /// Keys from `start`, up to but without `end`.
@@ -313,15 +308,15 @@ impl KeyRange {
     }
 
     /// All versions of a credential.
-    pub fn versions(credential: Ulid) -> Self {
+    pub fn versions(credential: CredentialId) -> Self {
         let family = Family::Version.prefix().as_bytes();
-        Self::prefix([family, &versions_prefix(credential)].concat())
+        Self::prefix([family, &credential.to_bytes()].concat())
     }
 
-    /// What is due at `now_ms` or before, the oldest first.
-    pub fn due(now_ms: u64) -> Self {
+    /// What is due at `now` or before, the oldest first.
+    pub fn due(now: Time) -> Self {
         let all = Self::family(Family::Due);
-        let Some(after) = now_ms.checked_add(1) else {
+        let Some(after) = now.ms().checked_add(1) else {
             return all;
         };
         let family = Family::Due.prefix().as_bytes();
@@ -369,31 +364,35 @@ impl KeyRange {
 mod tests {
     use super::*;
 
-    const ID: Ulid = Ulid(0x0192_9af3_7c1d_0000_0000_0000_0000_002f);
-    const ID_TEXT: &str = "01JADF6Z0X000000000000001F";
+    const ID: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+    const CREDENTIAL: CredentialId = CredentialId::from_bytes(ID);
+    const CEREMONY: CeremonyId = CeremonyId::from_bytes(ID);
+
+    fn due(ms: u64, kind: &str) -> Name<'_> {
+        Name::Due {
+            at: Time::from_ms(ms),
+            kind,
+            id: ID,
+        }
+    }
 
     fn all_names() -> Vec<(&'static str, Name<'static>)> {
-        let due = Name::Due {
-            at_ms: 7,
-            kind: "ceremony",
-            id: ID,
-        };
         vec![
             ("meta/format", Name::Format),
             ("meta/probe", Name::Probe),
             ("head", Name::Head),
             ("entry/513", Name::Entry(513)),
-            ("object/0505", Name::Object([5; 32])),
-            ("credential/", Name::Credential(ID)),
+            ("object/0505", Name::Object(Digest([5; 32]))),
+            ("credential/01", Name::Credential(CREDENTIAL)),
             ("path/aws/123/root", Name::Path("aws/123/root")),
-            ("version/", Name::Version(ID, 7)),
-            ("ceremony/", Name::Ceremony(ID)),
-            ("checkout/", Name::Checkout(ID)),
-            ("job/", Name::Job(ID)),
-            ("due/7/ceremony/", due),
-            ("details/", Name::Details(ID)),
+            ("version/01", Name::Version(CREDENTIAL, 7)),
+            ("ceremony/01", Name::Ceremony(CEREMONY)),
+            ("checkout/01", Name::Checkout(CREDENTIAL)),
+            ("job/01", Name::Job(CREDENTIAL)),
+            ("due/7/ceremony/01", due(7, "ceremony")),
+            ("details/01", Name::Details(CEREMONY)),
             ("outbox/9", Name::Outbox(9)),
-            ("node/", Name::Node(ID)),
+            ("node/01", Name::Node(NodeId::from_bytes(ID))),
         ]
     }
 
@@ -406,12 +405,8 @@ mod tests {
             assert_eq!(key.name(), Some(*name), "{shown}");
             assert!(key.to_string().starts_with(shown), "{key} {shown}");
             assert!(KeyRange::family(name.family()).contains(&key), "{shown}");
-            let families = Family::ALL.map(|family| KeyRange::family(family).contains(&key));
-            assert_eq!(
-                families.iter().filter(|within| **within).count(),
-                1,
-                "{shown}"
-            );
+            let within = |family: &&Family| KeyRange::family(**family).contains(&key);
+            assert_eq!(Family::ALL.iter().filter(within).count(), 1, "{shown}");
             let mut others = names.iter().filter(|(_, other)| other != name);
             assert!(others.all(|(_, other)| other.key() != key), "{shown}");
         }
@@ -419,28 +414,27 @@ mod tests {
 
     #[test]
     fn bytes_are_as_documented() {
-        let text = |parts: &[&[u8]]| parts.concat();
-        let id = ID_TEXT.as_bytes();
-        let due = Name::Due {
-            at_ms: 258,
-            kind: "checkout",
-            id: ID,
-        };
         for (name, want) in [
-            (Name::Format, text(&[b"meta/format"])),
+            (Name::Format, [b"meta/format".as_slice(), b"", b""].concat()),
             (
                 Name::Entry(513),
-                text(&[b"entry/", &[0, 0, 0, 0, 0, 0, 2, 1]]),
-            ),
-            (Name::Object([5; 32]), text(&[b"object/", &[5; 32]])),
-            (Name::Ceremony(ID), text(&[b"ceremony/", id])),
-            (
-                Name::Version(ID, 7),
-                text(&[b"version/", id, b"/", &[0, 0, 0, 0, 0, 0, 0, 7]]),
+                [b"entry/".as_slice(), &[0, 0, 0, 0, 0, 0, 2, 1]].concat(),
             ),
             (
-                due,
-                text(&[b"due/", &[0, 0, 0, 0, 0, 0, 1, 2], b"/checkout/", id]),
+                Name::Object(Digest([5; 32])),
+                [b"object/".as_slice(), &[5; 32]].concat(),
+            ),
+            (
+                Name::Ceremony(CEREMONY),
+                [b"ceremony/", ID.as_slice()].concat(),
+            ),
+            (
+                Name::Version(CREDENTIAL, 7),
+                [b"version/", ID.as_slice(), b"/\0\0\0\0\0\0\0\x07"].concat(),
+            ),
+            (
+                due(258, "checkout"),
+                [b"due/\0\0\0\0\0\0\x01\x02/checkout/", ID.as_slice()].concat(),
             ),
         ] {
             assert_eq!(name.key().as_bytes(), want, "{name}");
@@ -449,7 +443,6 @@ mod tests {
 
     #[test]
     fn a_key_that_no_name_makes_has_none() {
-        let lower = [b"job/", ID_TEXT.to_lowercase().as_bytes()].concat();
         for (why, bytes) in [
             ("empty", b"".as_slice()),
             ("no family", b"other/1"),
@@ -458,11 +451,12 @@ mod tests {
             ("short number", b"entry/1234567"),
             ("long number", b"entry/123456789"),
             ("short digest", b"object/12"),
-            ("not an id", b"ceremony/01"),
-            ("id in lower case", &lower),
+            ("short id", b"job/123456789012345"),
+            ("long id", b"job/12345678901234567"),
             ("not UTF-8", b"path/\xff"),
-            ("no version", b"version/01JADF6Z0X000000000000001F"),
-            ("no kind", b"due/12345678/01JADF6Z0X000000000000001F"),
+            ("no version", b"version/1234567890123456"),
+            ("no slash", b"version/1234567890123456.12345678"),
+            ("no kind", b"due/12345678/1234567890123456"),
         ] {
             assert_eq!(Key::from_bytes(bytes).name(), None, "{why}");
         }
@@ -471,16 +465,12 @@ mod tests {
     /// Invariant 2.
     #[test]
     fn keys_sort_as_their_parts() {
-        let due = |at_ms, kind| Name::Due {
-            at_ms,
-            kind,
-            id: ID,
-        };
+        let version = |number| Name::Version(CREDENTIAL, number);
         for (why, first, second) in [
             ("one byte", Name::Entry(1), Name::Entry(2)),
             ("a carry", Name::Entry(255), Name::Entry(256)),
             ("the last", Name::Entry(u64::MAX - 1), Name::Entry(u64::MAX)),
-            ("versions", Name::Version(ID, 9), Name::Version(ID, 10)),
+            ("versions", version(9), version(10)),
             ("time before kind", due(1, "z"), due(2, "a")),
         ] {
             assert!(first.key() < second.key(), "{why}");
@@ -489,30 +479,32 @@ mod tests {
 
     #[test]
     fn ranges_hold_what_they_say() {
-        let due = |at_ms| Name::Due {
-            at_ms,
-            kind: "job",
-            id: ID,
-        };
         let entries = KeyRange::entries(2, 4);
-        let versions = KeyRange::versions(ID);
-        let other = Ulid(ID.0 + 1);
+        let versions = KeyRange::versions(CREDENTIAL);
+        let other = CredentialId::from_bytes([1; 16]);
+        let end = Time::from_ms(u64::MAX);
+        let now = KeyRange::due(Time::from_ms(9));
         for (why, range, name, want) in [
             ("before", &entries, Name::Entry(1), false),
             ("first", &entries, Name::Entry(2), true),
             ("last", &entries, Name::Entry(3), true),
             ("end", &entries, Name::Entry(4), false),
-            ("a version", &versions, Name::Version(ID, u64::MAX), true),
-            ("other's version", &versions, Name::Version(other, 1), false),
-            ("due now", &KeyRange::due(9), due(9), true),
-            ("due later", &KeyRange::due(9), due(10), false),
             (
-                "due at the end of time",
-                &KeyRange::due(u64::MAX),
-                due(u64::MAX),
+                "a version",
+                &versions,
+                Name::Version(CREDENTIAL, u64::MAX),
                 true,
             ),
-            ("not due", &KeyRange::due(u64::MAX), Name::Entry(1), false),
+            ("other's version", &versions, Name::Version(other, 1), false),
+            ("due now", &now, due(9, "job"), true),
+            ("due later", &now, due(10, "job"), false),
+            (
+                "due at the end of time",
+                &KeyRange::due(end),
+                due(u64::MAX, "job"),
+                true,
+            ),
+            ("not due", &KeyRange::due(end), Name::Entry(1), false),
             ("everything", &KeyRange::all(), Name::Head, true),
         ] {
             assert_eq!(range.contains(&name.key()), want, "{why}");

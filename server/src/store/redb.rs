@@ -1,8 +1,9 @@
-//! The embedded engine: redb, one file, one writer thread.
+//! The embedded engine: redb, one file, one thread that writes and one that reads.
 //!
-//! Reads run on tokio's blocking threads over redb's snapshots and never wait for a commit. All changes go
-//! through one thread of the store's own, which gathers the transactions that wait, steps them in one redb
-//! transaction, and answers them after its single `fsync`.
+//! Reads run on one thread of the store's own over redb's snapshots and never wait for a commit; more threads
+//! would each keep memory of their own (70 MiB where one keeps 10). All changes go through a second thread,
+//! which gathers the transactions that wait, steps them in one redb transaction, and answers them after its
+//! single `fsync`.
 //!
 //! Commits are redb's one-phase kind: new pages, then a header with two slots whose checksums decide after a
 //! crash, then one `fsync`. Its second phase would guard against somebody who both chooses our bytes so that
@@ -23,7 +24,7 @@ mod writer;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -53,6 +54,9 @@ pub const LIMITS: Limits = Limits {
 
 /// Transactions that may wait for the writer before callers do.
 const QUEUE_TXNS: usize = 1_024;
+
+/// Reads that may wait for the reader before callers do.
+const QUEUE_READS: usize = 1_024;
 
 /// The beginning of every redb file.
 const MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
@@ -125,12 +129,15 @@ fn unreadable(error: &Error) -> StoreError {
     StoreError::NotApplied(Refused::Unavailable(error.to_string()))
 }
 
+type ReadJob = Box<dyn FnOnce(&Shared) + Send>;
+
 /// A store in one redb file. Dropping it waits for the commit that is under way and closes the file cleanly.
 pub struct RedbStore {
     shared: Arc<Shared>,
     /// `None` once it is being dropped, which ends the writer.
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
+    reads: mpsc::Sender<ReadJob>,
 }
 
 impl RedbStore {
@@ -193,14 +200,19 @@ impl RedbStore {
         });
         let (jobs, queue) = mpsc::channel(QUEUE_TXNS);
         let writer = Writer::new(shared.clone(), queue, last);
-        let writer = thread::Builder::new()
-            .name("keyturn-store".into())
-            .spawn(move || writer.run())
-            .map_err(OpenError::Io)?;
+        let writer = spawn("store-writer", move || writer.run())?;
+        let (reads, mut queue) = mpsc::channel::<ReadJob>(QUEUE_READS);
+        let readers = shared.clone();
+        spawn("store-reader", move || {
+            while let Some(read) = queue.blocking_recv() {
+                read(&readers);
+            }
+        })?;
         Ok(Self {
             shared,
             jobs: Some(jobs),
             writer: Some(writer),
+            reads,
         })
     }
 
@@ -208,18 +220,6 @@ impl RedbStore {
     pub async fn close(self) {
         // It fails only when the runtime ends at this moment, which drops the store all the same.
         let _ = tokio::task::spawn_blocking(move || drop(self)).await;
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&View) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let shared = self.shared.clone();
-        blocking(move || {
-            let view = shared.view()?;
-            read(&view).map_err(|error| unreadable(&error))
-        })
-        .await
     }
 }
 
@@ -245,32 +245,36 @@ impl Store for RedbStore {
 
     async fn get(&self, key: &Key) -> Result<Option<(Vec<u8>, Rev)>, StoreError> {
         let key = key.clone();
-        let row = self.read(move |view| view.row(&key)).await?;
+        let row = move |shared: &Shared| read_with(&shared.view()?, |view| view.row(&key));
+        let row = read_on(&self.reads, row).await?;
         Ok(row.map(|row| (row.value, row.rev)))
     }
 
     async fn range(&self, range: &KeyRange, limit: usize) -> Result<Page, StoreError> {
         let range = range.clone();
-        self.read(move |view| view.page(&range, limit)).await
+        let page =
+            move |shared: &Shared| read_with(&shared.view()?, |view| view.page(&range, limit));
+        read_on(&self.reads, page).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<Outcome, StoreError> {
         txn.check(LIMITS).map_err(StoreError::Invalid)?;
         let (reply, answer) = oneshot::channel();
-        let stopped = || StoreError::NotApplied(Refused::Unavailable("it is stopping".into()));
-        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        jobs.send(Job { txn, reply }).await.map_err(|_| stopped())?;
+        let jobs = self.jobs.as_ref().ok_or_else(stopping)?;
+        jobs.send(Job { txn, reply })
+            .await
+            .map_err(|_| stopping())?;
         answer
             .await
             .unwrap_or_else(|_| Err(StoreError::Indeterminate("its writer is gone".into())))
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
-        let shared = self.shared.clone();
-        let view = blocking(move || shared.view()).await?;
+        let view = read_on(&self.reads, Shared::view).await?;
         Ok(Box::new(RedbSnapshot {
             view: Arc::new(view),
             rest: Some(KeyRange::all()),
+            reads: self.reads.downgrade(),
         }))
     }
 }
@@ -278,6 +282,8 @@ impl Store for RedbStore {
 struct RedbSnapshot {
     view: Arc<View>,
     rest: Option<KeyRange>,
+    /// Weak: a snapshot that is kept does not keep the reader.
+    reads: mpsc::WeakSender<ReadJob>,
 }
 
 #[async_trait]
@@ -291,21 +297,42 @@ impl Snapshot for RedbSnapshot {
             return Ok(Vec::new());
         };
         let view = self.view.clone();
-        let page = blocking(move || {
-            let page = view.page(&range, usize::MAX);
-            page.map_err(|error| unreadable(&error))
-        })
-        .await?;
+        let page = move |_: &Shared| read_with(&view, |view| view.page(&range, usize::MAX));
+        let reads = self.reads.upgrade().ok_or_else(stopping)?;
+        let page = read_on(&reads, page).await?;
         self.rest = page.rest;
         Ok(page.rows)
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+/// Reads on the reader's thread.
+async fn read_on<T: Send + 'static>(
+    reads: &mpsc::Sender<ReadJob>,
+    read: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let stopping = |_| StoreError::NotApplied(Refused::Unavailable("it is stopping".into()));
-    tokio::task::spawn_blocking(work).await.map_err(stopping)?
+    let (reply, answer) = oneshot::channel();
+    let read: ReadJob = Box::new(move |shared| {
+        // Who has stopped waiting needs no answer.
+        let _ = reply.send(read(shared));
+    });
+    reads.send(read).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())?
+}
+
+fn read_with<T>(
+    view: &View,
+    read: impl FnOnce(&View) -> Result<T, Error>,
+) -> Result<T, StoreError> {
+    read(view).map_err(|error| unreadable(&error))
+}
+
+fn stopping() -> StoreError {
+    StoreError::NotApplied(Refused::Unavailable("it is stopping".into()))
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    let builder = thread::Builder::new().name(name.into());
+    builder.spawn(work).map_err(OpenError::Io)
 }
 
 fn sync_directory(path: &Path) -> Result<(), OpenError> {
