@@ -13,9 +13,10 @@
 //! # Invariants, beside those of [`super`]
 //!
 //! 1. A store file appears under its name only when it is whole: made beside it, renamed, directory synced.
-//! 2. A failure before the header that names the new pages can have reached the disk is `NotApplied`, if it is
-//!    one of space or of a read-only file system; the engine is opened anew and its revision compared with the
-//!    last one answered. Every other failure of a commit is `Indeterminate`, and so is all that comes after it.
+//! 2. A failure while a transaction is put together is `NotApplied`. So is one of its commit for want of space
+//!    or on a read-only file system, before the header that names the new pages can be on the disk. The engine
+//!    is then opened anew, and its revision must be the last one answered. Every other failure of a commit is
+//!    `Indeterminate`, and so is everything after it.
 //! 3. One process has the store; a second is told so.
 
 mod engine;

@@ -1,0 +1,216 @@
+//! A disk in memory that keeps a record of what was written and synced, and fails when told to.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use redb::StorageBackend;
+use rustix::io::Errno;
+
+/// What happened to the disk.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+    Sync,
+    /// Not the disk's: how many transactions were acknowledged by now.
+    Acknowledged(usize),
+}
+
+/// What fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Read,
+    Write,
+    SetLen,
+    Sync,
+}
+
+#[derive(Debug)]
+struct Plan {
+    call: Call,
+    /// So many calls still work.
+    spare: u64,
+    errno: Errno,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    record: Vec<Event>,
+    plan: Option<Plan>,
+}
+
+/// Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk(Arc<Mutex<State>>);
+
+impl Disk {
+    pub(crate) fn with(bytes: Vec<u8>) -> Self {
+        let disk = Self::default();
+        disk.state().bytes = bytes;
+        disk
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// What it holds as long as nothing is lost.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.state().bytes.clone()
+    }
+
+    pub(crate) fn acknowledge(&self, count: usize) {
+        self.state().record.push(Event::Acknowledged(count));
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_record(&self) -> Vec<Event> {
+        std::mem::take(&mut self.state().record)
+    }
+
+    /// After `spare` more of them, each `call` fails until [`Self::heal`].
+    pub(crate) fn fail(&self, call: Call, spare: u64, errno: Errno) {
+        self.state().plan = Some(Plan { call, spare, errno });
+    }
+
+    pub(crate) fn heal(&self) {
+        self.state().plan = None;
+    }
+
+    fn on(&self, call: Call) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        if let Some(plan) = state.plan.as_mut().filter(|plan| plan.call == call) {
+            match plan.spare.checked_sub(1) {
+                Some(spare) => plan.spare = spare,
+                None => return Err(plan.errno.into()),
+            }
+        }
+        Ok(state)
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.state().bytes.len().try_into().unwrap())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.on(Call::Read)?;
+        let start = usize::try_from(offset).unwrap();
+        let bytes = state.bytes.get(start..start + out.len());
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.on(Call::SetLen)?;
+        apply(&mut state.bytes, &Event::SetLen(len));
+        state.record.push(Event::SetLen(len));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.on(Call::Sync)?.record.push(Event::Sync);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut state = self.on(Call::Write)?;
+        let event = Event::Write(offset, data.to_vec());
+        apply(&mut state.bytes, &event);
+        state.record.push(event);
+        Ok(())
+    }
+}
+
+/// Lets an event reach the bytes.
+fn apply(bytes: &mut Vec<u8>, event: &Event) {
+    match event {
+        Event::Write(offset, data) => {
+            let start = usize::try_from(*offset).unwrap();
+            let end = start + data.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[start..end].copy_from_slice(data);
+        }
+        Event::SetLen(len) => bytes.resize(usize::try_from(*len).unwrap(), 0),
+        Event::Sync | Event::Acknowledged(_) => {}
+    }
+}
+
+/// What a power cut does to writes that were not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// All are gone.
+    All,
+    /// About half are there, in any order, and half of those are torn.
+    Torn,
+    /// All are there: the process was killed, the power stayed.
+    None,
+}
+
+const SECTOR_BYTES: usize = 512;
+
+/// Follows a record and gives the disk as it would be if power went now.
+pub(crate) struct PowerCut {
+    durable: Vec<u8>,
+    pending: Vec<Event>,
+    pub(crate) acknowledged: usize,
+}
+
+impl PowerCut {
+    pub(crate) fn new(durable: Vec<u8>) -> Self {
+        Self {
+            durable,
+            pending: Vec::new(),
+            acknowledged: 0,
+        }
+    }
+
+    pub(crate) fn follow(&mut self, event: &Event) {
+        match event {
+            Event::Write(..) | Event::SetLen(_) => self.pending.push(event.clone()),
+            Event::Acknowledged(count) => self.acknowledged = *count,
+            Event::Sync => {
+                for event in self.pending.drain(..) {
+                    apply(&mut self.durable, &event);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn image(&self, loss: Loss, dice: &mut Dice) -> Disk {
+        let mut bytes = self.durable.clone();
+        for event in &self.pending {
+            match (loss, event) {
+                (Loss::None, _) => apply(&mut bytes, event),
+                (Loss::Torn, Event::Write(offset, data)) if dice.below(2) == 0 => {
+                    let torn = dice.below(2) == 0;
+                    for (n, sector) in data.chunks(SECTOR_BYTES).enumerate() {
+                        if !torn || dice.below(2) == 0 {
+                            let offset = offset + u64::try_from(n * SECTOR_BYTES).unwrap();
+                            apply(&mut bytes, &Event::Write(offset, sector.to_vec()));
+                        }
+                    }
+                }
+                (Loss::Torn, Event::SetLen(_)) if dice.below(2) == 0 => apply(&mut bytes, event),
+                (Loss::All | Loss::Torn, _) => {}
+            }
+        }
+        Disk::with(bytes)
+    }
+}
+
+/// A few bits that look random and are the same each time (xorshift).
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
+}
