@@ -31,6 +31,7 @@ struct Plan {
     /// So many calls still work.
     spare: u64,
     errno: Errno,
+    failed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -69,9 +70,15 @@ impl Disk {
         std::mem::take(&mut self.state().record)
     }
 
-    /// After `spare` more of them, each `call` fails until [`Self::heal`].
+    /// After `spare` more of them, each `call` fails until [`Self::heal`]; a disk that has turned read-only
+    /// then takes no write of any kind.
     pub(crate) fn fail(&self, call: Call, spare: u64, errno: Errno) {
-        self.state().plan = Some(Plan { call, spare, errno });
+        self.state().plan = Some(Plan {
+            call,
+            spare,
+            errno,
+            failed: false,
+        });
     }
 
     pub(crate) fn heal(&self) {
@@ -80,10 +87,13 @@ impl Disk {
 
     fn on(&self, call: Call) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
-        if let Some(plan) = state.plan.as_mut().filter(|plan| plan.call == call) {
-            match plan.spare.checked_sub(1) {
-                Some(spare) => plan.spare = spare,
-                None => return Err(plan.errno.into()),
+        if let Some(plan) = &mut state.plan {
+            let read_only = plan.failed && plan.errno == Errno::ROFS;
+            if plan.call == call && plan.spare > 0 {
+                plan.spare -= 1;
+            } else if plan.call == call || read_only && matches!(call, Call::Write | Call::SetLen) {
+                plan.failed = true;
+                return Err(plan.errno.into());
             }
         }
         Ok(state)
