@@ -41,6 +41,16 @@ pub enum JcsError {
     Key,
 }
 
+impl JcsError {
+    /// A stable code for the kind of error; `docs/FORMATS.md` lists them.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "size",
+            Self::Json(_) | Self::NotCanonical | Self::Number | Self::Key => "form",
+        }
+    }
+}
+
 /// A document: a type with a bound on its size.
 pub trait Document: Serialize + DeserializeOwned {
     /// The largest encoding, in bytes.
@@ -134,3 +144,53 @@ macro_rules! as_string {
     };
 }
 pub(crate) use as_string;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn encodings_are_canonical() {
+        for (name, value, want) in [
+            (
+                "keys ascend",
+                json!({"b": 1, "a": {"d": null, "c": true}}),
+                r#"{"a":{"c":true,"d":null},"b":1}"#,
+            ),
+            (
+                "shortest escapes",
+                json!("\u{8}\t\n\u{c}\r\u{1f}\"\\/ü\u{7f}"),
+                "\"\\b\\t\\n\\f\\r\\u001f\\\"\\\\/ü\u{7f}\"",
+            ),
+            (
+                "the largest integer",
+                json!(9_007_199_254_740_991_u64),
+                "9007199254740991",
+            ),
+        ] {
+            assert_eq!(encode(&value, 100).unwrap(), want.as_bytes(), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for (name, bytes, code) in [
+            ("a larger integer", "9007199254740992", "form"),
+            ("a negative integer", "-1", "form"),
+            ("a fraction", "0.5", "form"),
+            ("white space", "[1, 2]", "form"),
+            ("a duplicate key", r#"{"a":1,"a":1}"#, "form"),
+            ("keys that descend", r#"{"b":1,"a":1}"#, "form"),
+            ("a key beyond ASCII", r#"{"ä":1}"#, "form"),
+            ("a longer escape", r#""\u0061""#, "form"),
+            ("something behind", "1 1", "form"),
+            ("nothing", "", "form"),
+            ("too much", "\"0123456789012345678901234567890\"", "size"),
+        ] {
+            let read = decode::<Value>(bytes.as_bytes(), 32);
+            assert_eq!(read.unwrap_err().code(), code, "{name}");
+        }
+    }
+}

@@ -34,6 +34,7 @@ pub mod device;
 pub mod enrol;
 pub mod heartbeat;
 pub mod join;
+pub mod purpose;
 pub mod recover;
 pub mod request;
 pub mod review;
@@ -46,8 +47,9 @@ pub use device::NewDevice;
 pub use enrol::{Enrol, EnrolledDevice};
 pub use heartbeat::{Confirmation, Heartbeat};
 pub use join::Join;
+pub use purpose::{Change, Purpose, Restore};
 pub use recover::Recover;
-pub use request::{Change, CredentialLine, Purpose, Request, Restore};
+pub use request::{CredentialLine, Request};
 pub use review::{Outcome, Review};
 pub use submit_key::SubmitKey;
 

@@ -431,9 +431,10 @@ impl FromStr for Network {
             let prefix = u8::try_from(decimal(prefix)?).ok()?;
             let (bits, width) = bits(address);
             let network = Self { address, prefix };
-            // Bits beyond the prefix are 0, and there is one spelling.
-            (prefix <= width && masked(bits, prefix) == bits && network.to_string() == text)
-                .then_some(network)
+            // Bits beyond the prefix are 0, and there is one spelling: addresses are compared as
+            // IPv4 where they are mapped into IPv6.
+            let plain = address.to_canonical() == address && network.to_string() == text;
+            (plain && prefix <= width && masked(bits, prefix) == bits).then_some(network)
         };
         read().ok_or(ReferenceError(
             "a network like 192.0.2.0/24 or 2001:db8::/32",
@@ -463,6 +464,7 @@ mod tests {
             ("192.0.2.0/33", "192.0.2.1", None),
             ("192.0.2.0/024", "192.0.2.1", None),
             ("2001:DB8::/32", "::1", None),
+            ("::ffff:192.0.2.0/120", "192.0.2.1", None),
             ("192.0.2.0", "::1", None),
         ] {
             let network = text.parse::<Network>().ok();
