@@ -1,2 +1,5 @@
 //! `keyturn`, the command line.
+
+#![forbid(unsafe_code)]
+
 fn main() {}

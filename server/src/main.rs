@@ -1,2 +1,5 @@
 //! `keyturnd`, the daemon.
+
+#![forbid(unsafe_code)]
+
 fn main() {}

@@ -1,0 +1,74 @@
+//! What a source file may hold.
+
+use crate::{assert_none, files};
+
+/// About 400 lines before its tests keep a file readable in one sitting; the bound leaves some slack.
+const LINES_MAX: usize = 480;
+
+/// Longer files, and why each is better whole.
+const LONG_FILES: [(&str, &str); 2] = [
+    ("vault/src/event.rs", "one list: every type of log entry"),
+    (
+        "vault/src/charter/validate.rs",
+        "one list: every rule that a charter keeps",
+    ),
+];
+
+/// Files of tests may be longer: a table grows with what it knows.
+fn is_test(name: &str) -> bool {
+    name.split('/').any(|part| part == "tests") || name.ends_with("tests.rs")
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let mut long = Vec::new();
+    for (name, text) in files(".rs") {
+        let before_tests = text.lines().take_while(|l| *l != "#[cfg(test)]").count();
+        let excused = LONG_FILES.iter().any(|(file, _)| *file == name);
+        if before_tests > LINES_MAX && !is_test(&name) && !excused {
+            long.push(format!("{name}: {before_tests} lines"));
+        }
+    }
+    assert_none(&long, "split these files, or say in LONG_FILES why not");
+}
+
+#[test]
+fn nothing_is_silenced_skipped_or_left_open() {
+    // Put together here, so that this file keeps its own rule.
+    let needles = [
+        (concat!("#[", "allow("), "use `expect` with a reason"),
+        (concat!("#![", "allow("), "use `expect` with a reason"),
+        (concat!("#[", "ignore"), "a test runs, or is not there"),
+        (concat!("todo", "!("), "finish it"),
+        (concat!("unimplemented", "!("), "finish it"),
+        (concat!("FIX", "ME"), "finish it"),
+    ];
+    let mut found = Vec::new();
+    for (name, text) in files(".rs") {
+        for (line, at) in text.lines().zip(1..) {
+            let hits = needles.iter().filter(|(needle, _)| line.contains(needle));
+            found.extend(hits.map(|(needle, advice)| format!("{name}:{at}: {needle}: {advice}")));
+        }
+    }
+    assert_none(&found, "unfinished");
+}
+
+#[test]
+fn no_file_names_the_machine_it_was_written_on() {
+    let needles = ["work", "farm", "tmp/wt"].map(|folder| format!("/{folder}/"));
+    let mut found = Vec::new();
+    for (name, text) in files("") {
+        for (line, at) in text.lines().zip(1..) {
+            let hit = needles.iter().any(|needle| {
+                line.match_indices(needle).any(|(start, _)| {
+                    let before = line[..start].chars().next_back();
+                    !before.is_some_and(|c| c.is_alphanumeric() || "._-".contains(c))
+                })
+            });
+            if hit {
+                found.push(format!("{name}:{at}: {line}"));
+            }
+        }
+    }
+    assert_none(&found, "paths that only one machine has");
+}
