@@ -58,6 +58,7 @@ pub mod key;
 pub mod keyfile;
 pub mod payload;
 pub mod piv;
+pub mod release;
 pub mod roster;
 pub mod seal;
 pub mod secret;
@@ -77,6 +78,7 @@ pub use crate::{
     key::{KeyError, ShareIdentity, ShareKey},
     keyfile::{KeyFile, KeyFileError},
     payload::{MAX_SECRET_BYTES, OpenError, PayloadError, deliver, open},
+    release::{Release, ReleaseError, Released},
     roster::{Holder, HolderToken, MAX_TOKENS, Roster, RosterError},
     seal::{SealError, Sealed, SealedGroup, SealedShare, seal},
     secret::{NoEntropy, Secret, SecretBytes},

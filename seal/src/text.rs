@@ -94,6 +94,11 @@ impl<'a> Reader<'a> {
         self.parse(name, |value| is_name(value).then_some(value))
     }
 
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Nothing is left.
     pub(crate) fn end(self) -> Result<(), TextError> {
         if self.0.is_empty() {

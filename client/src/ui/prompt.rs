@@ -1,0 +1,173 @@
+//! Questions to the person, and what answers them in scripts.
+//!
+//! # Invariants
+//! 1. A question goes to the terminal, never to standard output or error, and its answer never comes
+//!    from standard input: that may be the secret.
+//! 2. What must be confirmed is confirmed by its digest: a script says `--yes-sha256` of the very text
+//!    that was shown, so that "yes" to one text is never "yes" to another.
+
+use std::{
+    fs::File,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use keyturn_hsm::{
+    TokenError,
+    prompt::{Notice, Prompt, Question},
+};
+use keyturn_seal::secret::SecretBytes;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::{Style, Ui};
+
+/// Longest passphrase or PIN that is read, in bytes.
+pub const MAX_SECRET: u64 = 1024;
+
+/// Where answers come from when there is nobody at a terminal.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A file descriptor with the passphrase of key files.
+    pub passphrase_fd: Option<i32>,
+    /// A 0600 file with the passphrase of key files.
+    pub passphrase_file: Option<PathBuf>,
+    /// A file descriptor with the PIN.
+    pub pin_fd: Option<i32>,
+    /// SHA-256 of a text that may be signed or accepted without a question.
+    pub yes_sha256: Vec<String>,
+}
+
+/// Why a question was not answered.
+#[derive(Debug, Error)]
+pub enum PromptError {
+    /// There is no terminal to ask on.
+    #[error("there is no terminal to ask on")]
+    NoTerminal,
+    /// The person said no.
+    #[error("not confirmed; nothing was changed")]
+    NotConfirmed,
+    /// The digest given does not belong to what was shown.
+    #[error("--yes-sha256 names another text than this one ({0})")]
+    OtherText(String),
+    /// A secret's file may be read by others.
+    #[error("{} may be read by others; run `chmod 600` on it", .0.display())]
+    Open(PathBuf),
+    /// A secret is too long or empty.
+    #[error("a secret of 1 to {MAX_SECRET} bytes was expected")]
+    Size,
+    /// A file or the terminal failed.
+    #[error("cannot read {what}")]
+    Read {
+        /// What was read.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The person at the terminal, or the flags that stand in.
+#[derive(Clone, Debug)]
+pub struct Person {
+    ui: Ui,
+    sources: Sources,
+}
+
+impl Person {
+    /// With these flags.
+    pub fn new(ui: Ui, sources: Sources) -> Self {
+        Self { ui, sources }
+    }
+
+    /// Asks whether the text of this digest is meant. The person types `yes`.
+    pub fn confirm(&self, question: &str, sha256: &str) -> Result<(), PromptError> {
+        if !self.sources.yes_sha256.is_empty() {
+            let named = self.sources.yes_sha256.iter().any(|digest| digest == sha256);
+            return if named { Ok(()) } else { Err(PromptError::OtherText(sha256.to_owned())) };
+        }
+        let answer = self.line(&format!("{question} Type yes: "))?;
+        if answer.trim() == "yes" { Ok(()) } else { Err(PromptError::NotConfirmed) }
+    }
+
+    /// Asks for a line on the terminal.
+    pub fn line(&self, question: &str) -> Result<String, PromptError> {
+        let mut tty = File::options().read(true).write(true).open("/dev/tty").map_err(|_| PromptError::NoTerminal)?;
+        let read = |source| PromptError::Read { what: "the terminal".to_owned(), source };
+        tty.write_all(question.as_bytes()).map_err(read)?;
+        let mut line = String::new();
+        BufReader::new(tty.take(MAX_SECRET)).read_line(&mut line).map_err(read)?;
+        Ok(line)
+    }
+
+    /// A secret: from the descriptor, the file, or the terminal without echo.
+    pub fn secret(&self, question: &str, fd: Option<i32>, file: Option<&Path>) -> Result<SecretBytes, PromptError> {
+        let bytes = match (fd, file) {
+            (Some(fd), _) => read_descriptor(fd)?,
+            (None, Some(path)) => read_private(path)?,
+            (None, None) => {
+                let typed = rpassword::prompt_password(format!("{question}: ")).map_err(|_| PromptError::NoTerminal)?;
+                Zeroizing::new(typed.into_bytes())
+            }
+        };
+        let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        if line.is_empty() { Err(PromptError::Size) } else { Ok(SecretBytes::from_slice(line)) }
+    }
+
+    /// A new passphrase: asked twice at a terminal.
+    pub fn new_passphrase(&self) -> Result<SecretBytes, PromptError> {
+        let file = self.sources.passphrase_file.as_deref();
+        let first = self.secret("new passphrase of the key file", self.sources.passphrase_fd, file)?;
+        if self.sources.passphrase_fd.is_some() || file.is_some() {
+            return Ok(first);
+        }
+        let again = self.secret("the same once more", None, None)?;
+        if first.same(&again) { Ok(first) } else { Err(PromptError::NotConfirmed) }
+    }
+}
+
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, PromptError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let read = |source| PromptError::Read { what: path.display().to_string(), source };
+    let file = File::open(path).map_err(read)?;
+    if file.metadata().map_err(read)?.permissions().mode() & 0o077 != 0 {
+        return Err(PromptError::Open(path.to_owned()));
+    }
+    bounded(file).map_err(read)?.ok_or(PromptError::Size)
+}
+
+fn read_descriptor(fd: i32) -> Result<Zeroizing<Vec<u8>>, PromptError> {
+    let read = |source| PromptError::Read { what: format!("file descriptor {fd}"), source };
+    let file = File::open(format!("/dev/fd/{fd}")).map_err(read)?;
+    bounded(file).map_err(read)?.ok_or(PromptError::Size)
+}
+
+fn bounded(file: File) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    // Room for all at once: growing would leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_SECRET).unwrap_or(usize::MAX).saturating_add(2)));
+    file.take(MAX_SECRET.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(u64::try_from(bytes.len()).is_ok_and(|len| len <= MAX_SECRET).then_some(bytes))
+}
+
+impl Prompt for Person {
+    fn ask(&mut self, question: &Question) -> Result<SecretBytes, TokenError> {
+        let (fd, file) = match question {
+            Question::Passphrase => (self.sources.passphrase_fd, self.sources.passphrase_file.as_deref()),
+            _ => (self.sources.pin_fd, None),
+        };
+        self.secret(&question.to_string(), fd, file).map_err(|error| {
+            self.ui.fail(&error, Some("give --passphrase-file, --passphrase-fd or --pin-fd where there is no terminal"));
+            TokenError::NotAnswered
+        })
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Ahead(budget) if budget.touches > 0 => self.ui.note(format_args!("this needs {budget}")),
+            Notice::Touch { serial, seconds, .. } => {
+                let call = self.ui.paint_err(Style::Bold, format_args!("touch YubiKey {serial} now"));
+                self.ui.note(format_args!("{call} (it waits {seconds} s)"));
+            }
+            _ => {}
+        }
+    }
+}
