@@ -29,11 +29,13 @@ pub mod diff;
 pub mod error;
 pub mod policy;
 pub mod validate;
+pub mod warnings;
 
 pub use chain::{Chain, ChainError};
 pub use diff::{Difference, How, diff, touched_groups};
 pub use error::{CharterError, PolicyPlace};
 pub use policy::{Firmware, Hours, Network, Policy, Scenario, Waiver, Weekday};
+pub use warnings::Warning;
 
 /// The largest charter, in bytes.
 pub const MAX_CHARTER_BYTES: usize = 512 * 1024;

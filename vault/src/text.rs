@@ -393,7 +393,7 @@ impl SignedText {
     }
 }
 
-/// Bytes in JSON: standard base64 with padding.
+/// A signature in JSON: standard base64 with padding.
 pub(crate) mod base64_bytes {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
@@ -407,7 +407,13 @@ pub(crate) mod base64_bytes {
         deserializer: D,
     ) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
-        STANDARD.decode(text).map_err(D::Error::custom)
+        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
+        if bytes.len() > super::MAX_SIGNATURE_BYTES {
+            return Err(D::Error::custom(
+                "longer than an ECDSA P-256 signature in DER",
+            ));
+        }
+        Ok(bytes)
     }
 }
 

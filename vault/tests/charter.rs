@@ -254,6 +254,50 @@ fn a_change_touches_the_groups_of_whom_it_changes() {
 }
 
 #[test]
+fn what_may_be_regretted_is_told() {
+    type Change = fn(&mut Charter);
+    let usual = [
+        "group board needs everybody: one lost token closes its credentials for ever",
+        "carol has no spare token",
+        "carol has a token that nobody attests",
+        "dave has no spare token",
+        "dave has a key file, which can be copied",
+    ];
+    let rows: [(&str, Change, &[&str]); 4] = [
+        ("the first charter", |_| {}, &[]),
+        (
+            "old firmware",
+            |charter| {
+                let attestation = charter.persons[1].tokens[0].attestation.as_mut().unwrap();
+                attestation.firmware = "5.4.3".parse().unwrap();
+            },
+            &[
+                "bob has a token with firmware 5.4.3; below 5.7.0 it can be cloned by whoever holds it (EUCLEAK)",
+            ],
+        ),
+        (
+            "nobody reads",
+            |charter| charter.persons.truncate(4),
+            &["nobody is an auditor"],
+        ),
+        (
+            "nobody watches",
+            |charter| charter.witnesses.clear(),
+            &["there is no witness: only saved checkpoints show a log that was rewritten"],
+        ),
+    ];
+    for (name, change, more) in rows {
+        let mut charter = charter("charter.first.json");
+        change(&mut charter);
+        let mut lines: Vec<String> = charter.warnings().iter().map(ToString::to_string).collect();
+        let mut want: Vec<&str> = usual.iter().chain(more).copied().collect();
+        lines.sort();
+        want.sort_unstable();
+        assert_eq!(lines, want, "{name}");
+    }
+}
+
+#[test]
 fn a_charter_tells_who_is_who() {
     let charter = charter("charter.first.json");
     let bob = charter.person_named(&"bob".parse().unwrap()).unwrap();

@@ -23,6 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 use keyturn_vault::charter::Charter;
 use keyturn_vault::definition::Definition;
 use keyturn_vault::digest::Digest;
+use keyturn_vault::fuzz;
 use keyturn_vault::jcs::Document;
 use keyturn_vault::manifest::Manifest;
 use keyturn_vault::restore::RestoreDocument;
@@ -431,11 +432,64 @@ fn mutations(kind: &str, count: usize) -> Vec<Case> {
     made
 }
 
+/// Something to mutate for a target that has no vectors.
+fn seed(target: &str) -> String {
+    let first = std::fs::read(testdata().join("valid/charter.first.json")).unwrap();
+    let charter = Charter::from_bytes(&first).unwrap();
+    let bob = &charter.persons[1];
+    match target {
+        "charter-draft" => serde_json::to_string_pretty(&charter).unwrap(),
+        "definition-draft" => {
+            let bytes = std::fs::read(testdata().join("valid/definition.canary.json")).unwrap();
+            let definition = Definition::from_bytes(&bytes).unwrap();
+            serde_json::to_string_pretty(&definition).unwrap()
+        }
+        "id" => bob.id.to_string(),
+        "digest" => Digest::of(&first).to_string(),
+        "name" => "idp-outage_2.x".to_owned(),
+        "origin" => charter.origin.to_string(),
+        "path" => "aws/123456789012/root".to_owned(),
+        "line" => "IdP down – nobody can sign in 🔑".to_owned(),
+        "time" => "2026-11-21T02:17:00.123Z".to_owned(),
+        "stamp" => "2026-11-21T02:17:00Z".to_owned(),
+        "span" => "90m".to_owned(),
+        "public-key" => charter.nodes[0].key.to_string(),
+        "share-key" => bob.tokens[0].share_key.to_string(),
+        "verifier-key" => charter.log_key.to_string(),
+        "network" => "2001:db8::/32".to_owned(),
+        "firmware" => "5.7.1".to_owned(),
+        "version" => "v7".to_owned(),
+        "reference" => charter.reference().unwrap().to_string(),
+        "person-or-token" => bob.tokens[0].reference().to_string(),
+        other => panic!("no seed for {other}"),
+    }
+}
+
+#[test]
+fn targets_without_vectors_survive_mutations_too() {
+    let vectors: Vec<Case> = cases("valid");
+    for (name, target) in fuzz::TARGETS {
+        if vectors.iter().any(|case| case.kind == name) {
+            continue;
+        }
+        let seed = seed(name);
+        target(seed.as_bytes());
+        let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
+        for _ in 0..MUTATIONS {
+            target(&mutated(&mut numbers, seed.as_bytes(), seed.as_bytes()));
+        }
+    }
+}
+
 #[test]
 fn mutations_are_refused_or_mean_what_they_say() {
     for kind in TEXTS.iter().chain(&DOCUMENTS) {
         // `judge` asserts that what is accepted is written again byte for byte.
         let made = mutations(kind, MUTATIONS);
+        let (_, target) = fuzz::TARGETS.iter().find(|(name, _)| name == kind).unwrap();
+        for case in &made {
+            target(&case.data);
+        }
         let found: BTreeSet<&str> = made
             .iter()
             .map(|case| judge(case).map_or_else(|refused| refused.code, |()| "ok"))
