@@ -13,6 +13,7 @@
 //! | [`proof`] | receipts: `.tlog-proof` files that verify offline |
 //! | [`publish`] | writes a log directory so that no crash leaves it wrong; the only file I/O |
 //! | [`verify`] | recomputes a whole log from its entries |
+//! | [`fuzz`] | what a fuzzer runs against every parser |
 //!
 //! # Invariants
 //! 1. Whatever a parser accepts, it would write again byte for byte.

@@ -12,6 +12,9 @@
 //! | 5. fsync the directory of the log | the new checkpoint |
 //! | 6. remove partial tiles whose full tile is there now | the new checkpoint, and perhaps some superfluous files |
 //!
+//! Whoever publishes goes on where the directory ends: after a start, everything from [`Publisher::size`] on comes out of
+//! the store again, in pieces of any length, whether the directory is one batch behind or was lost.
+//!
 //! Temporary files have one name in `.tmp`, so that a crash leaves at most one. Doing everything again writes the same
 //! bytes to the same names.
 //!
@@ -34,11 +37,12 @@ use thiserror::Error;
 pub use disk::{Disk, Os};
 
 use crate::{
-    note::{MAX_NOTE_BYTES, OpenError, SignedCheckpoint, Vkey},
+    note::{SignedCheckpoint, Vkey},
     tile::{
         CHECKPOINT, EntryTooLong, NodeError, TileError, TileNodes, TilePath, Tiles, WIDTH, Writer,
     },
     tree::{Edge, EdgeError, Hash, ProveError},
+    verify::{self, HeadError},
 };
 
 /// Longest object in bytes.
@@ -73,7 +77,10 @@ impl<D: Disk> Dir<D> {
 
     /// The file names in `objects`, in no order.
     pub(crate) fn objects(&self) -> io::Result<Vec<String>> {
-        absent(self.disk.list(&self.root.join(OBJECTS))).map(Option::unwrap_or_default)
+        match self.disk.list(&self.root.join(OBJECTS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            names => names,
+        }
     }
 }
 
@@ -113,9 +120,9 @@ pub enum PublishError {
         /// What the system says.
         source: io::Error,
     },
-    /// The published checkpoint is not one of this log's key.
-    #[error("the published checkpoint is not accepted; rebuild the log directory")]
-    Checkpoint(#[source] OpenError),
+    /// The published checkpoint cannot be read, or is not one of this log's key.
+    #[error("cannot go on from what is published; rebuild the log directory")]
+    Head(#[source] HeadError),
     /// A tile that the published checkpoint needs is missing or damaged.
     #[error("the published tiles are damaged; rebuild the log directory")]
     Tile(#[source] TileError),
@@ -162,14 +169,12 @@ pub struct Publisher<D = Os> {
 impl<D: Disk> Publisher<D> {
     /// Goes on with what is published, or begins a new log directory.
     pub fn open(dir: Dir<D>, log: &Vkey) -> Result<Self, PublishError> {
-        let read = absent(dir.read(CHECKPOINT, MAX_NOTE_BYTES));
-        let failed = |source| failed("read", &dir.root.join(CHECKPOINT), source);
-        let Some(note) = read.map_err(failed)? else {
-            return Ok(Self::rebuild(dir));
+        let checkpoint = match verify::checkpoint(&dir, log) {
+            Err(HeadError::Read(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self::rebuild(dir));
+            }
+            checkpoint => checkpoint.map_err(PublishError::Head)?,
         };
-        let note =
-            String::from_utf8(note).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
-        let checkpoint = SignedCheckpoint::open(&note, log).map_err(PublishError::Checkpoint)?;
         let size = checkpoint.size();
         let edge = TileNodes::new(&dir, size)
             .edge()
@@ -372,15 +377,6 @@ fn failed(task: &'static str, path: &Path, source: io::Error) -> PublishError {
         task,
         path: path.to_owned(),
         source,
-    }
-}
-
-/// A file that may be absent.
-fn absent<T>(read: io::Result<T>) -> io::Result<Option<T>> {
-    match read {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

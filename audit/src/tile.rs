@@ -11,9 +11,10 @@
 //! 2. A partial tile may have been replaced by its full one; whoever needs the partial takes the beginning of
 //!    the full one.
 
+mod path;
 mod writer;
 
-use std::{cell::RefCell, fmt, io, str::FromStr};
+use std::{cell::RefCell, io};
 
 use thiserror::Error;
 
@@ -24,148 +25,10 @@ use crate::{
 
 pub(crate) use writer::Writer;
 
-/// Hashes in a full tile, entries in a full bundle.
-pub const WIDTH: u16 = 256;
+pub use path::{Content, MAX_BUNDLE_BYTES, MAX_LEVEL, MAX_TILE_BYTES, PathError, TilePath, WIDTH};
+
 /// Where the signed checkpoint lies.
 pub const CHECKPOINT: &str = "checkpoint";
-/// Bytes in a full tile.
-pub const MAX_TILE_BYTES: usize = 8_192;
-/// Bytes in the largest full bundle.
-pub const MAX_BUNDLE_BYTES: usize = 256 * (2 + MAX_ENTRY_BYTES);
-/// Highest level of a tile that a tree of [`MAX_SIZE`](crate::tree::MAX_SIZE) leaves has.
-pub const MAX_LEVEL: u8 = 6;
-/// Largest index of a tile: level 0 of the largest tree.
-const MAX_INDEX: u64 = crate::tree::MAX_SIZE >> 8;
-
-/// What a tile holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Content {
-    /// Hashes of the nodes of height 8 × level.
-    Hashes(u8),
-    /// Entries.
-    Entries,
-}
-
-/// The path of a tile or bundle: `tile/<L>/<N>[.p/<W>]` or `tile/entries/<N>[.p/<W>]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TilePath {
-    content: Content,
-    index: u64,
-    width: u16,
-}
-
-impl TilePath {
-    /// The tile `index` of a level (or bundle) as it is in a tree of `size` leaves; nothing if it would be empty.
-    pub fn new(content: Content, index: u64, size: u64) -> Option<Self> {
-        let level = match content {
-            Content::Hashes(level) => level,
-            Content::Entries => 0,
-        };
-        let nodes = size
-            .checked_shr(u32::from(level).checked_mul(8)?)
-            .unwrap_or(0);
-        let first = index.checked_mul(u64::from(WIDTH))?;
-        let width = nodes.checked_sub(first)?.min(u64::from(WIDTH));
-        let fits = width > 0 && level <= MAX_LEVEL && index <= MAX_INDEX;
-        let width = u16::try_from(width).ok()?;
-        fits.then_some(Self {
-            content,
-            index,
-            width,
-        })
-    }
-
-    /// What lies there.
-    pub fn content(self) -> Content {
-        self.content
-    }
-
-    /// Which one in its row, from 0.
-    pub fn index(self) -> u64 {
-        self.index
-    }
-
-    /// How many hashes or entries, 1 to [`WIDTH`].
-    pub fn width(self) -> u16 {
-        self.width
-    }
-
-    /// The path of the full tile at this place.
-    #[must_use]
-    pub fn full(self) -> Self {
-        Self {
-            width: WIDTH,
-            ..self
-        }
-    }
-
-    /// Most bytes that can lie there.
-    pub fn limit(self) -> usize {
-        match self.content {
-            Content::Hashes(_) => MAX_TILE_BYTES,
-            Content::Entries => MAX_BUNDLE_BYTES,
-        }
-    }
-}
-
-impl fmt::Display for TilePath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.content {
-            Content::Hashes(level) => write!(f, "tile/{level}/")?,
-            Content::Entries => f.write_str("tile/entries/")?,
-        }
-        // Groups of three digits; all but the last bear an x, so that no file has the name of a directory.
-        for unit in [1_000_000_000_000_u64, 1_000_000_000, 1_000_000, 1_000] {
-            match self.index.checked_div(unit) {
-                None | Some(0) => {}
-                Some(group) => write!(f, "x{:03}/", group % 1000)?,
-            }
-        }
-        write!(f, "{:03}", self.index % 1000)?;
-        if self.width < WIDTH {
-            write!(f, ".p/{}", self.width)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// The text is not the path of a tile.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("not the path of a tile or an entry bundle")]
-pub struct PathError;
-
-impl FromStr for TilePath {
-    type Err = PathError;
-
-    fn from_str(path: &str) -> Result<Self, PathError> {
-        let rest = path.strip_prefix("tile/").ok_or(PathError)?;
-        let (content, rest) = rest.split_once('/').ok_or(PathError)?;
-        let content = match content {
-            "entries" => Content::Entries,
-            level => Content::Hashes(level.parse().map_err(|_| PathError)?),
-        };
-        let (groups, width) = match rest.split_once(".p/") {
-            Some((groups, width)) => (groups, width.parse().map_err(|_| PathError)?),
-            None => (rest, WIDTH),
-        };
-        let digits: String = groups.split(['x', '/']).collect();
-        let index = digits.parse().map_err(|_| PathError)?;
-        let level_ok = !matches!(content, Content::Hashes(level) if level > MAX_LEVEL);
-        let parsed = Self {
-            content,
-            index,
-            width,
-        };
-        // One spelling (invariant 1): leading zeros, signs and misplaced marks do not survive printing.
-        let fits = level_ok && index <= MAX_INDEX && (1..=WIDTH).contains(&width);
-        if fits && parsed.to_string() == path {
-            Ok(parsed)
-        } else {
-            Err(PathError)
-        }
-    }
-}
 
 /// A published log, wherever it lies.
 pub trait Tiles {
@@ -195,7 +58,7 @@ pub enum TileError {
         source: io::Error,
     },
     /// It has not the bytes of so many hashes or entries.
-    #[error("{path} is damaged: it does not hold {} {}", .path.width, match .path.content {
+    #[error("{path} is damaged: it does not hold {} {}", .path.width(), match .path.content() {
         Content::Hashes(_) => "hashes",
         Content::Entries => "entries",
     })]
@@ -210,8 +73,8 @@ pub fn hashes<T: Tiles>(tiles: &T, path: TilePath) -> Result<Vec<Hash>, TileErro
     let (bytes, found) = fetch(tiles, path)?;
     let damaged = TileError::Damaged { path: found };
     let (hashes, odd) = bytes.as_chunks();
-    match hashes.get(..usize::from(path.width)) {
-        Some(wanted) if odd.is_empty() && hashes.len() == usize::from(found.width) => {
+    match hashes.get(..usize::from(path.width())) {
+        Some(wanted) if odd.is_empty() && hashes.len() == usize::from(found.width()) => {
             Ok(wanted.to_vec())
         }
         _ => Err(damaged),
@@ -227,12 +90,12 @@ pub fn bundle<T: Tiles>(tiles: &T, path: TilePath) -> Result<Vec<u8>, TileError>
     while let Some(entry) = entries.next() {
         entry.map_err(|_| damaged())?;
         count = count.checked_add(1).ok_or_else(damaged)?;
-        if count == path.width {
+        if count == path.width() {
             end = Some(bytes.len().saturating_sub(entries.rest.len()));
         }
     }
     match end {
-        Some(end) if count == found.width => bytes.truncate(end),
+        Some(end) if count == found.width() => bytes.truncate(end),
         _ => return Err(damaged()),
     }
     Ok(bytes)
@@ -243,7 +106,7 @@ fn fetch<T: Tiles>(tiles: &T, path: TilePath) -> Result<(Vec<u8>, TilePath), Til
     let read = |path: TilePath| tiles.read(&path.to_string(), path.limit());
     match read(path) {
         Ok(bytes) => Ok((bytes, path)),
-        Err(source) if source.kind() == io::ErrorKind::NotFound && path.width < WIDTH => {
+        Err(source) if source.kind() == io::ErrorKind::NotFound && path.width() < WIDTH => {
             match read(path.full()) {
                 Ok(bytes) => Ok((bytes, path.full())),
                 Err(_) => Err(TileError::Read { path, source }),
@@ -354,7 +217,7 @@ impl<T: Tiles> Nodes for TileNodes<T> {
         let mut read = self.read.borrow_mut();
         let known = read
             .iter()
-            .position(|(known, _)| known.content == path.content);
+            .position(|(known, _)| known.content() == path.content());
         let tile = match known.and_then(|at| read.get_mut(at)) {
             Some(tile) => {
                 if tile.0 != path {

@@ -2,7 +2,7 @@
 //!
 //! A node is named by its height above the leaves and its index from the left: node (h, i) covers the
 //! leaves `i << h .. (i + 1) << h`. Only *perfect* nodes, whose leaves all exist, are stored anywhere; the ragged right
-//! side of a tree is folded from them. Both kinds of proof are one walk, [`Climb`], from a node to the root;
+//! side of a tree is folded from them. Both kinds of proof are one walk from a node to the root;
 //! whoever makes a proof and whoever checks it take the same steps.
 //!
 //! # Invariants

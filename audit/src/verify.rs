@@ -2,13 +2,15 @@
 //!
 //! The bundles are shared out in turn among a few threads, which hash the entries, compare the level 0 tiles and decode. The
 //! caller's thread takes their results in order, builds the upper levels, compares those tiles, and hands the
-//! entries on. A thread works at most [`AHEAD`] bundles ahead, so memory does not grow with the log.
+//! entries on. A thread works at most two bundles ahead, so memory does not grow with the log.
 //!
 //! # Invariants
 //! 1. A log that passes has the signed root over exactly the entries that were handed on, in their order.
 //! 2. Every saved checkpoint is a beginning of it.
 //! 3. Every tile that the checkpoint needs holds the hashes that the entries give.
 //! 4. The error is the first one in the order of the entries, whichever thread met it first.
+
+mod object;
 
 use std::{
     convert::Infallible,
@@ -17,13 +19,13 @@ use std::{
     thread,
 };
 
-use sha2::{Digest, Sha256};
 use thiserror::Error;
+
+pub use object::{ObjectError, object, objects};
 
 use crate::{
     entry::{Entry, EntryError},
     note::{Checkpoint, MAX_NOTE_BYTES, OpenError, SignedCheckpoint, Vkey},
-    publish::{Dir, Disk, MAX_OBJECT_BYTES, OBJECTS},
     tile::{
         CHECKPOINT, Content, Entries, TileError, TilePath, Tiles, WIDTH, Writer, bundle, hashes,
         reduce,
@@ -56,16 +58,25 @@ pub struct Verified {
     pub edge: Edge,
 }
 
+/// Why the published checkpoint cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HeadError {
+    /// It could not be read.
+    #[error("cannot read the checkpoint")]
+    Read(#[source] io::Error),
+    /// It is not accepted.
+    #[error("the checkpoint is not accepted")]
+    Open(#[source] OpenError),
+}
+
 /// Why a log does not pass; `E` is what the caller's fold says of an entry.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum VerifyError<E> {
-    /// The checkpoint could not be read.
-    #[error("cannot read the checkpoint")]
-    Read(#[source] io::Error),
-    /// The checkpoint is not accepted.
-    #[error("the checkpoint is not accepted")]
-    Checkpoint(#[source] OpenError),
+    /// There is no checkpoint to go by.
+    #[error(transparent)]
+    Head(HeadError),
     /// A saved checkpoint names another log.
     #[error("the saved checkpoint of size {size} is of another log")]
     Origin {
@@ -156,59 +167,13 @@ pub fn tree<T: Tiles + Sync>(
 }
 
 /// Reads the published checkpoint and verifies its signature.
-pub fn checkpoint<T: Tiles, E>(tiles: &T, log: &Vkey) -> Result<SignedCheckpoint, VerifyError<E>> {
+pub fn checkpoint<T: Tiles>(tiles: &T, log: &Vkey) -> Result<SignedCheckpoint, HeadError> {
     let note = tiles
         .read(CHECKPOINT, MAX_NOTE_BYTES)
-        .map_err(VerifyError::Read)?;
-    let note = String::from_utf8(note)
-        .map_err(|_| VerifyError::Read(io::ErrorKind::InvalidData.into()))?;
-    SignedCheckpoint::open(&note, log).map_err(VerifyError::Checkpoint)
-}
-
-/// Why an object cannot be used.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ObjectError {
-    /// It could not be read.
-    #[error("cannot read {OBJECTS}/{name}")]
-    Read {
-        /// Its file name.
-        name: String,
-        /// What the reader says.
-        source: io::Error,
-    },
-    /// The content has another digest than the name says, or the name is no digest.
-    #[error("{OBJECTS}/{name} is not what its name says")]
-    Name {
-        /// Its file name.
-        name: String,
-    },
-    /// The folder cannot be listed.
-    #[error("cannot list {OBJECTS}")]
-    List(#[source] io::Error),
-}
-
-/// Reads the document with this digest.
-pub fn object<T: Tiles>(tiles: &T, digest: &Hash) -> Result<Vec<u8>, ObjectError> {
-    named_object(tiles, hex::encode(digest))
-}
-
-/// Reads every object of a log directory and compares it with its name; gives their number.
-pub fn objects<D: Disk>(dir: &Dir<D>) -> Result<u64, ObjectError> {
-    let mut count = 0_u64;
-    for name in dir.objects().map_err(ObjectError::List)? {
-        named_object(dir, name)?;
-        count = count.saturating_add(1);
-    }
-    Ok(count)
-}
-
-fn named_object<T: Tiles>(tiles: &T, name: String) -> Result<Vec<u8>, ObjectError> {
-    match tiles.read(&format!("{OBJECTS}/{name}"), MAX_OBJECT_BYTES) {
-        Ok(bytes) if hex::encode(Sha256::digest(&bytes)) == name => Ok(bytes),
-        Ok(_) => Err(ObjectError::Name { name }),
-        Err(source) => Err(ObjectError::Read { name, source }),
-    }
+        .map_err(HeadError::Read)?;
+    let not_text = |_| HeadError::Read(io::ErrorKind::InvalidData.into());
+    let note = String::from_utf8(note).map_err(not_text)?;
+    SignedCheckpoint::open(&note, log).map_err(HeadError::Open)
 }
 
 /// What a thread found out about one bundle.
@@ -228,7 +193,7 @@ fn run<T: Tiles + Sync, R: Send, E: Send>(
     each: impl Fn(u64, &[u8]) -> Result<R, VerifyError<E>> + Sync,
     mut fold: impl FnMut(R) -> Result<(), VerifyError<E>>,
 ) -> Result<Verified, VerifyError<E>> {
-    let checkpoint = checkpoint(tiles, anchors.log)?;
+    let checkpoint = checkpoint(tiles, anchors.log).map_err(VerifyError::Head)?;
     let size = checkpoint.size();
     check_saved(anchors, size)?;
     let bundles = size.div_ceil(u64::from(WIDTH));

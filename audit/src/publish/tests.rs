@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     entry::Entry,
     note::{
-        LogKey,
+        LogKey, OpenError,
         tests::{cosign, witness},
     },
     tile, tree, verify,
@@ -376,7 +376,7 @@ fn a_foreign_checkpoint_is_not_continued() {
     let opened = Publisher::open(dir, stranger.vkey());
     assert!(matches!(
         opened,
-        Err(PublishError::Checkpoint(OpenError::Unsigned))
+        Err(PublishError::Head(HeadError::Open(OpenError::Unsigned)))
     ));
 }
 

@@ -41,68 +41,6 @@ fn published(sizes: &[u64]) -> (Memory, Edge) {
 }
 
 #[test]
-fn paths_have_one_spelling() {
-    let at = |content, index, width| TilePath {
-        content,
-        index,
-        width,
-    };
-    for (text, path) in [
-        ("tile/0/000", at(Content::Hashes(0), 0, 256)),
-        ("tile/0/999", at(Content::Hashes(0), 999, 256)),
-        ("tile/1/x001/000", at(Content::Hashes(1), 1_000, 256)),
-        (
-            "tile/0/x001/x234/067",
-            at(Content::Hashes(0), 1_234_067, 256),
-        ),
-        (
-            "tile/entries/x001/x234/067.p/8",
-            at(Content::Entries, 1_234_067, 8),
-        ),
-        (
-            "tile/entries/x001/x000/000",
-            at(Content::Entries, 1_000_000, 256),
-        ),
-        ("tile/6/000.p/1", at(Content::Hashes(6), 0, 1)),
-        ("tile/2/000.p/255", at(Content::Hashes(2), 0, 255)),
-        (
-            "tile/0/x035/x184/x372/x088/831",
-            at(Content::Hashes(0), MAX_INDEX, 256),
-        ),
-    ] {
-        assert_eq!(path.to_string(), text);
-        assert_eq!(text.parse(), Ok(path), "{text}");
-    }
-    for text in [
-        "",
-        "tile/0/0",
-        "tile/0/1000",
-        "tile/0/x000/001",
-        "tile/0/001/002",
-        "tile/0/x001",
-        "tile/0/x1/000",
-        "tile/0/000.p/0",
-        "tile/0/000.p/256",
-        "tile/0/000.p/08",
-        "tile/0/000.p/+8",
-        "tile/0/+00",
-        "tile/00/000",
-        "tile/+0/000",
-        "tile/7/000",
-        "tile/-1/000",
-        "tile/data/000",
-        "tile/entries/000/",
-        "tile/entries/../../secret",
-        "/tile/0/000",
-        "tile/0/000 ",
-        "tile/0/x035/x184/x372/x088/832",
-        "tile/0/x999/x999/x999/x999/x999/x999/x999/999",
-    ] {
-        assert_eq!(text.parse::<TilePath>(), Err(PathError), "{text}");
-    }
-}
-
-#[test]
 fn the_tiles_of_a_tree_are_those_of_the_specification() {
     // The example of C2SP tlog-tiles: 70,000 entries.
     let tile = |level, index| {

@@ -2,8 +2,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
+use sha2::{Digest, Sha256};
+
 use super::*;
-use crate::{note::LogKey, tile::tests::Memory, tree::Batch};
+use crate::{
+    note::LogKey,
+    publish::{Dir, Disk, MAX_OBJECT_BYTES, OBJECTS, Os},
+    tile::tests::Memory,
+    tree::Batch,
+};
 
 fn key() -> LogKey {
     LogKey::from_seed("vault.example.org/prod", &[7; 32]).unwrap()
@@ -400,7 +407,7 @@ fn objects_are_what_their_names_say() {
     let dir = Dir::new(folder.path());
     assert_eq!(objects(&dir).unwrap(), 0, "no folder is no object");
     let put = |name: &str, bytes: &[u8]| {
-        let disk = crate::publish::Os;
+        let disk = Os;
         disk.make_dir(&folder.path().join(OBJECTS)).unwrap();
         disk.write(&folder.path().join(OBJECTS).join(name), bytes)
             .unwrap();
@@ -427,8 +434,6 @@ fn objects_are_what_their_names_say() {
             error.to_string().contains(&format!("objects/{name}")),
             "{error}"
         );
-        crate::publish::Os
-            .remove(&folder.path().join(OBJECTS).join(name))
-            .unwrap();
+        Os.remove(&folder.path().join(OBJECTS).join(name)).unwrap();
     }
 }
