@@ -23,6 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 use keyturn_vault::charter::Charter;
 use keyturn_vault::definition::Definition;
 use keyturn_vault::digest::Digest;
+use keyturn_vault::event::Event;
 use keyturn_vault::fuzz;
 use keyturn_vault::jcs::Document;
 use keyturn_vault::manifest::Manifest;
@@ -589,6 +590,12 @@ fn the_examples_of_the_manual_are_vectors() {
         assert!(
             manual.contains(&format!("\n### {kind}\n")),
             "no section about {kind}"
+        );
+    }
+    for kind in Event::KINDS {
+        assert!(
+            manual.contains(&format!("\n| `{kind}` | ")),
+            "no line about the entry {kind}"
         );
     }
     for kind in DOCUMENTS {
