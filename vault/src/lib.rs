@@ -15,6 +15,7 @@ pub mod check;
 pub mod definition;
 pub mod digest;
 pub mod event;
+pub mod file;
 pub mod fuzz;
 pub mod id;
 pub mod jcs;
