@@ -25,6 +25,7 @@ use crate::name::{GroupName, Name, Origin, PersonName, PolicyName, ScenarioName}
 use crate::reference::{PersonRef, TokenKind, TokenRef};
 
 pub mod chain;
+pub mod condition;
 pub mod diff;
 pub mod error;
 pub mod policy;
@@ -32,9 +33,10 @@ pub mod validate;
 pub mod warnings;
 
 pub use chain::{Chain, ChainError};
+pub use condition::{Firmware, Hours, Network, Weekday};
 pub use diff::{Difference, How, diff, touched_groups};
 pub use error::{CharterError, PolicyPlace};
-pub use policy::{Firmware, Hours, Network, Policy, Scenario, Waiver, Weekday};
+pub use policy::{Policy, Scenario, Waiver};
 pub use warnings::Warning;
 
 /// The largest charter, in bytes.

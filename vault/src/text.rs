@@ -8,12 +8,9 @@
 //! 1. A value has one text: what [`Text::parse`] accepts, [`Text::to_text`] writes again byte for
 //!    byte. Every line is there, in a fixed order, `-` where empty; other lines are refused.
 //! 2. No text of one type is a text of another: the first line names the type.
-//! 3. A line shows all that it holds (see [`Line`]), and ends with one LF.
+//! 3. A line shows all that it holds (see [`crate::name::Line`]), and ends with one LF.
 //! 4. A text has at most [`MAX_TEXT_BYTES`], a value at most 500 bytes, a repeated line at most
 //!    [`MAX_CREDENTIAL_LINES`].
-
-use std::fmt::{Display, Write as _};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -21,9 +18,9 @@ use thiserror::Error;
 use crate::digest::{Digest, DigestError, SaltError};
 use crate::id::IdError;
 use crate::key::KeyError;
-use crate::name::{Line, NameError};
+use crate::name::NameError;
+use crate::reference::ReferenceError;
 pub use crate::reference::Signer;
-use crate::reference::{ReferenceError, or_dash};
 use crate::time::TimeError;
 use crate::words;
 
@@ -34,6 +31,7 @@ pub mod device;
 pub mod enrol;
 pub mod heartbeat;
 pub mod join;
+pub mod line;
 pub mod purpose;
 pub mod recover;
 pub mod request;
@@ -47,6 +45,8 @@ pub use device::NewDevice;
 pub use enrol::{Enrol, EnrolledDevice};
 pub use heartbeat::{Confirmation, Heartbeat};
 pub use join::Join;
+pub(crate) use line::ascending;
+pub use line::{Reader, Writer};
 pub use purpose::{Change, Purpose, Restore};
 pub use recover::Recover;
 pub use request::{CredentialLine, Request};
@@ -233,139 +233,6 @@ pub trait Text: Sized {
 
 fn first_line<T: Text>() -> String {
     format!("keyturn {} v1", T::TYPE)
-}
-
-/// Writes lines in their order.
-#[derive(Debug)]
-pub struct Writer {
-    text: String,
-}
-
-impl Writer {
-    /// Writes one line.
-    pub fn line(&mut self, name: &str, value: &impl Display) {
-        // Writing to a string does not fail.
-        let _ = writeln!(self.text, "{name}: {value}");
-    }
-
-    /// Writes one line, `-` for nothing.
-    pub fn optional<T: Display>(&mut self, name: &str, value: Option<&T>) {
-        self.line(name, &or_dash(value));
-    }
-
-    /// Writes a line for each value.
-    pub fn each<T: Display>(&mut self, name: &str, values: &[T]) {
-        for value in values {
-            self.line(name, value);
-        }
-    }
-}
-
-/// Reads lines in their order.
-#[derive(Debug)]
-pub struct Reader<'a> {
-    lines: Vec<&'a str>,
-    next: usize,
-}
-
-impl<'a> Reader<'a> {
-    /// The value of the next line, if it has this name.
-    fn peek(&self, name: &str) -> Option<&'a str> {
-        self.lines
-            .get(self.next)?
-            .strip_prefix(name)?
-            .strip_prefix(": ")
-    }
-
-    /// The value of the next line, which must have this name, as text that shows what it holds.
-    fn raw(&mut self, name: &'static str) -> Result<&'a str, TextError> {
-        let number = self.next.saturating_add(1);
-        let value = self.peek(name).ok_or(TextError::Line { number, name })?;
-        self.next = number;
-        if value != "-" {
-            let seen = value.parse::<Line>();
-            seen.map_err(|source| TextError::Value {
-                number,
-                name,
-                source: source.into(),
-            })?;
-        }
-        Ok(value)
-    }
-
-    fn convert<T>(&self, name: &'static str, value: &str) -> Result<T, TextError>
-    where
-        T: FromStr<Err: Into<ValueError>>,
-    {
-        value.parse().map_err(|source: T::Err| TextError::Value {
-            number: self.next,
-            name,
-            source: source.into(),
-        })
-    }
-
-    /// The value of the next line, which must have this name.
-    pub fn line<T: FromStr<Err: Into<ValueError>>>(
-        &mut self,
-        name: &'static str,
-    ) -> Result<T, TextError> {
-        let value = self.raw(name)?;
-        self.convert(name, value)
-    }
-
-    /// The value of the next line, which must have this name; none for `-`.
-    pub fn optional<T: FromStr<Err: Into<ValueError>>>(
-        &mut self,
-        name: &'static str,
-    ) -> Result<Option<T>, TextError> {
-        match self.raw(name)? {
-            "-" => Ok(None),
-            value => self.convert(name, value).map(Some),
-        }
-    }
-
-    /// The value of the next line, which must have this name, read by `read`.
-    pub fn with<T>(
-        &mut self,
-        name: &'static str,
-        read: impl FnOnce(&str) -> Result<T, ReferenceError>,
-    ) -> Result<T, TextError> {
-        let value = self.raw(name)?;
-        read(value).map_err(|source| TextError::Value {
-            number: self.next,
-            name,
-            source: source.into(),
-        })
-    }
-
-    /// The values of all next lines of this name: at most `max`, perhaps none.
-    pub fn each<T: FromStr<Err: Into<ValueError>>>(
-        &mut self,
-        name: &'static str,
-        max: usize,
-    ) -> Result<Vec<T>, TextError> {
-        let mut values = Vec::new();
-        while self.peek(name).is_some() {
-            if values.len() == max {
-                return Err(TextError::Many { name, max });
-            }
-            values.push(self.line(name)?);
-        }
-        Ok(values)
-    }
-}
-
-/// Refuses repeated lines that do not strictly ascend by `key`.
-pub(crate) fn ascending<T, K: Ord>(
-    name: &'static str,
-    values: &[T],
-    key: impl Fn(&T) -> K,
-) -> Result<(), TextError> {
-    if values.iter().map(&key).is_sorted_by(|one, next| one < next) {
-        Ok(())
-    } else {
-        Err(TextError::Order { name })
-    }
 }
 
 /// A text with its signature, as it travels and as the log keeps it.
