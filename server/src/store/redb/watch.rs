@@ -40,8 +40,10 @@ impl Watch {
     pub(super) fn begin(&self) {
         self.header_written.store(false, Ordering::SeqCst);
         self.header_synced.store(false, Ordering::SeqCst);
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Judges what failed since; a failed `fsync` is never forgotten.
     pub(super) fn verdict(&self) -> Verdict {
         if self.sync_failed.load(Ordering::SeqCst) {
             return Verdict::SyncFailed;
