@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod anteroom;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod gate;
@@ -16,7 +17,9 @@ pub mod memory;
 pub mod metrics;
 pub mod peers;
 pub mod refusal;
+pub mod run;
 pub mod serve;
 pub mod store;
+pub mod systemd;
 pub mod telemetry;
 pub mod tls;

@@ -1,0 +1,214 @@
+//! `keyturnd run` and `keyturnd check-config`.
+//!
+//! # Invariants
+//! 1. Memory is protected before the first key is read.
+//! 2. What `check-config` accepts, `run` does not refuse for its configuration, keys or data.
+
+use std::{io, path::Path};
+
+use keyturn_hsm::{
+    device::{DeviceError, DeviceKey},
+    private::{self, FileError},
+};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::service::Routes;
+
+use crate::{
+    clock::Clock,
+    config::{Config, ConfigError},
+    health::Health,
+    memory::{self, MemoryError, Protection},
+    metrics::Metrics,
+    peers::Peers,
+    serve::{Bound, ServeError, Shell, serve},
+    systemd, telemetry,
+};
+
+/// Why the daemon does not run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The configuration is wrong.
+    #[error("the configuration cannot be used")]
+    Config(#[from] ConfigError),
+    /// Memory cannot be protected.
+    #[error("memory cannot be protected")]
+    Memory(#[from] MemoryError),
+    /// The node's key cannot be used.
+    #[error("the node's key (`keys.node`) cannot be used")]
+    NodeKey(#[source] DeviceError),
+    /// The log's key cannot be used.
+    #[error("the log's key (`keys.log`) cannot be used")]
+    LogKey(#[source] FileError),
+    /// The data's folder is missing.
+    #[error("`data` is not a folder: {path}")]
+    Data {
+        /// The folder.
+        path: String,
+    },
+    /// Nobody can reach it.
+    #[error("the daemon cannot serve")]
+    Serve(#[from] ServeError),
+    /// The system gives no threads or signals.
+    #[error("the system refused to run the daemon")]
+    System(#[source] io::Error),
+}
+
+impl RunError {
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Config(error) => error.hint().to_owned(),
+            Self::Memory(error) => error.hint().to_owned(),
+            Self::NodeKey(DeviceError::File(error)) | Self::LogKey(error) => error.hint(),
+            Self::NodeKey(_) => {
+                "restore the key, or replace the node by `accept-restore`".to_owned()
+            }
+            Self::Data { .. } => "`keyturnd init` makes it; if it is a mount, mount it".to_owned(),
+            Self::Serve(_) => "see which program has the address: ss -ltnp".to_owned(),
+            Self::System(_) => "see the limits of this service".to_owned(),
+        }
+    }
+
+    /// What the process exits with: 78 (`EX_CONFIG`) for what a restart cannot mend, otherwise 1.
+    pub const fn exit(&self) -> u8 {
+        match self {
+            Self::Config(_)
+            | Self::Memory(_)
+            | Self::NodeKey(_)
+            | Self::LogKey(_)
+            | Self::Data { .. } => 78,
+            Self::Serve(_) | Self::System(_) => 1,
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(path: &Path) -> Result<(), RunError> {
+    let config = Config::load(path)?;
+    telemetry::begin(&config.telemetry);
+    // Before any thread is there and any key is read (invariant 1).
+    if memory::protect(config.memory.require_lock)? == Protection::Swappable {
+        tracing::warn!(
+            "memory can be swapped out: start with LimitMEMLOCK=infinity, or without swap"
+        );
+    }
+    let found = inspect(&config);
+    for warning in found.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(error) = found.errors.into_iter().next() {
+        return Err(error);
+    }
+    let node = DeviceKey::load(config.keys.node.as_ref()).map_err(RunError::NodeKey)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::System)?;
+    runtime.block_on(serve_until_stopped(&config, &node))
+}
+
+async fn serve_until_stopped(config: &Config, node: &DeviceKey) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::System)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::System)?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => (),
+            _ = interrupt.recv() => (),
+        }
+        tracing::info!("stopping: calls under way get their time");
+        systemd::stopping();
+    };
+
+    let bound = Bound::new(config).await?;
+    for address in bound.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    if let Some(address) = bound.metrics_address() {
+        tracing::info!(%address, "metrics and health over HTTP");
+    }
+    let (health, health_service) = Health::starting().await;
+    health
+        .not_serving("no vault is served: health, reflection and metrics only")
+        .await;
+    let shell = Shell {
+        clock: Clock::system(),
+        metrics: Metrics::new(),
+        peers: Peers::nobody(),
+        health,
+    };
+    let watchdog = systemd::watchdog();
+    systemd::ready();
+    let outcome = serve(
+        bound,
+        node,
+        shell,
+        (Routes::default(), health_service),
+        stop,
+    )
+    .await;
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
+    tracing::info!("stopped");
+    Ok(outcome?)
+}
+
+/// What `check-config` finds.
+#[derive(Debug)]
+pub struct Found {
+    /// Each of these keeps `run` from starting.
+    pub errors: Vec<RunError>,
+    /// What works but somebody should know.
+    pub warnings: Vec<String>,
+}
+
+/// Looks at everything that `run` needs. Changes nothing.
+pub fn check_config(path: &Path) -> Found {
+    match Config::load(path) {
+        Ok(config) => inspect(&config),
+        Err(error) => Found {
+            errors: vec![error.into()],
+            warnings: Vec::new(),
+        },
+    }
+}
+
+fn inspect(config: &Config) -> Found {
+    let mut errors = Vec::new();
+    errors.extend(
+        DeviceKey::load(config.keys.node.as_ref())
+            .err()
+            .map(RunError::NodeKey),
+    );
+    errors.extend(
+        private::read(config.keys.log.as_ref())
+            .err()
+            .map(RunError::LogKey),
+    );
+    let data: &Path = config.data.as_ref();
+    if !data.is_dir() {
+        errors.push(RunError::Data {
+            path: data.display().to_string(),
+        });
+    }
+    // A copy's place that is away is no reason to refuse a quorum.
+    let mut warnings = config.warnings();
+    let head_copy = config
+        .audit
+        .head_copy
+        .iter()
+        .map(|path| ("`audit.head_copy`".to_owned(), path.as_ref()));
+    let sinks = config.copies.sinks.iter();
+    let sinks = sinks.map(|sink| (format!("sink `{}`", sink.name()), sink.path()));
+    for (key, path) in head_copy.chain(sinks) {
+        if !path.is_dir() {
+            warnings.push(format!(
+                "{key} is not there: {} is not a folder",
+                path.display()
+            ));
+        }
+    }
+    Found { errors, warnings }
+}
