@@ -443,8 +443,6 @@ pub enum Maker {
 pub enum Proof {
     /// The requester of a check-out logged in with it and signed so.
     Worked(CeremonyId),
-    /// A quorum decided so.
-    Change(CeremonyId),
     /// It is the current secret, sealed anew.
     Reshare(CeremonyId),
 }
@@ -493,8 +491,6 @@ pub enum Stuck {
     Failures,
     /// It would need a fifth live version.
     Live,
-    /// The connector found something that it must not touch.
-    Foreign,
 }
 
 /// What the target shows of the old secret.

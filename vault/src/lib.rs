@@ -12,6 +12,7 @@
 pub mod ceremony;
 pub mod charter;
 pub mod check;
+pub mod checkout;
 pub mod definition;
 pub mod digest;
 pub mod event;
@@ -27,6 +28,7 @@ pub mod quorum;
 pub mod reference;
 pub mod refusal;
 pub mod restore;
+pub mod rotation;
 pub mod text;
 pub mod time;
 pub mod words;

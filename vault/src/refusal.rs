@@ -96,6 +96,7 @@ refusals! {
     NotStuck "not-stuck" "the rotation does not need an operator" "see `keyturn rotate list`"
     NothingOwed "nothing-owed" "no rotation is owed" "deposit without `complete`"
     NoConnector "no-connector" "the credential has no connector" "change it at the target and deposit the new secret"
+    HasConnector "has-connector" "the credential has a connector, which rotates it" "see `keyturn rotate list`"
     NotPromotable "not-promotable" "this version is not a live one" "name a live version"
     // Charter and definitions
     Stale "stale" "the change was made for a charter or definition that is no longer in force" "propose it again"

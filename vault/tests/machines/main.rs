@@ -9,4 +9,7 @@
 )]
 
 mod ceremony;
+mod checkout;
+mod rotation;
 mod tiny;
+mod walk;

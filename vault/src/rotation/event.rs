@@ -1,0 +1,147 @@
+//! What happens to a slot, and what follows.
+
+use super::{
+    Answer, Cause, CeremonyId, Deserialize, Digest, Entry, Evidence, PersonId, Seal, Serialize,
+    Span, Version,
+};
+
+/// What policy, definition and chance say at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether there is a connector.
+    pub connector: bool,
+    /// Whether the target has a fence that stops a late writer.
+    pub fence: bool,
+    /// How long a call to the target can take at most.
+    pub deadline: Span,
+    /// How long old sessions go on after a rotation.
+    pub grace: Span,
+    /// How long a retired version is kept.
+    pub quarantine: Span,
+    /// The age at which a version is rotated; 0 for never.
+    pub max_age: Span,
+    /// A random number from 0 to 1000.
+    pub jitter: u16,
+}
+
+/// What happens to a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A person deposits a version.
+    Deposit {
+        /// Its number: the next one.
+        version: Version,
+        /// Its manifest's digest.
+        manifest: Digest,
+        /// Who.
+        person: PersonId,
+        /// Over the manifest.
+        signature: Seal,
+    },
+    /// A reshare sealed a version anew.
+    Reshared {
+        /// The new version.
+        version: Version,
+        /// The one whose secret it has.
+        of: Version,
+        /// Its manifest's digest.
+        manifest: Digest,
+        /// The ceremony.
+        ceremony: CeremonyId,
+        /// Over the manifest.
+        signature: Seal,
+    },
+    /// A rotation is owed.
+    Owe(Cause),
+    /// A check-out begins.
+    Out(CeremonyId),
+    /// It has ended, or the credential is returned.
+    Returned(CeremonyId),
+    /// The requester of a check-out logged in with this version.
+    Worked(Version, CeremonyId),
+    /// A ceremony has its first approval by somebody other than its requester.
+    Hold(CeremonyId),
+    /// It has ended.
+    Free(CeremonyId),
+    /// An operator says that the owed rotation was done by hand, with this version.
+    Complete(Version, PersonId),
+    /// An operator wants a stuck rotation tried again.
+    Retry(PersonId),
+    /// A new version is sealed: stored with this step.
+    Sealed {
+        /// Its number, as `Roll` gave it.
+        version: Version,
+        /// Its manifest's digest.
+        manifest: Digest,
+        /// By the node, over the manifest.
+        signature: Seal,
+    },
+    /// It could not be sealed.
+    NotSealed,
+    /// Enough copies exist.
+    Copied,
+    /// The target answered to `Apply`.
+    Applied(Answer),
+    /// The target answered to `Test`.
+    Tested(Answer),
+    /// Old sessions are ended.
+    SessionsEnded(Evidence),
+    /// Time has passed.
+    Tick,
+    /// The daemon has started again: no candidate's secret is in memory any more.
+    Restart,
+}
+
+/// What the shell does, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Append this entry.
+    Log(Entry),
+    /// Versions changed: every open ceremony that names the credential steps `Changed`.
+    Changed,
+    /// Tell people.
+    Notify(Notice),
+    /// Make a secret, seal it as this version, then step `Sealed`.
+    Roll(Version),
+    /// Copy this version to the sinks, then step `Copied`.
+    Copy(Version),
+    /// Ask the target to take this version, within this time; then step `Applied`.
+    Apply(Version, Span),
+    /// Try a login with this version, then step `Tested`.
+    Test(Version),
+    /// After this time end the sessions of the old secret and look for evidence, then step `SessionsEnded`.
+    EndSessions(Version, Span),
+    /// Wipe the secret of this version from memory.
+    Forget(Version),
+    /// Delete ciphertext and envelopes of this version.
+    Delete(Version),
+}
+
+impl Effect {
+    /// Whether it is part of the transaction that stores the state; if not, it follows the commit.
+    pub fn in_transaction(&self) -> bool {
+        match self {
+            Self::Log(_) | Self::Changed | Self::Notify(_) | Self::Delete(_) => true,
+            Self::Roll(_)
+            | Self::Copy(_)
+            | Self::Apply(..)
+            | Self::Test(_)
+            | Self::EndSessions(..)
+            | Self::Forget(_) => false,
+        }
+    }
+}
+
+/// What people are told about a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Notice {
+    /// It is due and must be done by hand.
+    Manual,
+    /// An attempt failed.
+    Failed,
+    /// An operator must look.
+    NeedsOperator,
+    /// It is done.
+    Done,
+}
