@@ -172,3 +172,89 @@ pub fn unknown_device() -> Status {
         "a custodian signs it in with `keyturn join --device`; others are added by a charter change",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keyturn_vault::jcs::Document as _;
+    use tonic::Request;
+
+    const FIRST: &[u8] = include_bytes!("../../vault/testdata/valid/charter.first.json");
+
+    fn request(key: &PublicKey) -> Request<()> {
+        let mut request = Request::new(());
+        let address = SocketAddr::from(([192, 0, 2, 1], 1));
+        request.extensions_mut().insert(Peer {
+            pin: key.pin(),
+            key: key.clone(),
+            address,
+        });
+        request
+    }
+
+    #[test]
+    fn a_caller_is_who_the_charter_says_at_that_moment() {
+        let charter = Charter::from_bytes(FIRST).unwrap();
+        let bob = charter
+            .persons
+            .iter()
+            .find(|person| person.has(Role::Custodian))
+            .unwrap();
+        let nobody = charter.nodes.first().unwrap().key.clone();
+        let peers = Peers::nobody();
+        let laptop = &bob.devices.first().unwrap().key;
+        assert_eq!(
+            peers.of(&request(laptop)).unwrap_err().code(),
+            Code::Unauthenticated
+        );
+
+        peers.follow(&charter, []);
+        let caller = peers.of(&request(laptop)).unwrap();
+        assert_eq!(
+            (caller.person, caller.device_signs),
+            (bob.reference(), true),
+            "invariant 1"
+        );
+        assert!(
+            peers
+                .of_role(&request(laptop), &[Role::Auditor, Role::Custodian])
+                .is_ok()
+        );
+        let refused = peers
+            .of_role(&request(laptop), &[Role::Operator])
+            .unwrap_err();
+        assert_eq!(
+            refused.metadata().get("keyturn-code").unwrap(),
+            "role-missing"
+        );
+        let stranger = peers.of(&request(&nobody)).unwrap_err();
+        assert_eq!(
+            stranger.metadata().get("keyturn-code").unwrap(),
+            "unknown-device",
+            "invariant 2"
+        );
+        assert!(
+            peers.of(&Request::new(())).is_err(),
+            "no connection, no caller"
+        );
+
+        // A device that a token signed in is known, and signs nothing; one of the charter stays what it is.
+        let id = bob.devices.first().unwrap().id;
+        let joined = [&nobody, laptop].map(|key| JoinedDevice {
+            person: bob.id,
+            id,
+            pin: key.pin(),
+        });
+        peers.follow(&charter, &joined);
+        assert!(!peers.of(&request(&nobody)).unwrap().device_signs);
+        assert!(peers.of(&request(laptop)).unwrap().device_signs);
+
+        let mut without = charter.clone();
+        without.persons.retain(|person| person.id != bob.id);
+        peers.follow(&without, &joined);
+        assert!(
+            !peers.knows(&laptop.pin()) && !peers.knows(&nobody.pin()),
+            "invariant 1"
+        );
+    }
+}

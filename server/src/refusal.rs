@@ -29,3 +29,10 @@ pub fn not_found(what: impl Display) -> Status {
     let hint = "check the spelling, and that you are in the vault you mean";
     status(Code::NotFound, "not-found", what, hint)
 }
+
+/// Nothing can be changed now; `reason` is the one that health tells.
+pub fn not_serving(reason: impl Display) -> Status {
+    let hint =
+        "an operator sees the reason in `keyturn status` and in the daemon's log; try again later";
+    status(Code::Unavailable, "not-serving", reason, hint)
+}
