@@ -276,6 +276,7 @@ pub const EXITS: &[(&str, u8)] = &[
     ("not-joined", 86),
     ("path-taken", 87),
     ("not-founded", 88),
+    ("has-connector", 89),
     ("no-smart-card-service", 100),
     ("no-reader", 101),
     ("no-token", 102),
