@@ -80,6 +80,8 @@ events! {
     }
     /// A person or token has proven its keys; only a charter gives it a part.
     CharterJoined "charter.joined" {
+        /// The enrolment that the join names, signed with the key in it.
+        enrolment: SignedText,
         /// The signed join text.
         join: SignedText,
     }

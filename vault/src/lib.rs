@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ceremony;
+pub mod change;
 pub mod charter;
 pub mod check;
 pub mod checkout;

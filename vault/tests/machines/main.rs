@@ -9,6 +9,7 @@
 )]
 
 mod ceremony;
+mod change;
 mod checkout;
 mod rotation;
 mod tiny;

@@ -30,23 +30,23 @@ pub(crate) const DAVE: u8 = 3;
 pub(crate) const ERIN: u8 = 4;
 
 pub(crate) fn person(i: u8) -> PersonId {
-    PersonId::from_parts(Time::from_ms(0), [i; 10])
+    PersonId::from_parts(Time::from_ms(1), [i; 10])
 }
 
 pub(crate) fn token(i: u8) -> TokenId {
-    TokenId::from_parts(Time::from_ms(0), [i; 10])
+    TokenId::from_parts(Time::from_ms(2), [i; 10])
 }
 
 pub(crate) fn device(i: u8) -> DeviceId {
-    DeviceId::from_parts(Time::from_ms(0), [i; 10])
+    DeviceId::from_parts(Time::from_ms(3), [i; 10])
 }
 
 pub(crate) fn credential(i: u8) -> CredentialId {
-    CredentialId::from_parts(Time::from_ms(0), [i; 10])
+    CredentialId::from_parts(Time::from_ms(4), [i; 10])
 }
 
 pub(crate) fn ceremony_id(i: u8) -> CeremonyId {
-    CeremonyId::from_parts(Time::from_ms(0), [i; 10])
+    CeremonyId::from_parts(Time::from_ms(5), [i; 10])
 }
 
 pub(crate) fn group(name: &str) -> GroupName {
@@ -190,7 +190,7 @@ pub(crate) fn charter(index: u64, k: u8, custodians: &[u8]) -> Charter {
         policies: vec![policy],
         scenarios: Vec::new(),
         nodes: vec![Node {
-            id: NodeId::from_parts(Time::from_ms(0), [1; 10]),
+            id: NodeId::from_parts(Time::from_ms(6), [1; 10]),
             name: "node-1".parse().unwrap(),
             key: key(200),
         }],
