@@ -126,7 +126,7 @@ fn a_change_needs_the_governing_group_and_those_it_touches() {
             "a policy",
             |t| {
                 edit(t, |new| {
-                    new.policies.push(Policy::named("strict".parse().unwrap()))
+                    new.policies.push(Policy::named("strict".parse().unwrap()));
                 })
             },
             Ok(&["ops"]),
@@ -215,7 +215,7 @@ fn drop_member(new: &mut Charter, i: u8) {
 fn a_group_that_is_gone_is_replaced_after_a_wait() {
     let tiny = two_groups();
     let new = edit(&tiny, |new| {
-        new.groups[1].members = [BOB, CAROL, DAVE].map(person).into()
+        new.groups[1].members = [BOB, CAROL, DAVE].map(person).into();
     });
     let at = |ms| needs(&tiny, now(ms), &new, &everybody(), 5).unwrap();
     let (early, late) = (at(0), at(UNSEEN.ms()));
