@@ -214,6 +214,11 @@ impl<D: Disk> Publisher<D> {
         self.edge.size()
     }
 
+    /// The right edge of what was appended: what the next checkpoint must be over.
+    pub fn edge(&self) -> &Edge {
+        &self.edge
+    }
+
     /// The checkpoint that is published.
     pub fn published(&self) -> Option<&SignedCheckpoint> {
         self.published.as_ref()

@@ -1,10 +1,10 @@
 //! The command line of `keyturnd`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use crate::config::DEFAULT_PATH;
+use crate::{config::DEFAULT_PATH, init::Request};
 
 /// The daemon of a two-person sealed-credential vault.
 #[derive(Debug, Parser)]
@@ -21,10 +21,48 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make a new vault: keys, store, configuration, and a welcome file for every founder.
+    Init(InitArgs),
     /// Serve until SIGTERM or SIGINT.
     Run,
     /// Say whether `run` would start: the file, the keys, the folders. Changes nothing.
     CheckConfig,
+}
+
+/// What a new vault is.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Where its files go; must be empty.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Its name, like vault.example.org/prod.
+    #[arg(long)]
+    pub origin: String,
+    /// Where it listens; may be said several times.
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub listen: Vec<SocketAddr>,
+    /// How people reach it, if not by these addresses; may be said several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub endpoint: Vec<String>,
+    /// The file that names persons, groups and policies.
+    #[arg(long, value_name = "FILE")]
+    pub founding: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl InitArgs {
+    /// The same, as `init` takes it.
+    pub fn request(&self) -> Request {
+        Request {
+            dir: self.dir.clone(),
+            origin: self.origin.clone(),
+            listen: self.listen.clone(),
+            endpoints: self.endpoint.clone(),
+            founding: self.founding.clone(),
+        }
+    }
 }
 
 #[cfg(test)]

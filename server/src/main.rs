@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use std::{error::Error, io, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use clap::Parser as _;
 use keyturnd::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, InitArgs},
+    clock::Clock,
+    init,
     run::{self, RunError},
 };
 
@@ -15,12 +17,34 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run => run::run(&cli.config),
         Command::CheckConfig => return check_config(&cli),
+        Command::Init(request) => return found(&request),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(&error);
             ExitCode::from(error.exit())
+        }
+    }
+}
+
+fn found(request: &InitArgs) -> ExitCode {
+    match init::init(&request.request(), &Clock::system()) {
+        Ok(made) => {
+            if request.json {
+                line(io::stdout(), &made.json().to_string());
+            } else {
+                line(io::stdout(), &made.to_string());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            line(io::stderr(), &format!("error: {}", run::whole(&error)));
+            line(
+                io::stderr(),
+                "hint: docs/OPERATIONS.md shows a founding from beginning to end",
+            );
+            ExitCode::FAILURE
         }
     }
 }
@@ -42,14 +66,7 @@ fn check_config(cli: &Cli) -> ExitCode {
 
 /// The error, what it comes from, and what to do next.
 fn tell(error: &RunError) {
-    let mut whole = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        whole.push_str(": ");
-        whole.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line(io::stderr(), &format!("error: {whole}"));
+    line(io::stderr(), &format!("error: {}", run::whole(error)));
     line(io::stderr(), &format!("hint: {}", error.hint()));
 }
 

@@ -4,7 +4,7 @@
 //! 1. Memory is protected before the first key is read.
 //! 2. What `check-config` accepts, `run` does not refuse for its configuration, keys or data.
 
-use std::{io, path::Path};
+use std::{error::Error, io, path::Path, sync::Arc};
 
 use keyturn_hsm::{
     device::{DeviceError, DeviceKey},
@@ -17,6 +17,7 @@ use tonic::service::Routes;
 use crate::{
     clock::Clock,
     config::{Config, ConfigError},
+    daemon::Vault,
     health::Health,
     memory::{self, MemoryError, Protection},
     metrics::Metrics,
@@ -101,7 +102,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     if let Some(error) = found.errors.into_iter().next() {
         return Err(error);
     }
-    let node = DeviceKey::load(config.keys.node.as_ref()).map_err(RunError::NodeKey)?;
+    let node = Arc::new(DeviceKey::load(config.keys.node.as_ref()).map_err(RunError::NodeKey)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -109,7 +110,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     runtime.block_on(serve_until_stopped(&config, &node))
 }
 
-async fn serve_until_stopped(config: &Config, node: &DeviceKey) -> Result<(), RunError> {
+async fn serve_until_stopped(config: &Config, node: &Arc<DeviceKey>) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::System)?;
     let stop = async move {
@@ -129,30 +130,61 @@ async fn serve_until_stopped(config: &Config, node: &DeviceKey) -> Result<(), Ru
         tracing::info!(%address, "metrics and health over HTTP");
     }
     let (health, health_service) = Health::starting().await;
-    health
-        .not_serving("no vault is served: health, reflection and metrics only")
-        .await;
     let shell = Shell {
         clock: Clock::system(),
         metrics: Metrics::new(),
         peers: Peers::nobody(),
         health,
     };
+    let (routes, vault) = match Vault::open(
+        config,
+        Arc::clone(node),
+        shell.clock.clone(),
+        shell.peers.clone(),
+    )
+    .await
+    {
+        Ok(vault) => {
+            shell.health.serving().await;
+            (vault.routes.clone(), Some(vault))
+        }
+        Err(error) => {
+            let why = whole(&error);
+            tracing::error!(%why, "the vault is not served");
+            shell.health.not_serving(&why).await;
+            (Routes::default(), None)
+        }
+    };
+    let stopping = vault.as_ref().map(Vault::stopping);
+    let stop = async move {
+        stop.await;
+        if let Some(stopping) = stopping {
+            stopping.send_replace(true);
+        }
+    };
     let watchdog = systemd::watchdog();
     systemd::ready();
-    let outcome = serve(
-        bound,
-        node,
-        shell,
-        (Routes::default(), health_service),
-        stop,
-    )
-    .await;
+    let outcome = serve(bound, node, shell, (routes, health_service), stop).await;
+    if let Some(vault) = vault {
+        vault.close().await;
+    }
     if let Some(watchdog) = watchdog {
         watchdog.abort();
     }
     tracing::info!("stopped");
     Ok(outcome?)
+}
+
+/// An error with everything that it comes from.
+pub fn whole(error: &dyn Error) -> String {
+    let mut whole = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        whole.push_str(": ");
+        whole.push_str(&error.to_string());
+        cause = error.source();
+    }
+    whole
 }
 
 /// What `check-config` finds.

@@ -66,6 +66,10 @@ pub enum Name<'a> {
     Format,
     /// `meta/probe`: written to see whether the store takes changes.
     Probe,
+    /// `meta/vault`: which vault this is, and its charter in force.
+    Vault,
+    /// `meta/clock`: the vault's own clocks.
+    Clock,
     /// `head`: size, root and right edge of the log.
     Head,
     /// `entry/<n>`: an entry of the log.
@@ -169,6 +173,8 @@ impl<'a> Name<'a> {
         match self {
             Self::Format => bytes.extend(b"format"),
             Self::Probe => bytes.extend(b"probe"),
+            Self::Vault => bytes.extend(b"vault"),
+            Self::Clock => bytes.extend(b"clock"),
             Self::Head => {}
             Self::Entry(n) | Self::Outbox(n) => bytes.extend(n.to_be_bytes()),
             Self::Object(digest) => bytes.extend(digest.as_bytes()),
@@ -195,7 +201,7 @@ impl<'a> Name<'a> {
     /// The family it belongs to.
     pub const fn family(&self) -> Family {
         match self {
-            Self::Format | Self::Probe => Family::Meta,
+            Self::Format | Self::Probe | Self::Vault | Self::Clock => Family::Meta,
             Self::Head => Family::Head,
             Self::Entry(_) => Family::Entry,
             Self::Object(_) => Family::Object,
@@ -220,6 +226,8 @@ impl<'a> Name<'a> {
         Some(match family {
             Family::Meta if rest == b"format" => Self::Format,
             Family::Meta if rest == b"probe" => Self::Probe,
+            Family::Meta if rest == b"vault" => Self::Vault,
+            Family::Meta if rest == b"clock" => Self::Clock,
             Family::Head if rest.is_empty() => Self::Head,
             Family::Meta | Family::Head => return None,
             Family::Entry => Self::Entry(number(rest)?),
@@ -258,6 +266,8 @@ impl fmt::Display for Name<'_> {
         match self {
             Self::Format => f.write_str("format"),
             Self::Probe => f.write_str("probe"),
+            Self::Vault => f.write_str("vault"),
+            Self::Clock => f.write_str("clock"),
             Self::Head => Ok(()),
             Self::Entry(n) | Self::Outbox(n) => write!(f, "{n}"),
             Self::Object(digest) => digest.fmt(f),
@@ -352,7 +362,8 @@ impl KeyRange {
     }
 
     /// The range without everything up to and with `key`.
-    pub(super) fn after(&self, key: &Key) -> Self {
+    #[must_use]
+    pub fn after(&self, key: &Key) -> Self {
         Self {
             start: key.successor(),
             end: self.end.clone(),

@@ -92,7 +92,7 @@ impl Purpose {
     }
 
     /// The line `subject`.
-    pub(crate) fn subject(&self) -> String {
+    pub fn subject(&self) -> String {
         match self {
             Self::Unseal | Self::Drill => "-".to_owned(),
             Self::Reshare(charter) | Self::Change(Change::Charter(charter)) => {

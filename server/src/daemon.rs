@@ -1,0 +1,203 @@
+//! The parts of a running daemon, put together: store, owner, log, services.
+
+use std::{io, path::Path, sync::Arc};
+
+use keyturn_audit::publish::Dir;
+use keyturn_hsm::device::DeviceKey;
+use keyturn_proto::{MAX_MESSAGE, v1};
+use keyturn_vault::{charter::Charter, jcs::Document as _, reference::CharterRef};
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinHandle};
+use tonic::service::Routes;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    desk::Desks,
+    identity::Node,
+    keys::{self, LogKeyError},
+    log::Printer,
+    owner::{
+        self,
+        core::{Core, Objects, object, read},
+        rows,
+    },
+    peers::Peers,
+    refusal::Refused,
+    service::{self, Context},
+    store::{Name, OpenError, RedbStore, Store},
+};
+
+/// Why a vault is not served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum VaultError {
+    /// The store.
+    #[error("the store cannot be opened")]
+    Store(#[from] OpenError),
+    /// The log key.
+    #[error("the log key (`keys.log`) cannot be used")]
+    LogKey(#[from] LogKeyError),
+    /// The pins.
+    #[error("the pins (`keys.genesis`) cannot be read")]
+    Pins(#[source] io::Error),
+    /// What the store holds is not what the pins say.
+    #[error("the store is not this vault's: {0}")]
+    Foreign(&'static str),
+    /// What the store holds cannot be used.
+    #[error("the store cannot be used")]
+    Content(#[from] Refused),
+}
+
+/// A vault that is served.
+pub struct Vault {
+    /// The gRPC services.
+    pub routes: Routes,
+    owner: JoinHandle<()>,
+    printer: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    store: Arc<RedbStore>,
+}
+
+impl Vault {
+    /// Opens the vault of a configuration.
+    pub async fn open(
+        config: &Config,
+        key: Arc<DeviceKey>,
+        clock: Clock,
+        peers: Peers,
+    ) -> Result<Self, VaultError> {
+        let data: &Path = config.data.as_ref();
+        let path = data.join("store.redb");
+        let store = tokio::task::spawn_blocking(move || RedbStore::open(&path));
+        let store = Arc::new(
+            store
+                .await
+                .map_err(|_| VaultError::Foreign("it could not be read"))??,
+        );
+        let view: Arc<dyn Store> = Arc::<RedbStore>::clone(&store);
+        let vault: rows::Vault = read(view.as_ref(), &Name::Vault.key())
+            .await?
+            .ok_or(VaultError::Foreign("it was never founded"))?;
+        let (charter, reference) = charter(config, view.as_ref(), &vault).await?;
+        let log_key = Arc::new(keys::read_log_key(
+            config.keys.log.as_ref(),
+            charter.origin.as_str(),
+        )?);
+        if log_key.vkey().to_string() != charter.log_key.as_str() {
+            return Err(VaultError::Foreign(
+                "its charter names another log key than `keys.log`",
+            ));
+        }
+        let node = Node::new(vault.node, key);
+        let (desks, objects) = (Desks::default(), Objects::default());
+        let parts = (desks.clone(), peers.clone(), Arc::clone(&objects));
+        let core = Core::open(
+            view.as_ref(),
+            (charter, reference),
+            vault,
+            Arc::clone(&log_key),
+            clock.clone(),
+            parts,
+        )
+        .await?;
+        let (known, heads) = (core.known(), core.heads());
+        let dir = Dir::new(data.join("log"));
+        let (printer, published) =
+            Printer::open(dir, Arc::clone(&view), Arc::clone(&log_key), objects);
+        let (owner, owner_task) = owner::start(core, Arc::clone(&view));
+        let printer = tokio::spawn(printer.run(heads));
+        let (stop, stopping) = watch::channel(false);
+        let context = Context {
+            owner,
+            store: view,
+            known,
+            peers,
+            desks,
+            node,
+            clock,
+            published,
+            log_key,
+            stop: stopping,
+        };
+        Ok(Self {
+            routes: routes(&context),
+            owner: owner_task,
+            printer,
+            stop,
+            store,
+        })
+    }
+
+    /// Ends the streams, so that calls under way can end.
+    pub fn stopping(&self) -> watch::Sender<bool> {
+        self.stop.clone()
+    }
+
+    /// Waits until everything committed is published, and closes the store.
+    pub async fn close(self) {
+        let Self {
+            routes,
+            owner,
+            printer,
+            stop,
+            store,
+        } = self;
+        stop.send_replace(true);
+        // The services hold the way to the owner; without them it ends, and then the printer does.
+        drop(routes);
+        let finish = async {
+            let _ = owner.await;
+            let _ = printer.await;
+        };
+        if tokio::time::timeout(std::time::Duration::from_secs(10), finish)
+            .await
+            .is_err()
+        {
+            tracing::warn!("the log was not published to its end; the next start does it");
+        }
+        if let Some(store) = Arc::into_inner(store) {
+            store.close().await;
+        }
+    }
+}
+
+/// The charter in force (or proposed), by the pins and by its digest.
+async fn charter(
+    config: &Config,
+    store: &dyn Store,
+    vault: &rows::Vault,
+) -> Result<(Arc<Charter>, CharterRef), VaultError> {
+    let pins = keys::read_pins(config.keys.genesis.as_ref()).map_err(VaultError::Pins)?;
+    if pins.genesis != vault.genesis {
+        return Err(VaultError::Foreign(
+            "its first charter is not the pinned one",
+        ));
+    }
+    let reference = vault.in_force.unwrap_or(vault.genesis);
+    if reference.index < pins.newest.index {
+        return Err(VaultError::Foreign(
+            "its charter is older than one that this node has seen; see `accept-restore`",
+        ));
+    }
+    let bytes = object(store, reference.digest).await?;
+    let charter = Charter::from_bytes(&bytes)
+        .map_err(|_| VaultError::Foreign("its charter cannot be read"))?;
+    Ok((Arc::new(charter), reference))
+}
+
+fn routes(context: &Context) -> Routes {
+    let ceremony =
+        v1::ceremony_server::CeremonyServer::new(service::ceremony::Service(context.clone()));
+    let credential =
+        v1::credential_server::CredentialServer::new(service::credential::Service(context.clone()));
+    let charter =
+        v1::charter_server::CharterServer::new(service::charter::Service(context.clone()));
+    let audit = v1::audit_server::AuditServer::new(service::audit::Service(context.clone()));
+    let status = v1::status_server::StatusServer::new(service::status::Service(context.clone()));
+    Routes::new(ceremony.max_decoding_message_size(MAX_MESSAGE))
+        .add_service(credential.max_decoding_message_size(MAX_MESSAGE))
+        .add_service(charter.max_decoding_message_size(MAX_MESSAGE))
+        .add_service(audit.max_decoding_message_size(MAX_MESSAGE))
+        .add_service(status.max_decoding_message_size(MAX_MESSAGE))
+}

@@ -1,0 +1,549 @@
+//! `keyturnd init`: the files of a new vault, with its first charter as a proposal.
+//!
+//! The charter takes force when every founder has joined with the welcome file made here. Nothing that
+//! is there already is touched; what was begun and not finished is said.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use keyturn_audit::note::LogKey;
+use keyturn_hsm::device::DeviceKey;
+use keyturn_seal::{ShareKey, encrypt_to};
+use keyturn_vault::{
+    charter::{Charter, Device, Group, Node, Person, Policy, Role, Scenario, Token},
+    digest::{Digest, Salt},
+    file::{Blob, EnrolmentFile, Welcome, WelcomeFormat},
+    id::{GroupName, NodeId, PersonId},
+    jcs::Document as _,
+    key::PublicKey,
+    name::{Name, Origin, PersonName},
+    reference::CharterRef,
+    text::{Enrol, Text as _},
+    words,
+};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    clock::Clock,
+    keys::{self, Pins},
+    owner::{core::ENTRY_FORMAT, rows},
+    store::{self, Outcome, RedbStore, Store as _, Txn},
+    verify,
+};
+
+/// What somebody who founds a vault says.
+pub struct Request {
+    /// Where everything goes; must not exist, or be empty.
+    pub dir: PathBuf,
+    /// The vault's name.
+    pub origin: String,
+    /// Where the daemon listens.
+    pub listen: Vec<SocketAddr>,
+    /// How people reach it; the addresses it listens on, if none is given.
+    pub endpoints: Vec<String>,
+    /// The file that names persons, groups and policies.
+    pub founding: PathBuf,
+}
+
+/// What was made.
+pub struct Made {
+    /// The configuration to run with.
+    pub config: PathBuf,
+    /// Charter 1.
+    pub genesis: CharterRef,
+    /// Its six words.
+    pub words: String,
+    /// The verifier key of the log.
+    pub vkey: String,
+    /// A welcome file for every founder.
+    pub welcomes: Vec<(PersonName, PathBuf)>,
+}
+
+impl Made {
+    /// For programs.
+    pub fn json(&self) -> serde_json::Value {
+        let welcomes: BTreeMap<_, _> = self
+            .welcomes
+            .iter()
+            .map(|(name, path)| (name.to_string(), path.display().to_string()))
+            .collect();
+        serde_json::json!({
+            "config": self.config.display().to_string(),
+            "charter": { "index": self.genesis.index, "sha256": self.genesis.digest.to_string(), "words": self.words },
+            "vkey": self.vkey,
+            "welcomes": welcomes,
+        })
+    }
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "charter 1, to be signed by every founder: {}",
+            self.words
+        )?;
+        writeln!(f, "  sha256  {}", self.genesis.digest)?;
+        writeln!(f, "  vkey    {}", self.vkey)?;
+        writeln!(f, "  config  {}", self.config.display())?;
+        for (name, path) in &self.welcomes {
+            writeln!(f, "  {name}: keyturn join {}", path.display())?;
+        }
+        write!(f, "next: keyturnd run --config {}", self.config.display())
+    }
+}
+
+/// Why no vault was made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// The folder has something in it.
+    #[error("{0} is not empty; choose another folder, or remove what an earlier try left there")]
+    NotEmpty(PathBuf),
+    /// A file cannot be read or written.
+    #[error("cannot use {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The founding file is not one.
+    #[error("{path}: {why}")]
+    Founding {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// An enrolment does not hold.
+    #[error("the enrolment {path} cannot be used: {why}; ask the person to enrol again")]
+    Enrolment {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The charter breaks a rule.
+    #[error("the first charter would not be valid: {0}")]
+    Charter(String),
+    /// A key was not made.
+    #[error("a key cannot be made: {0}")]
+    Key(String),
+    /// The store was not made.
+    #[error("the store cannot be made: {0}")]
+    Store(String),
+}
+
+/// `FOUNDING.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Founding {
+    /// Persons by name.
+    person: BTreeMap<PersonName, FoundingPerson>,
+    /// Groups by name.
+    group: BTreeMap<GroupName, FoundingGroup>,
+    /// Policies by name; what is not said is as `docs/FORMATS.md` says.
+    #[serde(default)]
+    policy: BTreeMap<String, toml::Table>,
+    /// Scenarios by name.
+    #[serde(default)]
+    scenario: BTreeMap<String, toml::Table>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FoundingPerson {
+    /// Path of the enrolment file, beside the founding file.
+    enrolment: PathBuf,
+    roles: BTreeSet<Role>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FoundingGroup {
+    k: u8,
+    members: Vec<PersonName>,
+    #[serde(default)]
+    governing: bool,
+    #[serde(default)]
+    allow_no_spare: bool,
+}
+
+/// A person as enrolled.
+struct Enrolled {
+    person: Person,
+    enrolment: Digest,
+    share_key: ShareKey,
+}
+
+/// Makes a vault.
+pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
+    let origin: Origin = request
+        .origin
+        .parse()
+        .map_err(|error| founding_error(request, format!("--origin: {error}")))?;
+    let (founding, enrolled) = read_founding(request)?;
+    prepare(&request.dir)?;
+    let key_error = |error: &dyn fmt::Display| InitError::Key(error.to_string());
+    let node_key = DeviceKey::create(&request.dir.join("node.pem"), origin.as_str())
+        .map_err(|e| key_error(&e))?;
+    let log_key = LogKey::generate(origin.as_str()).map_err(|e| key_error(&e))?;
+    keys::write_log_key(&request.dir.join("log.key"), &log_key).map_err(|e| key_error(&e))?;
+    let node = Node {
+        id: NodeId::from_parts(clock.now(), random().map_err(|e| key_error(&e))?),
+        name: "node-1".parse::<Name>().map_err(|e| key_error(&e))?,
+        key: PublicKey::from_der(node_key.public().spki()).map_err(|e| key_error(&e))?,
+    };
+    let charter = charter(
+        request,
+        &origin,
+        founding,
+        &enrolled,
+        node.clone(),
+        &log_key,
+    )?;
+    let bytes = charter
+        .to_bytes()
+        .map_err(|error| InitError::Charter(error.to_string()))?;
+    let genesis = CharterRef {
+        index: 1,
+        digest: Digest::of(&bytes),
+    };
+    keys::write_pins(
+        &request.dir.join("pins.json"),
+        &Pins {
+            genesis,
+            newest: genesis,
+        },
+    )
+    .map_err(|source| file(&request.dir.join("pins.json"), source))?;
+    let welcomes = welcome(request, &charter, &bytes, genesis, &enrolled, &node_key)?;
+    let mut vault = rows::Vault {
+        node: node.id,
+        genesis,
+        in_force: None,
+        joins: BTreeMap::new(),
+        invitations: BTreeMap::new(),
+        devices: Vec::new(),
+    };
+    vault.invitations = welcomes
+        .iter()
+        .map(|(person, invitation, _)| (*person, invitation.clone()))
+        .collect();
+    make_store(&request.dir.join("data"), &bytes, &vault)?;
+    let config = request.dir.join("keyturnd.toml");
+    write(&config, config_text(request).as_bytes(), 0o644)?;
+    let names = charter.persons.iter().map(|person| person.name.clone());
+    Ok(Made {
+        config,
+        genesis,
+        words: words::spoken(&genesis.digest),
+        vkey: log_key.vkey().to_string(),
+        welcomes: names
+            .zip(welcomes.into_iter().map(|(_, _, path)| path))
+            .collect(),
+    })
+}
+
+fn founding_error(request: &Request, why: String) -> InitError {
+    InitError::Founding {
+        path: request.founding.clone(),
+        why,
+    }
+}
+
+fn file(path: &Path, source: io::Error) -> InitError {
+    InitError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// An empty folder that only its owner enters.
+fn prepare(dir: &Path) -> Result<(), InitError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if dir.exists()
+        && fs::read_dir(dir)
+            .map_err(|e| file(dir, e))?
+            .next()
+            .is_some()
+    {
+        return Err(InitError::NotEmpty(dir.to_owned()));
+    }
+    for folder in [
+        dir.to_owned(),
+        dir.join("data"),
+        dir.join("data/log"),
+        dir.join("welcome"),
+    ] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|e| file(&folder, e))?;
+    }
+    Ok(())
+}
+
+fn read_founding(
+    request: &Request,
+) -> Result<(Founding, BTreeMap<PersonName, Enrolled>), InitError> {
+    let text = fs::read_to_string(&request.founding).map_err(|e| file(&request.founding, e))?;
+    let founding: Founding =
+        toml::from_str(&text).map_err(|error| founding_error(request, error.to_string()))?;
+    let beside = request.founding.parent().unwrap_or_else(|| Path::new("."));
+    let mut enrolled = BTreeMap::new();
+    for (name, person) in &founding.person {
+        let path = beside.join(&person.enrolment);
+        let bytes = fs::read(&path).map_err(|e| file(&path, e))?;
+        let one =
+            enrol(&bytes, name, &person.roles).map_err(|why| InitError::Enrolment { path, why })?;
+        enrolled.insert(name.clone(), one);
+    }
+    Ok((founding, enrolled))
+}
+
+/// An enrolment whose signature shows that the keys are at hand.
+fn enrol(bytes: &[u8], name: &PersonName, roles: &BTreeSet<Role>) -> Result<Enrolled, String> {
+    let enrolment = EnrolmentFile::from_bytes(bytes).map_err(|error| error.to_string())?;
+    let enrol = Enrol::parse(&enrolment.enrol.text).map_err(|error| error.to_string())?;
+    verify::text_with(enrol.approval_key.clone(), enrolment.enrol.clone())
+        .map_err(|error| error.to_string())?;
+    if enrol.person.name != *name {
+        return Err(format!("it is {}'s, not {name}'s", enrol.person.name));
+    }
+    let share_key: ShareKey = enrol
+        .share_key
+        .as_str()
+        .parse()
+        .map_err(|error: keyturn_seal::KeyError| error.to_string())?;
+    let token = Token {
+        id: enrol.token.id,
+        kind: enrol.token.kind,
+        serial: enrol.token.serial,
+        approval_key: enrol.approval_key.clone(),
+        share_key: enrol.share_key.clone(),
+        attestation: None,
+    };
+    let device = enrol.device.as_ref().map(|device| Device {
+        id: device.id,
+        name: device.name.clone(),
+        key: device.key.clone(),
+    });
+    let person = Person {
+        id: enrol.person.id,
+        name: enrol.person.name.clone(),
+        roles: roles.clone(),
+        tokens: vec![token],
+        devices: device.into_iter().collect(),
+    };
+    Ok(Enrolled {
+        person,
+        enrolment: enrol.digest(),
+        share_key,
+    })
+}
+
+fn charter(
+    request: &Request,
+    origin: &Origin,
+    founding: Founding,
+    enrolled: &BTreeMap<PersonName, Enrolled>,
+    node: Node,
+    log_key: &LogKey,
+) -> Result<Charter, InitError> {
+    let wrong = |why: String| founding_error(request, why);
+    let mut groups = Vec::new();
+    for (name, group) in founding.group {
+        let member = |person: &PersonName| {
+            enrolled
+                .get(person)
+                .map(|one| one.person.id)
+                .ok_or_else(|| wrong(format!("group {name}: {person} is no person here")))
+        };
+        groups.push(Group {
+            k: group.k,
+            members: group.members.iter().map(member).collect::<Result<_, _>>()?,
+            governing: group.governing,
+            allow_no_spare: group.allow_no_spare,
+            rules: keyturn_vault::charter::GroupRules::default(),
+            name,
+        });
+    }
+    let named =
+        |kind: &str, name: &str, error: &dyn fmt::Display| wrong(format!("{kind} {name}: {error}"));
+    let mut policies = Vec::new();
+    for (name, said) in founding.policy {
+        let default = Policy::named(
+            name.parse()
+                .map_err(|error| named("policy", &name, &error))?,
+        );
+        policies.push(overridden(&default, said).map_err(|error| named("policy", &name, &error))?);
+    }
+    let mut scenarios = Vec::new();
+    for (name, said) in founding.scenario {
+        let default = Scenario::named(
+            name.parse()
+                .map_err(|error| named("scenario", &name, &error))?,
+        );
+        scenarios
+            .push(overridden(&default, said).map_err(|error| named("scenario", &name, &error))?);
+    }
+    let charter = Charter {
+        format: keyturn_vault::charter::Format::V1,
+        origin: origin.clone(),
+        index: 1,
+        previous: None,
+        persons: enrolled.values().map(|one| one.person.clone()).collect(),
+        groups,
+        policies,
+        scenarios,
+        nodes: vec![node],
+        log_key: log_key
+            .vkey()
+            .to_string()
+            .parse()
+            .map_err(|error: keyturn_vault::key::KeyError| wrong(error.to_string()))?,
+        witnesses: Vec::new(),
+        joins: BTreeSet::new(),
+    };
+    charter
+        .validate()
+        .map_err(|error| InitError::Charter(error.to_string()))?;
+    Ok(charter)
+}
+
+/// A document with some of its fields said otherwise.
+fn overridden<T: serde::Serialize + serde::de::DeserializeOwned>(
+    default: &T,
+    said: toml::Table,
+) -> Result<T, serde_json::Error> {
+    let mut document = serde_json::to_value(default)?;
+    if let serde_json::Value::Object(fields) = &mut document {
+        for (field, value) in said {
+            fields.insert(field, serde_json::to_value(value)?);
+        }
+    }
+    serde_json::from_value(document)
+}
+
+/// One welcome file for every founder, with a nonce that only their share key reads.
+fn welcome(
+    request: &Request,
+    charter: &Charter,
+    bytes: &[u8],
+    genesis: CharterRef,
+    enrolled: &BTreeMap<PersonName, Enrolled>,
+    node: &DeviceKey,
+) -> Result<Vec<(PersonId, rows::Invitation, PathBuf)>, InitError> {
+    let mut welcomes = Vec::new();
+    let endpoints = if request.endpoints.is_empty() {
+        request.listen.iter().map(ToString::to_string).collect()
+    } else {
+        request.endpoints.clone()
+    };
+    for person in &charter.persons {
+        let Some(one) = enrolled.get(&person.name) else {
+            continue;
+        };
+        let nonce = Salt(random().map_err(|error| InitError::Key(error.to_string()))?).to_string();
+        let sealed = encrypt_to(std::slice::from_ref(&one.share_key), nonce.as_bytes())
+            .map_err(|error| InitError::Key(error.to_string()))?;
+        let welcome = Welcome {
+            format: WelcomeFormat::V1,
+            origin: charter.origin.clone(),
+            endpoints: endpoints.clone(),
+            server_pins: vec![Digest(node.pin())],
+            vkey: charter.log_key.clone(),
+            genesis,
+            in_force: None,
+            charter: Blob(bytes.to_vec()),
+            person: person.id,
+            nonce: Blob(sealed),
+            enrolment: one.enrolment,
+        };
+        let path = request
+            .dir
+            .join("welcome")
+            .join(format!("{}.welcome", person.name));
+        let text = welcome
+            .to_bytes()
+            .map_err(|error| InitError::Charter(error.to_string()))?;
+        write(&path, &text, 0o600)?;
+        let invitation = rows::Invitation {
+            nonce: Digest::of(nonce.as_bytes()),
+            enrolment: one.enrolment,
+        };
+        welcomes.push((person.id, invitation, path));
+    }
+    Ok(welcomes)
+}
+
+fn make_store(data: &Path, charter: &[u8], vault: &rows::Vault) -> Result<(), InitError> {
+    let wrong = |error: &dyn fmt::Display| InitError::Store(error.to_string());
+    let store = RedbStore::create(&data.join("store.redb")).map_err(|e| wrong(&e))?;
+    let txn = Txn::new()
+        .put(
+            store::Name::Object(Digest::of(charter)).key(),
+            [&[ENTRY_FORMAT], charter].concat(),
+        )
+        .put(
+            store::Name::Vault.key(),
+            rows::encode(vault).map_err(|e| wrong(&e))?,
+        );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(|e| wrong(&e))?;
+    let outcome = runtime.block_on(async {
+        let outcome = store.txn(txn).await;
+        store.close().await;
+        outcome
+    });
+    match outcome {
+        Ok(Outcome::Committed(_)) => Ok(()),
+        Ok(Outcome::Conflict(_)) => Err(InitError::Store("it is not empty".to_owned())),
+        Err(error) => Err(wrong(&error)),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InitError> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let mut out = fs::File::options()
+        .create_new(true)
+        .write(true)
+        .mode(mode)
+        .open(path)
+        .map_err(|e| file(path, e))?;
+    out.write_all(bytes)
+        .and_then(|()| out.sync_all())
+        .map_err(|e| file(path, e))
+}
+
+/// The configuration of the new vault; every path in it is absolute.
+fn config_text(request: &Request) -> String {
+    let dir = fs::canonicalize(&request.dir).unwrap_or_else(|_| request.dir.clone());
+    let path = |name: &str| toml::Value::from(dir.join(name).display().to_string());
+    let listen: Vec<String> = request.listen.iter().map(ToString::to_string).collect();
+    format!(
+        "# The daemon of {}. `keyturnd check-config` says whether it is good.\n\
+         data = {}\n\n[listen]\ngrpc = {}\n\n[keys]\nnode = {}\nlog = {}\ngenesis = {}\n",
+        request.origin,
+        path("data"),
+        toml::Value::from(listen),
+        path("node.pem"),
+        path("log.key"),
+        path("pins.json"),
+    )
+}

@@ -1,0 +1,204 @@
+//! The log as a directory: a task behind the owner writes what was committed.
+//!
+//! Objects first, then tiles, then the checkpoint, as `keyturn_audit::publish` explains. Everything here
+//! is derived from the store and can be made again.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use keyturn_audit::{
+    note::{LogKey, SignedCheckpoint},
+    publish::{Dir, PublishError, Publisher},
+};
+use keyturn_vault::digest::Digest;
+use tokio::sync::watch;
+
+use crate::owner::core::Objects;
+use crate::store::{KeyRange, MAX_PAGE_ROWS, Name, Store, StoreError, key::Family};
+
+/// Entries that come within this time are published together.
+pub const COALESCE: Duration = Duration::from_millis(100);
+
+/// The log as others can read it; clones are the same.
+#[derive(Clone)]
+pub struct Published {
+    dir: Dir,
+    newest: watch::Receiver<Option<SignedCheckpoint>>,
+}
+
+impl Published {
+    /// The directory.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// The newest checkpoint that is published.
+    pub fn newest(&self) -> Option<SignedCheckpoint> {
+        self.newest.borrow().clone()
+    }
+
+    /// Waits for a checkpoint over at least `size` entries; none when the daemon stops first.
+    pub async fn reaching(&self, size: u64) -> Option<SignedCheckpoint> {
+        let mut newest = self.newest.clone();
+        let reached = newest
+            .wait_for(|newest| newest.as_ref().is_some_and(|newest| newest.size() >= size))
+            .await;
+        reached.ok().and_then(|reached| reached.clone())
+    }
+
+    /// The checkpoints as they come.
+    pub fn follow(&self) -> watch::Receiver<Option<SignedCheckpoint>> {
+        self.newest.clone()
+    }
+}
+
+/// The task that publishes.
+pub struct Printer {
+    publisher: Publisher,
+    store: Arc<dyn Store>,
+    key: Arc<LogKey>,
+    newest: watch::Sender<Option<SignedCheckpoint>>,
+    objects: Objects,
+    /// After an unclean stop nobody knows which documents were published: all are looked at once.
+    all_objects: bool,
+}
+
+/// Why publishing stands still; the log itself is not touched by it.
+#[derive(Debug, thiserror::Error)]
+pub enum PrintError {
+    /// The directory.
+    #[error("the log's directory cannot be written")]
+    Publish(#[from] PublishError),
+    /// The store.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+    /// The store has no such entry.
+    #[error("entry {0} is not in the store")]
+    Missing(u64),
+    /// The key.
+    #[error("the log key cannot sign")]
+    Key,
+}
+
+impl Printer {
+    /// Over what is published already. What does not fit the key or the tiles is made anew.
+    pub fn open(
+        dir: Dir,
+        store: Arc<dyn Store>,
+        key: Arc<LogKey>,
+        objects: Objects,
+    ) -> (Self, Published) {
+        let publisher = Publisher::open(dir.clone(), key.vkey()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the published log is made anew from the store");
+            Publisher::rebuild(dir.clone())
+        });
+        let newest = watch::Sender::new(publisher.published().cloned());
+        let published = Published {
+            dir,
+            newest: newest.subscribe(),
+        };
+        (
+            Self {
+                publisher,
+                store,
+                key,
+                newest,
+                objects,
+                all_objects: true,
+            },
+            published,
+        )
+    }
+
+    /// Publishes whenever the log has grown, until the owner is gone.
+    pub async fn run(mut self, mut heads: watch::Receiver<u64>) {
+        loop {
+            let size = *heads.borrow_and_update();
+            if let Err(error) = self.catch_up(size).await {
+                tracing::error!(%error, "the log is not published; trying again");
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                continue;
+            }
+            if heads.changed().await.is_err() {
+                // The last commits of a graceful stop are published too.
+                let size = *heads.borrow();
+                if let Err(error) = self.catch_up(size).await {
+                    tracing::error!(%error, "the log is not published; the next start does it");
+                }
+                return;
+            }
+            tokio::time::sleep(COALESCE).await;
+        }
+    }
+
+    /// Publishes everything up to `size` entries.
+    pub async fn catch_up(&mut self, size: u64) -> Result<(), PrintError> {
+        if size == 0
+            || self
+                .newest
+                .borrow()
+                .as_ref()
+                .is_some_and(|newest| newest.size() >= size)
+        {
+            return Ok(());
+        }
+        self.objects().await?;
+        while self.publisher.size() < size {
+            let from = self.publisher.size();
+            let page = self
+                .store
+                .range(&KeyRange::entries(from, size), MAX_PAGE_ROWS)
+                .await?;
+            if page.rows.is_empty() {
+                return Err(PrintError::Missing(from));
+            }
+            let entries: Vec<&[u8]> = page
+                .rows
+                .iter()
+                .filter_map(|row| row.value.split_first().map(|(_, rest)| rest))
+                .collect();
+            self.publisher.append(&entries)?;
+        }
+        let edge = self.publisher.edge();
+        let checkpoint = self
+            .key
+            .sign(edge.size(), edge.root())
+            .map_err(|_| PrintError::Key)?;
+        self.publisher.publish(&checkpoint)?;
+        self.newest.send_replace(Some(checkpoint));
+        Ok(())
+    }
+
+    /// Writes the documents that are not there yet.
+    async fn objects(&mut self) -> Result<(), PrintError> {
+        if std::mem::take(&mut self.all_objects) {
+            return self.every_object().await;
+        }
+        let new: Vec<Digest> =
+            std::mem::take(&mut *self.objects.lock().unwrap_or_else(PoisonError::into_inner));
+        for digest in new {
+            if let Some((bytes, _)) = self.store.get(&Name::Object(digest).key()).await?
+                && let Some((_, bytes)) = bytes.split_first()
+            {
+                self.publisher.object(bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn every_object(&mut self) -> Result<(), PrintError> {
+        let mut next = Some(KeyRange::family(Family::Object));
+        while let Some(range) = next {
+            let page = self.store.range(&range, MAX_PAGE_ROWS).await?;
+            for row in &page.rows {
+                if let Some((_, bytes)) = row.value.split_first() {
+                    self.publisher.object(bytes)?;
+                }
+            }
+            next = page.rest;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,534 @@
+//! Ceremonies: what the owner does with the machine's effects.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use keyturn_vault::{
+    ceremony::{self, Ceremony, Effect, Event, Notice, Outcome, Request, State, ValidShare, Voice},
+    charter::Policy,
+    check::Check,
+    event::{Cause, Event as Entry, Failure},
+    id::{CeremonyId, CredentialId, DeviceId, GroupName},
+    machine::Millis,
+    quorum::{self, Vote},
+    refusal::Refusal,
+    text::{self, Approval, Decision, SignedText},
+    time::Span,
+    world::{VersionId, World},
+};
+
+use super::{
+    Needs, Work,
+    core::{Core, DueKind, Live, Share},
+    rows,
+    txn::{After, Row, Txn},
+};
+use crate::{
+    refusal::Refused,
+    release::{self, Opened, Order},
+    store::Name,
+    verify::Verified,
+};
+
+/// A custodian's decision, verified outside.
+pub struct Spoken {
+    /// The signed text and the key that it was verified with.
+    pub verified: Verified,
+    /// The same, parsed.
+    pub approval: Approval,
+    /// The device through which it came.
+    pub device: Option<DeviceId>,
+    /// The details text of a refusal.
+    pub reason: String,
+    /// The shares that came with it, each checked against its commitment.
+    pub shares: Vec<ValidShare<Share>>,
+}
+
+impl Core {
+    /// Opens a ceremony; the same request again changes nothing.
+    pub fn open_ceremony(
+        &mut self,
+        txn: &mut Txn,
+        verified: Verified,
+        request: text::Request,
+        details: Option<&str>,
+    ) -> Result<(), Refused> {
+        if let Some(known) = self.live.get(&request.ceremony) {
+            return if known.row.request == verified.signed {
+                Ok(())
+            } else {
+                Err(Refusal::KnownCeremony.into())
+            };
+        }
+        verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
+        let id = request.ceremony;
+        let requester = request.requested_by.clone();
+        let open = self.open_of.get(&requester.id).copied().unwrap_or_default();
+        let signed = verified.signed;
+        let now = self.now();
+        let (machine, effects) = self.judge(|world| {
+            let (needs, waiting) = opens_nothing(&request)?;
+            let asked = Request::of(world, signed.clone(), &request, needs, waiting)?;
+            Ceremony::open(now, world, asked, open)
+        })?;
+        let row = rows::Ceremony {
+            row: machine.row.clone(),
+            request: signed,
+            opened: now.wall,
+            revision: 0,
+            statements: Vec::new(),
+            authorized: None,
+            released: None,
+            release: None,
+        };
+        self.live.insert(
+            id,
+            Live {
+                machine,
+                request: Arc::new(request),
+                row,
+                opened: None,
+                receipt: None,
+            },
+        );
+        txn.touch(Row::Ceremony(id), move |core| drop(core.live.remove(&id)));
+        self.count_open(txn, requester.id, 1);
+        if let Some(details) = details {
+            txn.put(Name::Details(id).key(), rows::encode(&details)?);
+        }
+        self.carry_out(txn, id, effects, &requester.to_string())?;
+        self.schedule(txn, id, None);
+        Ok(())
+    }
+
+    /// Takes a custodian's decision with the shares that came with it, whole or not at all.
+    pub fn speak(&mut self, txn: &mut Txn, id: CeremonyId, spoken: Spoken) -> Result<(), Refused> {
+        let Spoken {
+            verified,
+            approval,
+            device,
+            reason,
+            shares,
+        } = spoken;
+        let request = Arc::clone(&self.ceremony(id)?.request);
+        let actor = approval.custodian.to_string();
+        let person = approval.custodian.id;
+        let signed = verified.signed.clone();
+        let voice = |earlier| Voice {
+            request: approval.request,
+            person,
+            token: approval.token.id,
+            key: verified.key.pin(),
+            earlier,
+            signed: signed.clone(),
+        };
+        let event = match approval.decision {
+            Decision::Approve(_) => {
+                let at = self.now().wall;
+                let policies = self.judge(|world| policies_of(world, &request));
+                let broken: BTreeSet<_> = policies
+                    .iter()
+                    .flat_map(|policy| {
+                        quorum::broken(&self.known.charter, policy, approval.token.id, at)
+                    })
+                    .collect();
+                Event::Approve(
+                    Vote::of(&self.known.charter, &request, &approval, device, broken)?,
+                    signed.clone(),
+                )
+            }
+            Decision::Refuse { .. } => Event::Refuse(voice(None)),
+            Decision::Retract { earlier, .. } => Event::Retract(voice(Some(earlier))),
+        };
+        self.checked(&verified, id, &event)?;
+        self.step_ceremony(txn, id, event, &actor)?;
+        if let Some(said) = self
+            .live
+            .get_mut(&id)
+            .and_then(|live| live.row.statements.last_mut())
+            && said.signed == signed
+        {
+            said.details = reason;
+        }
+        if !shares.is_empty() {
+            self.step_ceremony(txn, id, Event::Submit(person, shares), &actor)?;
+        }
+        Ok(())
+    }
+
+    /// Takes shares for an approval that stands.
+    pub fn submit(
+        &mut self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        person: &keyturn_vault::reference::PersonRef,
+        shares: Vec<ValidShare<Share>>,
+    ) -> Result<(), Refused> {
+        self.step_ceremony(
+            txn,
+            id,
+            Event::Submit(person.id, shares),
+            &person.to_string(),
+        )
+    }
+
+    /// Performs the checks that the machine asks for, with what was verified outside.
+    fn checked(
+        &self,
+        verified: &Verified,
+        id: CeremonyId,
+        event: &Event<Share>,
+    ) -> Result<(), Refused> {
+        let live = self.ceremony(id)?;
+        let checks = self.judge(|world| live.machine.checks(world, event));
+        checks.iter().try_for_each(|check| verified.holds(check))
+    }
+
+    /// One step of a ceremony's machine, with everything that follows inside the transaction.
+    pub fn step_ceremony(
+        &mut self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        event: Event<Share>,
+        actor: &str,
+    ) -> Result<(), Refused> {
+        let before = self.ceremony(id)?.clone();
+        let due = due_of(&before.machine.row.state);
+        let statement = statement_of(&event);
+        let now = self.now();
+        let step = self.judge(|world| before.machine.clone().step(now, world, event));
+        let effects = step.outcome?;
+        let over = !before.machine.row.state.is_final() && step.state.row.state.is_final();
+        let changed = step.state != before.machine || !effects.is_empty();
+        if !changed {
+            return Ok(());
+        }
+        let requester = before.machine.row.ask.requester;
+        let mut live = Live {
+            machine: step.state,
+            ..before.clone()
+        };
+        live.row
+            .statements
+            .extend(statement.map(|signed| rows::Statement {
+                signed,
+                details: String::new(),
+                time: now.wall,
+            }));
+        self.live.insert(id, live);
+        txn.touch(Row::Ceremony(id), move |core| {
+            drop(core.live.insert(id, before));
+        });
+        if over {
+            self.count_open(txn, requester, -1);
+        }
+        self.carry_out(txn, id, effects, actor)?;
+        self.schedule(txn, id, due);
+        Ok(())
+    }
+
+    /// Carries the effects out in their order: into the transaction, or noted for after it.
+    fn carry_out(
+        &mut self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        effects: Vec<Effect<Share>>,
+        actor: &str,
+    ) -> Result<(), Refused> {
+        for effect in effects {
+            match effect {
+                Effect::Log(event) => {
+                    let kind = event.kind();
+                    let n = self.log(txn, actor, &event)?;
+                    if let Some(live) = self.live.get_mut(&id) {
+                        match kind {
+                            "unseal.authorized" => live.row.authorized = Some(n),
+                            "unseal.released" => live.row.released = Some(n),
+                            _ => {}
+                        }
+                    }
+                }
+                Effect::CheckOut(credentials, span) => self.check_out(txn, id, &credentials, span),
+                Effect::EndCheckOut => self.end_check_out(txn, id),
+                Effect::KeepRelease => {
+                    if let Some(live) = self.live.get_mut(&id) {
+                        live.row.release = live.opened.take();
+                    }
+                }
+                Effect::EraseRelease => {
+                    if let Some(live) = self.live.get_mut(&id) {
+                        live.row.release = None;
+                    }
+                }
+                Effect::Combine(sheaves) => txn.after.push(After::Combine(id, sheaves)),
+                Effect::EraseSubmitKey => txn.after.push(After::Forget(id)),
+                Effect::OweRotation(credentials) => self.owe(txn, id, &credentials, actor)?,
+                Effect::Apply => apply()?,
+                Effect::Notify(notice) => tell(id, notice),
+                // Submit keys are made when somebody first asks; the release is shown by the row itself.
+                Effect::HoldRotation(_)
+                | Effect::FreeRotation(_)
+                | Effect::MakeSubmitKey
+                | Effect::Publish => {}
+            }
+        }
+        if let Some(live) = self.live.get_mut(&id) {
+            live.row.revision = live.row.revision.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Each credential that was opened owes a rotation.
+    fn owe(
+        &self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        credentials: &BTreeSet<CredentialId>,
+        actor: &str,
+    ) -> Result<(), Refused> {
+        for credential in credentials {
+            self.log(
+                txn,
+                actor,
+                &Entry::RotationOwed {
+                    credential: *credential,
+                    cause: Cause::Unseal(id),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn check_out(
+        &mut self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        credentials: &BTreeSet<CredentialId>,
+        _: Span,
+    ) {
+        let Ok(person) = self.ceremony(id).map(|live| live.machine.row.ask.requester) else {
+            return;
+        };
+        for credential in credentials {
+            self.change_credential(txn, *credential, |row| {
+                row.out.insert(id, person);
+            });
+        }
+    }
+
+    fn end_check_out(&mut self, txn: &mut Txn, id: CeremonyId) {
+        let out: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.row.out.contains_key(&id))
+            .map(|(id, _)| *id)
+            .collect();
+        for credential in out {
+            self.change_credential(txn, credential, |row| {
+                row.out.remove(&id);
+            });
+        }
+    }
+
+    /// Changes a credential's row and the holding beside it.
+    pub(super) fn change_credential(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        change: impl FnOnce(&mut rows::Credential),
+    ) {
+        let Some(held) = self.held.get_mut(&id) else {
+            return;
+        };
+        let before = held.clone();
+        change(&mut held.row);
+        held.holding.out.clone_from(&held.row.out);
+        for (version, state) in &held.row.versions {
+            if let Some(sealed) = held.holding.versions.get_mut(version) {
+                sealed.life = state.life;
+            }
+        }
+        txn.touch(Row::Credential(id), move |core| {
+            drop(core.held.insert(id, before));
+        });
+    }
+
+    fn count_open(&mut self, txn: &mut Txn, person: keyturn_vault::id::PersonId, by: isize) {
+        let before = self.open_of.get(&person).copied().unwrap_or_default();
+        self.open_of
+            .insert(person, before.saturating_add_signed(by));
+        txn.remember(move |core| {
+            core.open_of.insert(person, before);
+        });
+    }
+
+    /// Keeps the row that says when the ceremony wants a tick.
+    fn schedule(&mut self, txn: &mut Txn, id: CeremonyId, before: Option<(Clocked, Millis)>) {
+        let bytes = id.to_bytes();
+        let now = self.now();
+        // A waiting time runs on the other clock; downtime only makes its tick come early and again.
+        let lived = |due: Option<(Clocked, Millis)>| {
+            due.map(|(clock, at)| match clock {
+                Clocked::Lived => at,
+                Clocked::Ran => now.lived.after(now.ran.until(at)),
+            })
+        };
+        let next = self
+            .live
+            .get(&id)
+            .and_then(|live| due_of(&live.machine.row.state));
+        if before == next && before.is_some_and(|(clock, _)| clock == Clocked::Lived) {
+            return;
+        }
+        let stale: Vec<_> = self
+            .due
+            .iter()
+            .filter(|(.., due)| *due == bytes)
+            .copied()
+            .collect();
+        for (at, kind, due) in stale {
+            self.undue(txn, at, kind, due);
+        }
+        if let Some(at) = lived(next) {
+            self.set_due(txn, at, DueKind::Ceremony, bytes);
+        }
+    }
+
+    /// Time has passed for a ceremony.
+    pub(super) fn ceremony_tick(&mut self, txn: &mut Txn, id: CeremonyId) -> Result<(), Refused> {
+        if self.live.contains_key(&id) {
+            self.step_ceremony(txn, id, Event::Tick, DAEMON)?;
+            self.schedule(txn, id, None);
+        }
+        Ok(())
+    }
+
+    /// Combines on a thread of its own; the outcome comes back as a step.
+    pub(super) fn combine(&self, id: CeremonyId, sheaves: Vec<ceremony::Sheaf<Share>>) {
+        let (Some(owner), Some(live)) = (self.owner(), self.live.get(&id)) else {
+            return;
+        };
+        let queue = owner.queue().clone();
+        let order = Order {
+            origin: self.known.charter.origin.clone(),
+            ceremony: id,
+            deliver_to: live.request.deliver_to.clone(),
+            lines: live.request.credentials.clone(),
+            desk: self.desks.of(id),
+            sheaves,
+        };
+        tokio::spawn(async move {
+            let opened = tokio::task::spawn_blocking(move || release::open(order)).await;
+            let opened = opened.unwrap_or(Err(Failure::NothingOpened));
+            let work = Work::detached(Needs::ceremony(id), move |core, txn| {
+                core.opened(txn, id, opened)
+            });
+            // The queue closes only when the daemon stops; then the ceremony stays Authorized.
+            let _ = queue.send(work).await;
+        });
+    }
+
+    fn opened(
+        &mut self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        opened: Result<Opened, Failure>,
+    ) -> Result<(), Refused> {
+        let event = match opened {
+            Err(why) => Event::Failed(why),
+            Ok(opened) => {
+                let outcome = Outcome {
+                    ciphertext: opened.digest,
+                    delivered: opened.delivered,
+                    inconsistent: opened.inconsistent.clone(),
+                };
+                if let Some(live) = self.live.get_mut(&id) {
+                    live.opened = Some(opened.release);
+                }
+                self.mark_inconsistent(txn, &opened.inconsistent);
+                Event::Opened(outcome)
+            }
+        };
+        self.step_ceremony(txn, id, event, DAEMON)
+    }
+
+    fn mark_inconsistent(&mut self, txn: &mut Txn, versions: &BTreeSet<(VersionId, GroupName)>) {
+        for (version, _) in versions {
+            self.change_credential(txn, version.credential, |row| {
+                if let Some(state) = row.versions.get_mut(&version.version) {
+                    state.inconsistent = true;
+                }
+            });
+        }
+    }
+}
+
+/// The actor of what the daemon does by itself.
+pub const DAEMON: &str = "keyturnd";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clocked {
+    Ran,
+    Lived,
+}
+
+fn due_of(state: &State) -> Option<(Clocked, Millis)> {
+    match state {
+        State::Open { until } | State::Approved { until } | State::Authorized { until, .. } => {
+            Some((Clocked::Lived, *until))
+        }
+        State::Waiting { over } => Some((Clocked::Ran, *over)),
+        State::Ended(_) => None,
+    }
+}
+
+fn statement_of(event: &Event<Share>) -> Option<SignedText> {
+    match event {
+        Event::Approve(_, signed) => Some(signed.clone()),
+        Event::Refuse(voice) | Event::Retract(voice) => Some(voice.signed.clone()),
+        Event::Submit(..)
+        | Event::Withdraw(_)
+        | Event::Tick
+        | Event::Restart
+        | Event::Changed
+        | Event::Moot
+        | Event::Opened(_)
+        | Event::Failed(_)
+        | Event::Fetch(_)
+        | Event::CheckoutEnded => None,
+    }
+}
+
+/// Whom a request asks that opens nothing, and how long its quorum waits.
+fn opens_nothing(request: &text::Request) -> Result<(BTreeSet<GroupName>, Span), Refusal> {
+    if request.purpose.opens() {
+        Ok((BTreeSet::new(), Span::ZERO))
+    } else {
+        Err(Refusal::WrongSubject)
+    }
+}
+
+/// The policies of everything that a request names.
+fn policies_of(world: World<'_>, request: &text::Request) -> Vec<Policy> {
+    let credentials: BTreeSet<_> = request
+        .credentials
+        .iter()
+        .map(|line| line.credential)
+        .collect();
+    let holding = |id| world.holdings.holding(id);
+    credentials
+        .into_iter()
+        .filter_map(|id| holding(id)?.policy(world.charter).cloned())
+        .collect()
+}
+
+/// What a request that opens nothing decides takes force.
+fn apply() -> Result<(), Refused> {
+    Err(Refused::Unsupported(
+        "this daemon cannot apply such a change yet",
+    ))
+}
+
+/// Tells people.
+fn tell(id: CeremonyId, notice: Notice) {
+    tracing::info!(ceremony = %id, ?notice, alert = notice.is_alert(), "ceremony");
+}

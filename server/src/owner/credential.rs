@@ -1,0 +1,335 @@
+//! Credentials: definitions and sealed versions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyturn_vault::{
+    charter::Role,
+    definition::Definition,
+    digest::Digest,
+    event::{Event, Maker, Seal},
+    id::PersonId,
+    manifest::Manifest,
+    reference::PersonRef,
+    world::{Holding, Life, Sealed, Stage, VersionId},
+};
+
+use super::{
+    core::{Core, Held, put_object},
+    rows,
+    txn::{Row, Txn},
+};
+use crate::{refusal::Refused, store::Name, verify::VerifiedDocument};
+
+/// A definition, verified outside.
+pub struct Defined {
+    /// The signature that was verified over the bytes.
+    pub verified: VerifiedDocument,
+    /// The document.
+    pub bytes: Vec<u8>,
+    /// The same, parsed.
+    pub definition: Definition,
+    /// Who brings it.
+    pub by: PersonRef,
+}
+
+/// A sealed version, verified outside.
+pub struct Deposited {
+    /// The signature that was verified over the manifest's bytes.
+    pub verified: VerifiedDocument,
+    /// The manifest.
+    pub bytes: Vec<u8>,
+    /// The same, parsed.
+    pub manifest: Manifest,
+    /// Ciphertext and envelopes, each of which has the digest that the manifest says.
+    pub blob: rows::Blob,
+    /// Who made it.
+    pub maker: Maker,
+    /// Who brings it, for the log.
+    pub actor: String,
+}
+
+impl Core {
+    /// Adds a credential; the same again changes nothing. Gives the number of its entry.
+    pub fn define(&mut self, txn: &mut Txn, defined: Defined) -> Result<u64, Refused> {
+        let Defined {
+            verified,
+            bytes,
+            definition,
+            by,
+        } = defined;
+        let id = definition.credential;
+        if let Some(held) = self.held.get(&id) {
+            let same = held.row.definition == verified.digest;
+            return if same {
+                Ok(held.row.entry)
+            } else {
+                Err(Refused::Taken(
+                    "this credential id belongs to another definition",
+                ))
+            };
+        }
+        if self.at_path(&definition.path).is_some() {
+            return Err(Refused::Taken(
+                "this path is bound to another credential for ever",
+            ));
+        }
+        self.founded()?;
+        let charter = &self.known.charter;
+        charter
+            .person(by.id)
+            .filter(|person| person.has(Role::Operator))
+            .ok_or(keyturn_vault::refusal::Refusal::NotOperator)?;
+        definition
+            .validate(charter)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        if definition.origin != charter.origin || definition.previous.is_some() {
+            return Err(Refused::Malformed(
+                "this is not the first definition of a credential of this vault".to_owned(),
+            ));
+        }
+        let digest = put_object(txn, &bytes);
+        let signature = Seal {
+            signer: verified.signer,
+            signature: verified.signature,
+        };
+        let event = Event::CredentialDefined {
+            credential: id,
+            path: definition.path.clone(),
+            definition: digest,
+            signature: signature.clone(),
+            ceremony: None,
+        };
+        let entry = self.log(txn, &by.to_string(), &event)?;
+        let row = rows::Credential {
+            path: definition.path.clone(),
+            definition: digest,
+            signature,
+            changed_by: None,
+            entry,
+            versions: BTreeMap::new(),
+            out: BTreeMap::new(),
+        };
+        txn.put(
+            Name::Path(definition.path.as_str()).key(),
+            rows::encode(&id)?,
+        );
+        let path = definition.path.clone();
+        self.paths.insert(path.clone(), id);
+        let holding = Holding {
+            definition,
+            digest,
+            versions: BTreeMap::new(),
+            out: BTreeMap::new(),
+        };
+        self.held.insert(id, Held { row, holding });
+        txn.touch(Row::Credential(id), move |core| {
+            core.held.remove(&id);
+            core.paths.remove(&path);
+        });
+        Ok(entry)
+    }
+
+    /// Takes a sealed version; the same again changes nothing. Gives the number of its entry.
+    pub fn deposit(&mut self, txn: &mut Txn, deposited: Deposited) -> Result<u64, Refused> {
+        let Deposited {
+            verified,
+            bytes,
+            manifest,
+            blob,
+            maker,
+            actor,
+        } = deposited;
+        self.founded()?;
+        let id = manifest.credential;
+        let version = VersionId {
+            credential: id,
+            version: manifest.version,
+        };
+        let held = self.credential(id)?;
+        if let Some(known) = held.row.versions.get(&manifest.version) {
+            let same = known.manifest == verified.digest;
+            return if same {
+                Ok(known.entry)
+            } else {
+                Err(Refused::Stale("another version has this number; seal anew"))
+            };
+        }
+        let next = held
+            .row
+            .versions
+            .keys()
+            .next_back()
+            .map_or(keyturn_vault::reference::Version::FIRST, |last| last.next());
+        if manifest.version != next {
+            return Err(Refused::Stale("this is not the next version; seal anew"));
+        }
+        if manifest.charter != self.known.reference {
+            return Err(Refused::Stale(
+                "sealed to a charter that is no longer in force; seal anew",
+            ));
+        }
+        manifest
+            .validate(&held.holding.definition, &self.known.charter)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        if let Maker::Deposit(person) = maker {
+            one_unproven(held, person)?;
+        }
+        let first = held.row.versions.is_empty();
+        let stage = if first {
+            Stage::Current
+        } else {
+            Stage::Candidate
+        };
+        let life = Life {
+            stage,
+            proven: false,
+            rolled: maker == Maker::Rotation,
+        };
+        let digest = put_object(txn, &bytes);
+        let signature = Seal {
+            signer: verified.signer,
+            signature: verified.signature,
+        };
+        let entry = self.log(
+            txn,
+            &actor,
+            &Event::VersionSealed {
+                version,
+                manifest: digest,
+                maker,
+                signature,
+            },
+        )?;
+        let key = Name::Version(id, manifest.version.number()).key();
+        txn.put(key, rows::encode(&blob)?);
+        let state = rows::VersionState {
+            life,
+            manifest: digest,
+            maker,
+            entry,
+            sealed: self.now().wall,
+            confirmed: BTreeSet::new(),
+            inconsistent: false,
+        };
+        let number = manifest.version;
+        let before = held.clone();
+        if let Some(held) = self.held.get_mut(&id) {
+            held.row.versions.insert(number, state);
+            held.holding.versions.insert(
+                number,
+                Sealed {
+                    life,
+                    digest,
+                    manifest,
+                },
+            );
+        }
+        txn.touch(Row::Credential(id), move |core| {
+            drop(core.held.insert(id, before));
+        });
+        self.live_set_changed(txn, id)?;
+        Ok(entry)
+    }
+
+    /// Tells every ceremony that names this credential that its versions are others now.
+    pub(super) fn live_set_changed(
+        &mut self,
+        txn: &mut Txn,
+        id: keyturn_vault::id::CredentialId,
+    ) -> Result<(), Refused> {
+        let named: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(_, live)| !live.machine.row.state.is_final())
+            .filter(|(_, live)| {
+                live.machine
+                    .row
+                    .ask
+                    .lines
+                    .keys()
+                    .any(|line| line.credential == id)
+            })
+            .map(|(ceremony, _)| *ceremony)
+            .collect();
+        for ceremony in named {
+            self.step_ceremony(
+                txn,
+                ceremony,
+                keyturn_vault::ceremony::Event::Changed,
+                super::ceremony::DAEMON,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether the vault is founded.
+    pub(super) fn founded(&self) -> Result<(), Refused> {
+        if self.known.founded {
+            Ok(())
+        } else {
+            Err(Refused::NotFounded)
+        }
+    }
+}
+
+/// One unproven deposit per person and credential: a second one would only hide the first.
+fn one_unproven(held: &Held, person: PersonId) -> Result<(), Refused> {
+    let unproven = held.row.versions.values().any(|state| {
+        state.maker == Maker::Deposit(person)
+            && state.life.stage == Stage::Candidate
+            && !state.life.proven
+    });
+    if unproven {
+        Err(Refused::Denied(
+            "your last deposit is still unproven; check in with it as `--worked` first",
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+/// A blob whose parts are those of the manifest, by name of the part that is not.
+pub fn blob(
+    manifest: &Manifest,
+    signature: Seal,
+    ciphertext: Vec<u8>,
+    envelopes: Vec<rows::Envelope>,
+) -> Result<rows::Blob, Refused> {
+    let wrong = |what: String| Refused::Malformed(what);
+    if Digest::of(&ciphertext) != manifest.ciphertext {
+        return Err(wrong(
+            "the ciphertext is not the one of the manifest".to_owned(),
+        ));
+    }
+    let listed = manifest.groups.iter().flat_map(|group| {
+        group
+            .holders
+            .iter()
+            .map(move |holder| (&group.group, holder))
+    });
+    let mut given = envelopes.iter();
+    for (group, holder) in listed {
+        let found = given.next().filter(|envelope| {
+            envelope.group == *group
+                && envelope.person == holder.person
+                && envelope.x == holder.x
+                && Digest::of(&envelope.envelope) == holder.envelope
+        });
+        if found.is_none() {
+            return Err(wrong(format!(
+                "the envelope x{} of the group {group} is not the one of the manifest",
+                holder.x
+            )));
+        }
+    }
+    if given.next().is_some() {
+        return Err(wrong(
+            "there are more envelopes than the manifest lists".to_owned(),
+        ));
+    }
+    Ok(rows::Blob {
+        signature,
+        ciphertext,
+        envelopes,
+    })
+}

@@ -1,0 +1,133 @@
+//! Founding: charter 1 takes force when every founder has signed it by joining.
+
+use std::sync::Arc;
+
+use keyturn_vault::{
+    charter::{Charter, Person},
+    check::Check,
+    digest::Digest,
+    event::Event,
+    id::PersonId,
+    reference::PersonRef,
+    text::{Join, Text as _},
+};
+
+use super::{
+    core::{Core, Known},
+    txn::{After, Row, Txn},
+};
+use crate::{refusal::Refused, verify::Verified};
+
+/// How far the founding has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// The entry `vault.founded` of this very join; none while founders are awaited.
+    pub entry: Option<u64>,
+    /// Whether charter 1 is in force.
+    pub founded: bool,
+    /// Who has not joined yet.
+    pub awaited: Vec<PersonRef>,
+}
+
+impl Core {
+    /// A founder joins; the same again changes nothing.
+    pub fn join(
+        &mut self,
+        txn: &mut Txn,
+        verified: Verified,
+        join: &Join,
+    ) -> Result<Founding, Refused> {
+        verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
+        let person = join.person.id;
+        if self.vault.in_force.is_some() {
+            return if self.vault.joins.get(&person) == Some(&verified.signed) {
+                Ok(self.founding(None))
+            } else {
+                Err(Refused::Denied(
+                    "this vault is founded already; a charter change adds people and tokens",
+                ))
+            };
+        }
+        self.invited(join)?;
+        let before = self.vault.clone();
+        self.vault.joins.insert(person, verified.signed);
+        txn.touch(Row::Vault, move |core| core.vault = before);
+        if !self.awaited().is_empty() {
+            return Ok(self.founding(None));
+        }
+        let event = Event::VaultFounded {
+            charter: self.vault.genesis,
+            joins: self.vault.joins.values().cloned().collect(),
+        };
+        let entry = self.log(txn, &join.person.to_string(), &event)?;
+        self.vault.in_force = Some(self.vault.genesis);
+        let before = Arc::clone(&self.known);
+        self.known = Arc::new(Known {
+            founded: true,
+            ..Known::clone(&before)
+        });
+        txn.remember(move |core| core.known = before);
+        txn.after.push(After::Charter);
+        Ok(self.founding(Some(entry)))
+    }
+
+    /// What the join text says is what this person was invited with.
+    fn invited(&self, join: &Join) -> Result<(), Refused> {
+        let charter: &Charter = &self.known.charter;
+        let invitation = self
+            .vault
+            .invitations
+            .get(&join.person.id)
+            .ok_or(Refused::Denied("nobody was invited with this id"))?;
+        if join.vault != charter.origin
+            || join.charter != self.vault.genesis
+            || join.genesis != self.vault.genesis.digest
+        {
+            return Err(Refused::Stale(
+                "this join is for another vault or another charter",
+            ));
+        }
+        if join.enrolment != invitation.enrolment {
+            return Err(Refused::Denied(
+                "this is not the enrolment that the charter was made from",
+            ));
+        }
+        let (owner, token) = charter
+            .person_of_token(join.token.id)
+            .ok_or(Refused::UnknownSigner)?;
+        if owner.reference() != join.person || token.reference() != join.token {
+            return Err(Refused::Denied("this token is not this person's"));
+        }
+        if Digest::of(join.nonce.to_string().as_bytes()) != invitation.nonce {
+            return Err(Refused::Denied(
+                "the nonce is wrong: the share key did not decrypt this welcome file",
+            ));
+        }
+        Ok(())
+    }
+
+    fn awaited(&self) -> Vec<PersonRef> {
+        let missing = |id: &PersonId| !self.vault.joins.contains_key(id);
+        self.known
+            .charter
+            .persons
+            .iter()
+            .filter(|person| missing(&person.id))
+            .map(Person::reference)
+            .collect()
+    }
+
+    /// How far the founding has come.
+    pub fn founding(&self, entry: Option<u64>) -> Founding {
+        Founding {
+            entry,
+            founded: self.vault.in_force.is_some(),
+            awaited: self.awaited(),
+        }
+    }
+}
+
+/// Reads a join text.
+pub fn parse(text: &str) -> Result<Join, Refused> {
+    Join::parse(text).map_err(|error| Refused::Malformed(error.to_string()))
+}

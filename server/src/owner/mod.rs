@@ -1,0 +1,240 @@
+//! The owner: the one task that changes what the vault knows.
+//!
+//! Handlers verify what is costly to verify (signatures, submissions) on their own task and then ask the
+//! owner to step: [`Owner::ask`] takes a closure over the [`Core`] and a [`Txn`]. The owner steps all that
+//! waits, commits it as one transaction with one fsync, and only then answers.
+//!
+//! ```text
+//! handlers ──► queue ──► step, step, step ──► one commit ──► answers, watchers
+//!                           ▲                     │
+//!                           └── outcome ◄── release, on a thread of its own
+//! ```
+//!
+//! # Invariants
+//! 1. Nothing is answered, shown or done outside before the transaction that says so is durable.
+//! 2. A refused step leaves no trace in the transaction; a transaction that was not applied leaves none
+//!    in memory.
+//! 3. A transaction whose outcome nobody knows ends the process.
+//! 4. Every transaction compares and writes the head: a second writer of the same store is found out.
+
+pub mod ceremony;
+pub mod core;
+pub mod credential;
+pub mod founding;
+pub mod rows;
+pub mod summary;
+pub mod txn;
+
+use std::sync::{Arc, OnceLock};
+
+use keyturn_audit::{
+    note::{LogKey, SignedCheckpoint},
+    proof::Receipt,
+    tree::Batch,
+};
+use keyturn_proto::v1;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::{
+    core::{Core, Needs},
+    txn::Txn,
+};
+use crate::{
+    refusal::Refused,
+    store::{Outcome, Store, StoreError},
+};
+
+/// Steps that wait at most; more are refused at once.
+pub const QUEUE: usize = 4096;
+/// Steps that one transaction takes at most.
+pub const BATCH: usize = 256;
+
+/// Where a step acts; or why what it needs could not be loaded.
+type Stage<'a> = Result<(&'a mut Core, &'a mut Txn), Refused>;
+type Step = Box<dyn FnOnce(Stage<'_>) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Result<Arc<Committed>, Refused>) + Send>;
+
+/// One thing to step, and the rows it looks at.
+pub struct Work {
+    needs: Needs,
+    step: Step,
+}
+
+/// What a commit appended to the log.
+pub struct Committed {
+    batch: Batch,
+    entries: Vec<Vec<u8>>,
+    key: Arc<LogKey>,
+    checkpoint: OnceLock<Option<SignedCheckpoint>>,
+}
+
+impl Committed {
+    pub(crate) fn new(batch: Batch, entries: Vec<Vec<u8>>, key: Arc<LogKey>) -> Self {
+        Self {
+            batch,
+            entries,
+            key,
+            checkpoint: OnceLock::new(),
+        }
+    }
+
+    /// The checkpoint over the committed head; signed when the first asks.
+    pub fn checkpoint(&self) -> Option<&SignedCheckpoint> {
+        let sign = || {
+            self.key
+                .sign(self.batch.edge().size(), self.batch.edge().root())
+                .ok()
+        };
+        self.checkpoint.get_or_init(sign).as_ref()
+    }
+
+    /// An entry of this commit.
+    pub fn entry(&self, n: u64) -> Option<&[u8]> {
+        let place = n.checked_sub(self.batch.start())?;
+        self.entries
+            .get(usize::try_from(place).ok()?)
+            .map(Vec::as_slice)
+    }
+
+    /// The receipt of an entry of this commit, for the wire.
+    pub fn wire_receipt(&self, n: u64) -> Option<v1::Receipt> {
+        let entry = self.entry(n)?.to_vec();
+        Some(v1::Receipt {
+            n,
+            entry,
+            tlog_proof: self.receipt(n)?.to_string(),
+        })
+    }
+
+    /// The receipt of an entry of this commit.
+    pub fn receipt(&self, n: u64) -> Option<Receipt> {
+        let inclusion = self.batch.inclusion(n).ok()?;
+        Some(Receipt::new(n, inclusion, self.checkpoint()?))
+    }
+}
+
+/// The way to the owner; clones lead to the same one.
+#[derive(Clone)]
+pub struct Owner {
+    queue: mpsc::Sender<Work>,
+}
+
+impl Owner {
+    /// Steps `step` in the next transaction and answers when that is durable.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        needs: Needs,
+        step: impl FnOnce(&mut Core, &mut Txn) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<(T, Arc<Committed>), Refused> {
+        let (sender, receiver) = oneshot::channel();
+        let step: Step = Box::new(move |stage| {
+            let result = stage.and_then(|(core, txn)| core.whole(txn, step));
+            Box::new(move |committed| {
+                // The caller may have gone; what was stepped stands all the same.
+                let _ = sender
+                    .send(committed.and_then(|committed| result.map(|value| (value, committed))));
+            })
+        });
+        self.queue
+            .try_send(Work { needs, step })
+            .map_err(|_| Refused::Busy)?;
+        receiver.await.map_err(|_| Refused::Stopping)?
+    }
+
+    /// Looks at the state without changing it.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        needs: Needs,
+        look: impl FnOnce(&Core) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        self.ask(needs, move |core, _| look(core))
+            .await
+            .map(|(value, _)| value)
+    }
+
+    pub(crate) fn queue(&self) -> &mpsc::Sender<Work> {
+        &self.queue
+    }
+}
+
+impl Work {
+    /// A step whose result nobody waits for.
+    pub(crate) fn detached(
+        needs: Needs,
+        step: impl FnOnce(&mut Core, &mut Txn) -> Result<(), Refused> + Send + 'static,
+    ) -> Self {
+        let step: Step = Box::new(move |stage| {
+            if let Err(refused) = stage.and_then(|(core, txn)| core.whole(txn, step)) {
+                tracing::warn!(%refused, "a step of the daemon's own was refused");
+            }
+            Box::new(|_| ())
+        });
+        Self { needs, step }
+    }
+}
+
+/// Starts the owner over what the store holds.
+pub fn start(mut core: Core, store: Arc<dyn Store>) -> (Owner, tokio::task::JoinHandle<()>) {
+    let (queue, mut waiting) = mpsc::channel(QUEUE);
+    let owner = Owner { queue };
+    core.attach(owner.clone());
+    let task = tokio::spawn(async move {
+        let mut works = Vec::with_capacity(BATCH);
+        loop {
+            let alarm = core.alarm();
+            tokio::select! {
+                taken = waiting.recv_many(&mut works, BATCH) => if taken == 0 { break },
+                () = alarm => works.push(Work::detached(core.due(), Core::tick)),
+            }
+            turn(&mut core, store.as_ref(), std::mem::take(&mut works)).await;
+        }
+    });
+    (owner, task)
+}
+
+/// Loads, steps, commits, answers.
+async fn turn(core: &mut Core, store: &dyn Store, works: Vec<Work>) {
+    let mut txn = Txn::default();
+    let mut answers = Vec::with_capacity(works.len());
+    for work in works {
+        let loaded = core.load(store, &work.needs).await;
+        answers.push((work.step)(loaded.map(|()| (&mut *core, &mut txn))));
+    }
+    let outcome = commit(core, store, &mut txn).await;
+    for answer in answers {
+        answer(outcome.clone());
+    }
+    core.settle(txn, outcome.as_deref().ok());
+}
+
+/// Commits what was stepped; what was not applied is taken back in memory.
+async fn commit(
+    core: &mut Core,
+    store: &dyn Store,
+    txn: &mut Txn,
+) -> Result<Arc<Committed>, Refused> {
+    let Some((prepared, committed)) = core.prepare(txn)? else {
+        return Ok(core.nothing());
+    };
+    match store.txn(prepared).await {
+        Ok(Outcome::Committed(rev)) => {
+            core.advance(rev, &committed);
+            Ok(committed)
+        }
+        Ok(Outcome::Conflict(_)) => {
+            tracing::error!(
+                "another daemon writes to this store; stopping before anything is mixed up"
+            );
+            std::process::abort();
+        }
+        Err(StoreError::Indeterminate(why)) => {
+            tracing::error!(%why, "the store cannot say whether a change is durable; stopping");
+            std::process::abort();
+        }
+        Err(error @ (StoreError::NotApplied(_) | StoreError::Invalid(_))) => {
+            tracing::error!(%error, "a change was not applied");
+            core.roll_back(txn);
+            Err(Refused::Store(error))
+        }
+    }
+}

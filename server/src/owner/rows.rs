@@ -1,0 +1,258 @@
+//! What the store's rows hold: a format byte and JSON.
+//!
+//! Nothing here is believed about people, keys, quorums or holders: those come from documents whose
+//! digests and signatures were checked. A row says where things stand.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyturn_vault::{
+    ceremony,
+    digest::Digest,
+    event::{Maker, Seal},
+    id::{CeremonyId, CredentialId, DeviceId, GroupName, NodeId, PersonId},
+    machine::Millis,
+    name::CredentialPath,
+    reference::{CharterRef, Version},
+    text::SignedText,
+    time::Time,
+    world::Life,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use crate::peers;
+
+/// The format byte of every row here.
+const FORMAT: u8 = 1;
+
+/// Why a row cannot be used.
+#[derive(Debug, Error)]
+pub enum RowError {
+    /// Another format, or damaged.
+    #[error(
+        "a row of the store is damaged, or of a newer keyturnd; restore a backup or run the newer one"
+    )]
+    Damaged,
+}
+
+/// Writes a row.
+pub fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, RowError> {
+    let mut bytes = vec![FORMAT];
+    serde_json::to_writer(&mut bytes, row).map_err(|_| RowError::Damaged)?;
+    Ok(bytes)
+}
+
+/// Reads a row.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
+    match bytes.split_first() {
+        Some((&FORMAT, json)) => serde_json::from_slice(json).map_err(|_| RowError::Damaged),
+        _ => Err(RowError::Damaged),
+    }
+}
+
+/// `meta/vault`: which vault this is and how far its founding has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vault {
+    /// This node.
+    pub node: NodeId,
+    /// The first charter.
+    pub genesis: CharterRef,
+    /// The charter in force; none before every founder has joined.
+    pub in_force: Option<CharterRef>,
+    /// The founders' joins so far.
+    pub joins: BTreeMap<PersonId, SignedText>,
+    /// What each founder's share key must decrypt: the SHA-256 of the nonce, and that of the enrolment.
+    pub invitations: BTreeMap<PersonId, Invitation>,
+    /// Devices that tokens have signed in; transport only.
+    pub devices: Vec<JoinedDevice>,
+}
+
+/// A device that a token has signed in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinedDevice {
+    /// Whose it is.
+    pub person: PersonId,
+    /// Which one it is.
+    pub id: DeviceId,
+    /// The pin of its key.
+    pub pin: Digest,
+}
+
+impl Vault {
+    /// The devices that tokens have signed in, as TLS wants them.
+    pub fn joined(&self) -> Vec<peers::JoinedDevice> {
+        let joined = |device: &JoinedDevice| peers::JoinedDevice {
+            person: device.person,
+            id: device.id,
+            pin: device.pin,
+        };
+        self.devices.iter().map(joined).collect()
+    }
+}
+
+/// Somebody who was asked to prove their keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invitation {
+    /// The SHA-256 of the nonce's text.
+    pub nonce: Digest,
+    /// The SHA-256 of the enrolment.
+    pub enrolment: Digest,
+}
+
+/// `meta/clock`: the vault's own clocks, stored each minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clocks {
+    /// The wall clock when this was stored.
+    pub wall: Time,
+    /// Running time.
+    pub ran: Millis,
+    /// Running time and downtime.
+    pub lived: Millis,
+}
+
+/// `credential/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// Its path.
+    pub path: CredentialPath,
+    /// The digest of the definition in force.
+    pub definition: Digest,
+    /// The signature over it; of a change: its ceremony.
+    pub signature: Seal,
+    /// The ceremony that put the definition into force.
+    pub changed_by: Option<CeremonyId>,
+    /// The entry of the definition.
+    pub entry: u64,
+    /// Its versions, also those that are gone.
+    pub versions: BTreeMap<Version, VersionState>,
+    /// Who has it checked out, by which ceremony.
+    pub out: BTreeMap<CeremonyId, PersonId>,
+}
+
+/// What is known of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionState {
+    /// Where it is in its life.
+    pub life: Life,
+    /// The digest of its manifest.
+    pub manifest: Digest,
+    /// Who made it.
+    pub maker: Maker,
+    /// The entry `version.sealed`.
+    pub entry: u64,
+    /// When that was.
+    pub sealed: Time,
+    /// Custodians who have read their share.
+    pub confirmed: BTreeSet<PersonId>,
+    /// Whether its shares were seen not to match what was sealed.
+    pub inconsistent: bool,
+}
+
+/// `version/<credential>/<v>`: the sealed value itself; written once, deleted when destroyed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blob {
+    /// The signature over the manifest.
+    pub signature: Seal,
+    /// The age file with the secret.
+    #[serde(with = "base64_bytes")]
+    pub ciphertext: Vec<u8>,
+    /// The envelopes, in the manifest's order.
+    pub envelopes: Vec<Envelope>,
+}
+
+/// A share, encrypted to its custodian's tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// The group.
+    pub group: GroupName,
+    /// The custodian.
+    pub person: PersonId,
+    /// The custodian's x.
+    pub x: u8,
+    /// The age file.
+    #[serde(with = "base64_bytes")]
+    pub envelope: Vec<u8>,
+}
+
+/// `ceremony/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ceremony {
+    /// The machine's own part.
+    pub row: ceremony::Row,
+    /// The signed request.
+    pub request: SignedText,
+    /// When the daemon had it.
+    pub opened: Time,
+    /// Grows with every change, from 1.
+    pub revision: u64,
+    /// Approvals, refusals and retractions in the order of the log.
+    pub statements: Vec<Statement>,
+    /// The entry `unseal.authorized`.
+    pub authorized: Option<u64>,
+    /// The entry `unseal.released`.
+    pub released: Option<u64>,
+    /// What was opened, while the requester can still fetch it.
+    pub release: Option<Release>,
+}
+
+/// What a custodian said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    /// The signed text.
+    pub signed: SignedText,
+    /// The details text of a refusal; empty when there is none or it was erased.
+    pub details: String,
+    /// When the daemon had it.
+    pub time: Time,
+}
+
+/// What was opened, encrypted to `deliver-to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// An age file.
+    #[serde(with = "base64_bytes")]
+    pub ciphertext: Vec<u8>,
+    /// What is in it, and what is not, with the reason.
+    pub versions: Vec<ReleasedVersion>,
+}
+
+/// What became of one version that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleasedVersion {
+    /// The credential.
+    pub credential: CredentialId,
+    /// The version.
+    pub version: Version,
+    /// Why it is not in the ciphertext; empty when it is.
+    pub problem: String,
+}
+
+/// Bytes in JSON: standard base64 with padding.
+mod base64_bytes {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        BASE64_STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(D::Error::custom)
+    }
+}

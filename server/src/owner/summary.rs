@@ -1,0 +1,396 @@
+//! What the owner tells when asked, and the small texts that only enter the log.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use keyturn_proto::v1;
+use keyturn_vault::{
+    charter::Role,
+    check::Check,
+    digest::Digest,
+    event::Event,
+    id::{GroupName, PersonId},
+    quorum::Says,
+    reference::{CharterRef, PersonRef},
+    refusal::Refusal,
+    text::{Checkin, NewDevice, Review, SignedText},
+    world::VersionId,
+};
+use tokio::sync::watch;
+
+use super::{
+    core::{Core, Live, Seen, put_object},
+    txn::{Row, Txn},
+};
+use crate::{refusal::Refused, verify::Verified};
+
+/// What waits for a person.
+pub struct Summary {
+    /// Ceremonies that wait for them, most urgent first.
+    pub waiting: Vec<v1::CeremonyView>,
+    /// How many there are.
+    pub waiting_total: u64,
+    /// Their check-outs.
+    pub checked_out: Vec<v1::CeremonyView>,
+    /// Founders who have not joined.
+    pub awaited: Vec<PersonRef>,
+}
+
+/// A charter with what put it into force.
+pub struct CharterRecord {
+    /// Which one.
+    pub reference: CharterRef,
+    /// The request of the change.
+    pub request: Option<SignedText>,
+    /// Its approvals.
+    pub approvals: Vec<SignedText>,
+    /// The joins that it names; of charter 1: its founders'.
+    pub joins: Vec<SignedText>,
+    /// The entry that put it into force.
+    pub entry: Option<u64>,
+}
+
+impl Core {
+    /// What waits for a person.
+    pub fn summary(&self, person: PersonId, most: usize) -> Result<Summary, Refused> {
+        let waiting: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(_, live)| self.waits_for(live, person))
+            .map(|(id, _)| *id)
+            .collect();
+        let total = u64::try_from(waiting.len()).unwrap_or(u64::MAX);
+        let out =
+            |live: &&Live| live.row.release.is_some() && live.machine.row.ask.requester == person;
+        let checked_out = self
+            .live
+            .values()
+            .filter(out)
+            .take(most)
+            .map(|live| self.view(live.row.row.id));
+        Ok(Summary {
+            waiting: waiting
+                .iter()
+                .take(most)
+                .map(|id| self.view(*id))
+                .collect::<Result<_, _>>()?,
+            waiting_total: total,
+            checked_out: checked_out.collect::<Result<_, _>>()?,
+            awaited: if self.known.founded {
+                Vec::new()
+            } else {
+                self.founding(None).awaited
+            },
+        })
+    }
+
+    /// Whether this person could act now: decide, hand in shares again, fetch.
+    pub fn waits_for(&self, live: &Live, person: PersonId) -> bool {
+        let row = &live.machine.row;
+        if row.state.is_final() {
+            return live.row.release.is_some() && row.ask.requester == person;
+        }
+        if row.refused.contains_key(&person) {
+            return false;
+        }
+        if let Some(vote) = row.votes.iter().find(|vote| vote.person == person) {
+            let lacks = |(version, says): (&VersionId, &Says)| {
+                matches!(says, Says::Share { .. }) && !live.machine.has_share(person, *version)
+            };
+            return row.purpose.opens() && vote.says.iter().any(lacks);
+        }
+        let member = |name: &GroupName| {
+            self.known
+                .charter
+                .group(name)
+                .is_some_and(|group| group.members.contains(&person))
+        };
+        let asked = row.ask.lines.keys().filter_map(|line| {
+            self.credential(line.credential)
+                .ok()?
+                .holding
+                .asked(row.ask.group.as_ref())
+                .cloned()
+        });
+        asked
+            .chain(row.ask.needs.iter().cloned())
+            .any(|name| member(&name))
+    }
+
+    /// A ceremony as it changes from now on.
+    pub fn watch(
+        &mut self,
+        id: keyturn_vault::id::CeremonyId,
+    ) -> Result<watch::Receiver<Arc<Seen>>, Refused> {
+        let seen = self.seen(id)?;
+        let watcher = self
+            .watchers
+            .entry(id)
+            .or_insert_with(|| watch::Sender::new(Arc::new(seen)));
+        Ok(watcher.subscribe())
+    }
+
+    /// A charter with what put it into force.
+    pub fn charter_record(&self, index: u64) -> Result<CharterRecord, Refused> {
+        let none = || Refused::NotFound("there is no charter with this number");
+        if index != self.known.reference.index && index != 1 {
+            return Err(none());
+        }
+        let reference = if index == 1 {
+            self.vault.genesis
+        } else {
+            self.known.reference
+        };
+        Ok(CharterRecord {
+            reference,
+            request: None,
+            approvals: Vec::new(),
+            joins: self.vault.joins.values().cloned().collect(),
+            entry: self.known.founded.then_some(0),
+        })
+    }
+
+    /// A check-in: the credentials come back, and their rotation is due.
+    pub fn check_in(
+        &mut self,
+        txn: &mut Txn,
+        verified: Verified,
+        checkin: &Checkin,
+        by: &PersonRef,
+    ) -> Result<(), Refused> {
+        verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
+        let id = checkin.ceremony;
+        let live = self.ceremony(id)?;
+        if live.machine.row.ask.requester != by.id || checkin.returned_by.id != by.id {
+            return Err(Refusal::NotYours.into());
+        }
+        if checkin.request != live.machine.row.request {
+            return Err(Refusal::WrongRequest.into());
+        }
+        let out: Vec<_> = checkin
+            .credentials
+            .iter()
+            .map(|returned| returned.credential)
+            .collect();
+        let named = |credential: &keyturn_vault::id::CredentialId| {
+            self.credential(*credential)
+                .is_ok_and(|held| held.row.out.contains_key(&id))
+        };
+        if !out.iter().all(named) {
+            return Err(Refused::Denied(
+                "a credential of this check-in is not checked out by this ceremony",
+            ));
+        }
+        let worked = checkin.credentials.iter().filter_map(|returned| {
+            returned.worked.map(|version| VersionId {
+                credential: returned.credential,
+                version,
+            })
+        });
+        let event = Event::CheckoutReturned {
+            ceremony: id,
+            checkin: verified.signed,
+            worked: worked.collect(),
+        };
+        self.log(txn, &by.to_string(), &event)?;
+        for credential in out {
+            self.change_credential(txn, credential, |row| {
+                row.out.remove(&id);
+            });
+        }
+        let still = self
+            .held
+            .values()
+            .any(|held| held.row.out.contains_key(&id));
+        if !still {
+            self.step_ceremony(
+                txn,
+                id,
+                keyturn_vault::ceremony::Event::CheckoutEnded,
+                &by.to_string(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A review of a ceremony.
+    pub fn review(
+        &mut self,
+        txn: &mut Txn,
+        verified: Verified,
+        review: &Review,
+        by: &PersonRef,
+    ) -> Result<(), Refused> {
+        verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
+        let live = self.ceremony(review.ceremony)?;
+        if review.reviewer.id != by.id {
+            return Err(Refusal::NotYours.into());
+        }
+        if review.request != live.machine.row.request {
+            return Err(Refusal::WrongRequest.into());
+        }
+        self.log(
+            txn,
+            &by.to_string(),
+            &Event::CeremonyReviewed {
+                ceremony: review.ceremony,
+                review: verified.signed,
+            },
+        )?;
+        Ok(())
+    }
+
+    /// A custodian's sign of life.
+    pub fn heartbeat(
+        &mut self,
+        txn: &mut Txn,
+        verified: Verified,
+        by: &PersonRef,
+    ) -> Result<u64, Refused> {
+        verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
+        self.log(
+            txn,
+            &by.to_string(),
+            &Event::HeartbeatReceived {
+                heartbeat: verified.signed,
+            },
+        )
+    }
+
+    /// A token signs in a device; transport only.
+    pub fn join_device(
+        &mut self,
+        txn: &mut Txn,
+        verified: &Verified,
+        device: &NewDevice,
+    ) -> Result<u64, Refused> {
+        verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
+        let (owner, _) = self
+            .known
+            .charter
+            .person_of_token(device.token.id)
+            .ok_or(Refused::UnknownSigner)?;
+        if owner.reference() != device.person || device.vault != self.known.charter.origin {
+            return Err(Refused::Denied("this token is not this person's"));
+        }
+        let event = Event::DeviceJoined {
+            person: device.person.id,
+            join: verified.signed.clone(),
+        };
+        let entry = self.log(txn, &device.person.to_string(), &event)?;
+        let before = self.vault.clone();
+        let joined = super::rows::JoinedDevice {
+            person: device.person.id,
+            id: device.device.id,
+            pin: device.device.key.pin(),
+        };
+        self.vault.devices.retain(|known| known.pin != joined.pin);
+        self.vault.devices.push(joined);
+        txn.touch(Row::Vault, move |core| core.vault = before);
+        txn.after.push(super::txn::After::Charter);
+        Ok(entry)
+    }
+
+    /// A custodian has read these shares.
+    pub fn confirm(
+        &mut self,
+        txn: &mut Txn,
+        by: &PersonRef,
+        read: &[(VersionId, GroupName, Digest)],
+    ) -> Result<u32, Refused> {
+        let mut recorded = 0_u32;
+        for (version, group, commitment) in read {
+            let held = self.credential(version.credential)?;
+            let sealed = held
+                .holding
+                .versions
+                .get(&version.version)
+                .ok_or(Refused::NotFound("no such version"))?;
+            let holder = sealed
+                .manifest
+                .group(group)
+                .and_then(|group| group.holder(by.id))
+                .ok_or(Refusal::NotHolder)?;
+            if holder.commitment != *commitment {
+                return Err(Refusal::WrongShare.into());
+            }
+            let known = held
+                .row
+                .versions
+                .get(&version.version)
+                .is_some_and(|state| state.confirmed.contains(&by.id));
+            if known {
+                continue;
+            }
+            self.log(
+                txn,
+                &by.to_string(),
+                &Event::ShareConfirmed {
+                    version: *version,
+                    person: by.id,
+                },
+            )?;
+            self.change_credential(txn, version.credential, |row| {
+                if let Some(state) = row.versions.get_mut(&version.version) {
+                    state.confirmed.insert(by.id);
+                }
+            });
+            recorded = recorded.saturating_add(1);
+        }
+        Ok(recorded)
+    }
+
+    /// An opening without the vault is made known.
+    pub fn import_recover(
+        &mut self,
+        txn: &mut Txn,
+        texts: Vec<Verified>,
+        by: &PersonRef,
+    ) -> Result<u64, Refused> {
+        self.known
+            .charter
+            .person(by.id)
+            .filter(|person| person.has(Role::Custodian) || person.has(Role::Requester))
+            .ok_or(Refused::Denied(
+                "a custodian or requester imports a recovery",
+            ))?;
+        for text in &texts {
+            text.holds(&Check::text(&self.known.charter, &text.signed))?;
+        }
+        let texts: Vec<_> = texts.into_iter().map(|text| text.signed).collect();
+        let record = serde_json::to_vec(&texts).map_err(|_| Refused::Row)?;
+        let record = put_object(txn, &record);
+        self.log(
+            txn,
+            &by.to_string(),
+            &Event::RecoverImported { record, texts },
+        )
+    }
+
+    /// A changed definition that a ceremony may name.
+    pub fn propose_definition(
+        &mut self,
+        txn: &mut Txn,
+        bytes: &[u8],
+        definition: &keyturn_vault::definition::Definition,
+    ) -> Result<(Digest, Digest), Refused> {
+        let held = self.credential(definition.credential)?;
+        let old = held.holding.digest;
+        definition
+            .follows(&held.holding.definition, old)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        definition
+            .validate(&self.known.charter)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        Ok((old, put_object(txn, bytes)))
+    }
+
+    /// Nothing is known of these persons.
+    pub fn names(&self) -> BTreeMap<PersonId, PersonRef> {
+        self.known
+            .charter
+            .persons
+            .iter()
+            .map(|person| (person.id, person.reference()))
+            .collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! What one commit will hold, gathered while events are stepped.
+//!
+//! # Invariants
+//! 1. A step that fails is taken back to its [`Mark`]: entries, rows, effects and memory.
+//! 2. Rows that live in memory are encoded once, when all steps are done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyturn_vault::{
+    ceremony::Sheaf,
+    digest::Digest,
+    id::{CeremonyId, CredentialId},
+};
+
+use super::core::{Core, Share};
+use crate::store::Key;
+
+/// A row that is held in memory and has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Row {
+    /// `meta/vault`.
+    Vault,
+    /// `credential/<id>`.
+    Credential(CredentialId),
+    /// `ceremony/<id>`.
+    Ceremony(CeremonyId),
+}
+
+/// What happens when the commit is durable.
+pub enum After {
+    /// Combine these, on a thread of its own.
+    Combine(CeremonyId, Vec<Sheaf<Share>>),
+    /// Forget the submit key.
+    Forget(CeremonyId),
+    /// The charter in force is another one.
+    Charter,
+}
+
+enum Undo {
+    /// The row was in the transaction like this (nothing: a deletion).
+    Row(Key, Option<Vec<u8>>),
+    /// The row was not in the transaction.
+    NoRow(Key),
+    Memory(Box<dyn FnOnce(&mut Core) + Send>),
+}
+
+/// Everything one commit will hold.
+#[derive(Default)]
+pub struct Txn {
+    pub(super) entries: Vec<Vec<u8>>,
+    pub(super) rows: BTreeMap<Key, Option<Vec<u8>>>,
+    pub(super) dirty: BTreeSet<Row>,
+    pub(super) after: Vec<After>,
+    /// Documents among the rows.
+    pub(super) objects: Vec<Digest>,
+    undo: Vec<Undo>,
+}
+
+/// How far a transaction had come.
+#[derive(Clone, Copy)]
+pub struct Mark {
+    entries: usize,
+    after: usize,
+    undo: usize,
+}
+
+impl Txn {
+    /// Writes a row that is not held in memory.
+    pub fn put(&mut self, key: Key, value: Vec<u8>) {
+        self.write(key, Some(value));
+    }
+
+    /// Deletes a row that is not held in memory.
+    pub fn delete(&mut self, key: Key) {
+        self.write(key, None);
+    }
+
+    fn write(&mut self, key: Key, value: Option<Vec<u8>>) {
+        let before = self.rows.insert(key.clone(), value);
+        self.undo.push(match before {
+            Some(before) => Undo::Row(key, before),
+            None => Undo::NoRow(key),
+        });
+    }
+
+    /// A row held in memory changes; `undo` puts the old one back.
+    pub(super) fn touch(&mut self, row: Row, undo: impl FnOnce(&mut Core) + Send + 'static) {
+        self.dirty.insert(row);
+        self.remember(undo);
+    }
+
+    /// Something else in memory changes; `undo` puts the old one back.
+    pub(super) fn remember(&mut self, undo: impl FnOnce(&mut Core) + Send + 'static) {
+        self.undo.push(Undo::Memory(Box::new(undo)));
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            entries: self.entries.len(),
+            after: self.after.len(),
+            undo: self.undo.len(),
+        }
+    }
+
+    /// Takes back everything since the mark.
+    pub(super) fn back_to(&mut self, mark: Mark, core: &mut Core) {
+        self.entries.truncate(mark.entries);
+        self.after.truncate(mark.after);
+        for undo in self
+            .undo
+            .split_off(mark.undo.min(self.undo.len()))
+            .into_iter()
+            .rev()
+        {
+            match undo {
+                Undo::Row(key, before) => drop(self.rows.insert(key, before)),
+                Undo::NoRow(key) => drop(self.rows.remove(&key)),
+                Undo::Memory(undo) => undo(core),
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.rows.is_empty() && self.dirty.is_empty()
+    }
+}

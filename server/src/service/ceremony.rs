@@ -1,0 +1,568 @@
+//! `keyturn.v1.Ceremony`.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use keyturn_proto::v1::{self, ceremony_server::Ceremony, watch_reply::What};
+use keyturn_vault::{
+    ceremony::{End, Event, State},
+    digest::Digest,
+    id::{CeremonyId, PersonId},
+    refusal::Refusal,
+    text::{Approval, Checkin, Decision, Details, Request as RequestText, Text as _},
+    world::VersionId,
+};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+
+use super::{Context, convert, page};
+use crate::{
+    owner::{
+        Needs,
+        ceremony::Spoken,
+        core::{Core, Live, Seen},
+        rows,
+    },
+    refusal::Refused,
+    verify,
+};
+
+/// A watcher hears something at least this often.
+const ALIVE: Duration = Duration::from_secs(15);
+/// Largest details text, in bytes.
+const MAX_DETAILS: usize = 16 * 1024;
+/// Most submissions of one call.
+const MAX_SUBMISSIONS: usize = 32;
+
+/// The service.
+#[derive(Clone)]
+pub struct Service(pub Context);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Service {
+    async fn view(&self, id: CeremonyId) -> Result<v1::CeremonyView, Refused> {
+        self.0
+            .owner
+            .look(Needs::ceremony(id), move |core| core.view(id))
+            .await
+    }
+
+    /// Opens submissions at the ceremony's desk.
+    async fn shares(
+        &self,
+        id: CeremonyId,
+        approval: Digest,
+        person: PersonId,
+        submissions: &[Vec<u8>],
+    ) -> Result<Vec<keyturn_vault::ceremony::ValidShare<crate::owner::core::Share>>, Refused> {
+        if submissions.len() > MAX_SUBMISSIONS {
+            return Err(Refused::Malformed(format!(
+                "at most {MAX_SUBMISSIONS} submissions"
+            )));
+        }
+        if submissions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let desk = self.0.desk(id).await?;
+        let mut shares = Vec::new();
+        for submission in submissions {
+            shares.extend(desk.take(submission, approval, id, person)?);
+        }
+        Ok(shares)
+    }
+
+    async fn release(&self, live: Live) -> Result<v1::Release, Refused> {
+        let release = live
+            .row
+            .release
+            .as_ref()
+            .ok_or(Refused::Vault(Refusal::NothingToFetch))?;
+        let (authorized, released) = live
+            .row
+            .authorized
+            .zip(live.row.released)
+            .ok_or(Refused::Row)?;
+        Ok(v1::Release {
+            authorized: Some(self.0.receipt(None, authorized).await?),
+            released: Some(self.0.receipt(None, released).await?),
+            ..wire_release(live.row.row.id, release)
+        })
+    }
+}
+
+/// A release without its receipts.
+pub fn wire_release(id: CeremonyId, release: &rows::Release) -> v1::Release {
+    let versions = release.versions.iter().map(|version| v1::ReleasedVersion {
+        credential: version.credential.to_string(),
+        version: version.version.number(),
+        state: v1::VersionState::Unspecified.into(),
+        delivered: version.problem.is_empty(),
+        problem: version.problem.clone(),
+    });
+    v1::Release {
+        ceremony: id.to_string(),
+        ciphertext: release.ciphertext.clone(),
+        versions: versions.collect(),
+        authorized: None,
+        released: None,
+        checkout_ends_ms: 0,
+    }
+}
+
+fn details(text: &str, digest: Digest) -> Result<(), Refused> {
+    if text.len() > MAX_DETAILS {
+        return Err(Refused::Malformed(format!(
+            "details have at most {MAX_DETAILS} bytes"
+        )));
+    }
+    Details::parse(text).map_err(|error| Refused::Malformed(format!("the details: {error}")))?;
+    if Digest::of(text.as_bytes()) == digest {
+        Ok(())
+    } else {
+        Err(Refused::Malformed(
+            "the details are not those that the signed text names".to_owned(),
+        ))
+    }
+}
+
+#[tonic::async_trait]
+impl Ceremony for Service {
+    async fn open(&self, request: Request<v1::OpenRequest>) -> Answer<v1::OpenReply> {
+        let caller = self.0.peers.of(&request)?;
+        let v1::OpenRequest {
+            request,
+            details: text,
+        } = request.into_inner();
+        let signed = convert::signed_text(request)?;
+        let asked = RequestText::parse(&signed.text)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        if asked.requested_by.id != caller.person.id {
+            return Err(Refused::Vault(Refusal::NotYours).into());
+        }
+        details(&text, asked.details)?;
+        let charter = self.0.charter();
+        if asked.vault != charter.charter.origin {
+            return Err(Refused::Malformed("this request is for another vault".to_owned()).into());
+        }
+        let verified = verify::text(&charter.charter, signed)?;
+        let id = asked.ceremony;
+        let needs = Needs {
+            ceremonies: vec![id],
+            credentials: asked
+                .credentials
+                .iter()
+                .map(|line| line.credential)
+                .collect(),
+            paths: Vec::new(),
+        };
+        let opens = asked.purpose.opens();
+        let step = move |core: &mut Core, txn: &mut _| {
+            core.open_ceremony(txn, verified, asked, Some(&text))?;
+            core.view(id)
+        };
+        let (view, _) = self.0.owner.ask(needs, step).await?;
+        let submit_key = if opens {
+            Some(convert::wire_text(&self.0.desk(id).await?.submit_key))
+        } else {
+            None
+        };
+        Ok(Response::new(v1::OpenReply {
+            ceremony: Some(view),
+            submit_key,
+        }))
+    }
+
+    async fn show(&self, request: Request<v1::ShowRequest>) -> Answer<v1::ShowReply> {
+        let caller = self.0.peers.of(&request)?;
+        let v1::ShowRequest { id, page: paging } = request.into_inner();
+        let id: CeremonyId = convert::parse(&id, "id")?;
+        let (after, size) = page(paging);
+        let skip = if after.is_empty() {
+            0
+        } else {
+            convert::parse::<usize>(&after, "after")?
+        };
+        let (view, live) = self
+            .0
+            .owner
+            .look(Needs::ceremony(id), move |core| {
+                Ok((core.view(id)?, core.ceremony(id)?.clone()))
+            })
+            .await?;
+        let state = &live.machine.row.state;
+        let takes = live.machine.row.purpose.opens() && !state.is_final();
+        let submit_key = if takes {
+            Some(convert::wire_text(&self.0.desk(id).await?.submit_key))
+        } else {
+            None
+        };
+        let all: Vec<VersionId> = live
+            .request
+            .credentials
+            .iter()
+            .map(|line| VersionId {
+                credential: line.credential,
+                version: line.version,
+            })
+            .collect();
+        let mut versions = Vec::new();
+        for version in all.iter().skip(skip).take(size) {
+            versions.push(
+                self.0
+                    .sealed_version(*version, Some(caller.person.id), false)
+                    .await?,
+            );
+        }
+        let done = skip.saturating_add(versions.len());
+        let known = self.0.charter();
+        let text = self.0.details_of(id).await?;
+        let statements = live
+            .row
+            .statements
+            .iter()
+            .map(|statement| v1::SignedStatement {
+                statement: Some(convert::wire_text(&statement.signed)),
+                details: statement.details.clone(),
+                time_ms: statement.time.ms(),
+            });
+        Ok(Response::new(v1::ShowReply {
+            ceremony: Some(view),
+            request: Some(convert::wire_text(&live.row.request)),
+            details_erased: text.is_none(),
+            details: text.unwrap_or_default(),
+            statements: statements.collect(),
+            submit_key,
+            versions,
+            checkpoint: self
+                .0
+                .published
+                .newest()
+                .map(|newest| newest.note().to_string())
+                .unwrap_or_default(),
+            charter: known.reference.index,
+            charter_sha256: known.reference.digest.0.to_vec(),
+            next_page: if done < all.len() {
+                done.to_string()
+            } else {
+                String::new()
+            },
+        }))
+    }
+
+    async fn approve(&self, request: Request<v1::ApproveRequest>) -> Answer<v1::ApproveReply> {
+        let caller = self.0.peers.of(&request)?;
+        let v1::ApproveRequest {
+            approval,
+            submissions,
+            details: reason,
+            ceremony,
+        } = request.into_inner();
+        let id: CeremonyId = convert::parse(&ceremony, "ceremony")?;
+        let signed = convert::signed_text(approval)?;
+        let approval =
+            Approval::parse(&signed.text).map_err(|error| Refused::Malformed(error.to_string()))?;
+        if let Decision::Refuse { reason: digest } = approval.decision {
+            details(&reason, digest)?;
+        }
+        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let person = approval.custodian.id;
+        let shares = self
+            .shares(id, verified.signed.digest(), person, &submissions)
+            .await?;
+        let spoken = Spoken {
+            verified,
+            approval,
+            device: Some(caller.device),
+            reason,
+            shares,
+        };
+        let step = move |core: &mut Core, txn: &mut _| {
+            core.speak(txn, id, spoken)?;
+            core.view(id)
+        };
+        let (view, _) = self.0.owner.ask(Needs::ceremony(id), step).await?;
+        Ok(Response::new(v1::ApproveReply {
+            ceremony: Some(view),
+        }))
+    }
+
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::SubmitReply> {
+        let caller = self.0.peers.of(&request)?;
+        let v1::SubmitRequest { id, submissions } = request.into_inner();
+        let id: CeremonyId = convert::parse(&id, "id")?;
+        let person = caller.person.clone();
+        let approval = self
+            .0
+            .owner
+            .look(Needs::ceremony(id), move |core| {
+                let votes = &core.ceremony(id)?.machine.row.votes;
+                votes
+                    .iter()
+                    .find(|vote| vote.person == person.id)
+                    .map(|vote| vote.text)
+                    .ok_or(Refusal::NotApproved.into())
+            })
+            .await?;
+        let shares = self
+            .shares(id, approval, caller.person.id, &submissions)
+            .await?;
+        let step = move |core: &mut Core, txn: &mut _| {
+            core.submit(txn, id, &caller.person, shares)?;
+            core.view(id)
+        };
+        let (view, _) = self.0.owner.ask(Needs::ceremony(id), step).await?;
+        Ok(Response::new(v1::SubmitReply {
+            ceremony: Some(view),
+        }))
+    }
+
+    async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Answer<v1::WithdrawReply> {
+        let caller = self.0.peers.of(&request)?;
+        let id: CeremonyId = convert::parse(&request.into_inner().id, "id")?;
+        let step = move |core: &mut Core, txn: &mut _| {
+            core.step_ceremony(
+                txn,
+                id,
+                Event::Withdraw(caller.person.id),
+                &caller.person.to_string(),
+            )?;
+            core.view(id)
+        };
+        let (view, _) = self.0.owner.ask(Needs::ceremony(id), step).await?;
+        Ok(Response::new(v1::WithdrawReply {
+            ceremony: Some(view),
+        }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchReply, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Answer<Self::WatchStream> {
+        let caller = self.0.peers.of(&request)?;
+        let v1::WatchRequest {
+            id,
+            after_revision,
+            with_release,
+        } = request.into_inner();
+        let id: CeremonyId = convert::parse(&id, "id")?;
+        let (seen, _) = self
+            .0
+            .owner
+            .ask(Needs::ceremony(id), move |core, _| core.watch(id))
+            .await?;
+        let mine = seen.borrow().requester == caller.person.id;
+        let (sender, receiver) = tokio::sync::mpsc::channel(16);
+        let watcher = Watcher {
+            service: self.clone(),
+            id,
+            caller: caller.person.id,
+            sender,
+            with_release: with_release && mine,
+        };
+        tokio::spawn(watcher.run(seen, after_revision));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListCeremoniesRequest>,
+    ) -> Answer<v1::ListCeremoniesReply> {
+        let caller = self.0.peers.of(&request)?;
+        let asked = request.into_inner();
+        let (after, size) = page(asked.page);
+        let credential = if asked.credential.is_empty() {
+            None
+        } else {
+            Some(convert::parse(&asked.credential, "credential")?)
+        };
+        let before: Option<CeremonyId> = if after.is_empty() {
+            None
+        } else {
+            Some(convert::parse(&after, "after")?)
+        };
+        let ids = self.0.ceremonies(before, size).await?;
+        let next_page = if ids.len() < size {
+            String::new()
+        } else {
+            ids.last().map(ToString::to_string).unwrap_or_default()
+        };
+        let needs = Needs {
+            ceremonies: ids.clone(),
+            ..Needs::default()
+        };
+        let ceremonies = self
+            .0
+            .owner
+            .look(needs, move |core| {
+                let wanted = |live: &Live| {
+                    let row = &live.machine.row;
+                    (!asked.open_only || !row.state.is_final())
+                        && credential
+                            .is_none_or(|id| row.ask.lines.keys().any(|line| line.credential == id))
+                        && (!asked.waiting_for_me || core.waits_for(live, caller.person.id))
+                };
+                let found = ids
+                    .iter()
+                    .filter(|id| core.ceremony(**id).is_ok_and(wanted));
+                found
+                    .map(|id| core.view(*id))
+                    .collect::<Result<Vec<_>, _>>()
+            })
+            .await?;
+        Ok(Response::new(v1::ListCeremoniesReply {
+            ceremonies,
+            next_page,
+        }))
+    }
+
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Answer<v1::FetchReply> {
+        let caller = self.0.peers.of(&request)?;
+        let id: CeremonyId = convert::parse(&request.into_inner().id, "id")?;
+        let step = move |core: &mut Core, txn: &mut _| {
+            core.step_ceremony(
+                txn,
+                id,
+                Event::Fetch(caller.person.id),
+                &caller.person.to_string(),
+            )?;
+            Ok(core.ceremony(id)?.clone())
+        };
+        let (live, _) = self.0.owner.ask(Needs::ceremony(id), step).await?;
+        let release = self.release(live).await?;
+        Ok(Response::new(v1::FetchReply {
+            release: Some(release),
+        }))
+    }
+
+    async fn checkin(&self, request: Request<v1::CheckinRequest>) -> Answer<v1::CheckinReply> {
+        let caller = self.0.peers.of(&request)?;
+        let signed = convert::signed_text(request.into_inner().checkin)?;
+        let checkin =
+            Checkin::parse(&signed.text).map_err(|error| Refused::Malformed(error.to_string()))?;
+        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let id = checkin.ceremony;
+        let step = move |core: &mut Core, txn: &mut _| {
+            core.check_in(txn, verified, &checkin, &caller.person)?;
+            core.view(id)
+        };
+        let (view, _) = self.0.owner.ask(Needs::ceremony(id), step).await?;
+        Ok(Response::new(v1::CheckinReply {
+            ceremony: Some(view),
+        }))
+    }
+
+    async fn review(&self, request: Request<v1::ReviewRequest>) -> Answer<v1::ReviewReply> {
+        let caller = self.0.peers.of(&request)?;
+        let signed = convert::signed_text(request.into_inner().review)?;
+        let review = keyturn_vault::text::Review::parse(&signed.text)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let id = review.ceremony;
+        let step = move |core: &mut Core, txn: &mut _| {
+            core.review(txn, verified, &review, &caller.person)?;
+            core.view(id)
+        };
+        let (view, _) = self.0.owner.ask(Needs::ceremony(id), step).await?;
+        Ok(Response::new(v1::ReviewReply {
+            ceremony: Some(view),
+        }))
+    }
+}
+
+/// One watcher of one ceremony, until it is over, the watcher is gone, or the daemon stops.
+struct Watcher {
+    service: Service,
+    id: CeremonyId,
+    caller: PersonId,
+    sender: tokio::sync::mpsc::Sender<Result<v1::WatchReply, Status>>,
+    with_release: bool,
+}
+
+impl Watcher {
+    async fn run(self, mut seen: tokio::sync::watch::Receiver<Arc<Seen>>, mut revision: u64) {
+        let mut stop = self.service.0.stop.clone();
+        let mut submit_key = Vec::new();
+        loop {
+            let now = Arc::clone(&seen.borrow_and_update());
+            if self
+                .tell(&now, &mut revision, &mut submit_key)
+                .await
+                .is_none()
+            {
+                return;
+            }
+            let alive = tokio::select! {
+                changed = seen.changed() => if changed.is_err() { return } else { false },
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.sender.closed() => return,
+                () = tokio::time::sleep(ALIVE) => true,
+            };
+            if alive && self.alive().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Sends what is new; none when there is nothing more to wait for.
+    async fn tell(&self, now: &Seen, revision: &mut u64, submit_key: &mut Vec<u8>) -> Option<()> {
+        let over = now.state.is_final();
+        if now.opens && !over {
+            let desk = self.service.0.desk(self.id).await.ok()?;
+            if *submit_key != desk.submit_key_sha256.0 {
+                *submit_key = desk.submit_key_sha256.0.to_vec();
+                self.send(What::SubmitKey(convert::wire_text(&desk.submit_key)))
+                    .await?;
+            }
+        }
+        if now.view.revision > *revision || *revision == 0 {
+            *revision = now.view.revision.max(1);
+            self.send(What::Ceremony(now.view.clone())).await?;
+        }
+        if !over {
+            return Some(());
+        }
+        if self.with_release && now.state == State::Ended(End::Released { kept: true }) {
+            self.send(What::Release(self.release(now).await?)).await?;
+        }
+        None
+    }
+
+    /// The release with its receipts: at hand when it was just made, otherwise fetched and logged.
+    async fn release(&self, now: &Seen) -> Option<v1::Release> {
+        if let Some(release) = &now.release {
+            return Some(v1::Release::clone(release));
+        }
+        let (id, caller) = (self.id, self.caller);
+        let step = move |core: &mut Core, txn: &mut _| {
+            let actor = core
+                .reference(caller)
+                .map(|person| person.to_string())
+                .unwrap_or_default();
+            core.step_ceremony(txn, id, Event::Fetch(caller), &actor)?;
+            Ok(core.ceremony(id)?.clone())
+        };
+        let (live, _) = self
+            .service
+            .0
+            .owner
+            .ask(Needs::ceremony(id), step)
+            .await
+            .ok()?;
+        self.service.release(live).await.ok()
+    }
+
+    async fn alive(&self) -> Option<()> {
+        let view = self.service.view(self.id).await.ok()?;
+        self.send(What::Alive(v1::Alive {
+            left_secs: view.left_secs,
+            waiting_secs: view.waiting_secs,
+        }))
+        .await
+    }
+
+    async fn send(&self, what: What) -> Option<()> {
+        self.sender
+            .send(Ok(v1::WatchReply { what: Some(what) }))
+            .await
+            .ok()
+    }
+}

@@ -1,0 +1,177 @@
+//! `keyturn.v1.Charter`.
+
+use keyturn_proto::v1::{self, charter_server::Charter};
+use keyturn_vault::{
+    charter::Charter as Document,
+    jcs::Document as _,
+    text::{Heartbeat, Join, NewDevice, Text as _},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Context, convert, page};
+use crate::{
+    owner::{Core, Needs},
+    peers::peer,
+    refusal::Refused,
+    verify,
+};
+
+/// Most charters of one reply: each can be half a megabyte.
+const MAX_CHARTERS: usize = 5;
+
+/// The service.
+#[derive(Clone)]
+pub struct Service(pub Context);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn malformed(error: impl std::fmt::Display) -> Refused {
+    Refused::Malformed(error.to_string())
+}
+
+impl Service {
+    /// One charter with what put it into force.
+    async fn record(&self, index: u64) -> Result<v1::CharterRecord, Refused> {
+        let look = move |core: &Core| core.charter_record(index);
+        let record = self.0.owner.look(Needs::nothing(), look).await?;
+        let in_force = match record.entry {
+            Some(entry) => Some(self.0.receipt(None, entry).await?),
+            None => None,
+        };
+        Ok(v1::CharterRecord {
+            index,
+            charter: self.0.object(record.reference.digest).await?,
+            founders: Vec::new(),
+            request: record.request.as_ref().map(convert::wire_text),
+            approvals: record.approvals.iter().map(convert::wire_text).collect(),
+            joins: record.joins.iter().map(convert::wire_text).collect(),
+            in_force,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Charter for Service {
+    async fn show(&self, request: Request<v1::ShowCharterRequest>) -> Answer<v1::ShowCharterReply> {
+        self.0.peers.of(&request)?;
+        let asked = request.into_inner();
+        let (after, size) = page(asked.page);
+        let known = self.0.charter();
+        let newest = known.reference.index;
+        let until = if asked.until == 0 {
+            newest
+        } else {
+            asked.until.min(newest)
+        };
+        let from = if after.is_empty() {
+            asked.verified
+        } else {
+            convert::parse(&after, "after")?
+        };
+        let first = if asked.alone {
+            until
+        } else {
+            from.saturating_add(1)
+        };
+        let mut charters = Vec::new();
+        for index in (first..=until).take(size.min(MAX_CHARTERS)) {
+            charters.push(self.record(index).await?);
+        }
+        let last = charters.last().map_or(until, |record| record.index);
+        Ok(Response::new(v1::ShowCharterReply {
+            charters,
+            in_force: if known.founded { newest } else { 0 },
+            in_force_sha256: known.reference.digest.0.to_vec(),
+            next_page: if last < until {
+                last.to_string()
+            } else {
+                String::new()
+            },
+        }))
+    }
+
+    async fn invite(&self, request: Request<v1::InviteRequest>) -> Answer<v1::InviteReply> {
+        self.0
+            .peers
+            .of_role(&request, &[keyturn_vault::charter::Role::Operator])?;
+        Err(Refused::Unsupported("this daemon cannot invite people after the founding yet").into())
+    }
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinReply> {
+        let signed = convert::signed_text(request.into_inner().join)?;
+        let join = Join::parse(&signed.text).map_err(malformed)?;
+        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let step = move |core: &mut Core, txn: &mut _| core.join(txn, verified, &join);
+        let (founding, committed) = self.0.owner.ask(Needs::nothing(), step).await?;
+        let joined = match founding.entry {
+            Some(entry) => Some(self.0.receipt(Some(&committed), entry).await?),
+            None => None,
+        };
+        Ok(Response::new(v1::JoinReply {
+            joined,
+            founded: founding.founded,
+            awaited: founding.awaited.iter().map(convert::person).collect(),
+        }))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<v1::ProposeCharterRequest>,
+    ) -> Answer<v1::ProposeCharterReply> {
+        self.0.peers.of(&request)?;
+        Document::from_bytes(&request.into_inner().charter).map_err(malformed)?;
+        Err(Refused::Unsupported("this daemon cannot change a charter yet").into())
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Answer<v1::HeartbeatReply> {
+        let caller = self.0.peers.of(&request)?;
+        let signed = convert::signed_text(request.into_inner().heartbeat)?;
+        let heartbeat = Heartbeat::parse(&signed.text).map_err(malformed)?;
+        if heartbeat.person.id != caller.person.id {
+            return Err(
+                Refused::Denied("a heartbeat is brought by the person who signed it").into(),
+            );
+        }
+        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let step =
+            move |core: &mut Core, txn: &mut _| core.heartbeat(txn, verified, &caller.person);
+        let (entry, _) = self.0.owner.ask(Needs::nothing(), step).await?;
+        let newest = self
+            .0
+            .published
+            .reaching(entry.saturating_add(1))
+            .await
+            .ok_or(Refused::Stopping)?;
+        Ok(Response::new(v1::HeartbeatReply {
+            checkpoint: newest.note().to_string(),
+            consistency: Vec::new(),
+        }))
+    }
+
+    async fn join_device(
+        &self,
+        request: Request<v1::JoinDeviceRequest>,
+    ) -> Answer<v1::JoinDeviceReply> {
+        let pin = peer(request.extensions())?.pin;
+        let signed = convert::signed_text(request.into_inner().join)?;
+        let device = NewDevice::parse(&signed.text).map_err(malformed)?;
+        if device.device.key.pin() != pin {
+            return Err(Refused::Denied(
+                "a device is signed in by the connection that it makes itself",
+            )
+            .into());
+        }
+        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let id = device.device.id;
+        let step = move |core: &mut Core, txn: &mut _| core.join_device(txn, &verified, &device);
+        let (entry, committed) = self.0.owner.ask(Needs::nothing(), step).await?;
+        let joined = self.0.receipt(Some(&committed), entry).await?;
+        Ok(Response::new(v1::JoinDeviceReply {
+            device: id.to_string(),
+            joined: Some(joined),
+        }))
+    }
+}

@@ -1,0 +1,555 @@
+//! `keyturn.v1.Credential`.
+
+use keyturn_proto::v1::{self, credential_name::By, credential_server::Credential};
+use keyturn_vault::{
+    charter::Role,
+    definition::Definition,
+    event::Maker,
+    id::CredentialId,
+    jcs::Document as _,
+    manifest::Manifest,
+    name::CredentialPath,
+    reference::{Signer, Version},
+    world::{Stage, VersionId},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Context, convert, page};
+use crate::{
+    owner::{
+        Needs,
+        core::{Core, Held},
+        credential::{Defined, Deposited, blob},
+        rows,
+    },
+    refusal::Refused,
+    verify,
+};
+
+/// Most envelopes of one deposit.
+const MAX_ENVELOPES: usize = 256;
+/// Most confirmations of one call.
+const MAX_CONFIRMATIONS: usize = 100;
+
+/// The service.
+#[derive(Clone)]
+pub struct Service(pub Context);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// A credential as the caller names it.
+enum Named {
+    Id(CredentialId),
+    Path(CredentialPath),
+}
+
+impl Named {
+    fn read(name: Option<v1::CredentialName>) -> Result<Self, Refused> {
+        Ok(
+            match convert::required(name.and_then(|name| name.by), "credential")? {
+                By::Id(id) => Self::Id(convert::parse(&id, "id")?),
+                By::Path(path) => Self::Path(convert::parse(&path, "path")?),
+            },
+        )
+    }
+
+    fn needs(&self) -> Needs {
+        match self {
+            Self::Id(id) => Needs::credentials([*id]),
+            Self::Path(path) => Needs {
+                paths: vec![path.clone()],
+                ..Needs::default()
+            },
+        }
+    }
+
+    fn find(&self, core: &Core) -> Result<CredentialId, Refused> {
+        match self {
+            Self::Id(id) => core.credential(*id).map(|_| *id),
+            Self::Path(path) => core
+                .at_path(path)
+                .ok_or(Refused::NotFound("no credential has this path")),
+        }
+    }
+}
+
+impl Service {
+    async fn held(&self, named: Named) -> Result<(CredentialId, Held), Refused> {
+        let needs = named.needs();
+        let look = move |core: &Core| {
+            let id = named.find(core)?;
+            Ok((id, core.credential(id)?.clone()))
+        };
+        self.0.owner.look(needs, look).await
+    }
+}
+
+/// A credential for display.
+pub fn view(id: CredentialId, held: &Held) -> v1::CredentialView {
+    let definition = &held.holding.definition;
+    let live: Vec<_> = held
+        .row
+        .versions
+        .iter()
+        .filter(|(_, state)| state.life.stage.live())
+        .collect();
+    let current = live
+        .iter()
+        .find(|(_, state)| state.life.stage == Stage::Current);
+    let mut problems = Vec::new();
+    if live.iter().any(|(_, state)| !state.life.proven) {
+        problems.push("unproven".to_owned());
+    }
+    if live.iter().any(|(_, state)| state.inconsistent) {
+        problems.push("inconsistent".to_owned());
+    }
+    let deposited = |maker: Maker| matches!(maker, Maker::Deposit(_));
+    v1::CredentialView {
+        id: id.to_string(),
+        path: definition.path.to_string(),
+        kind: definition.kind.to_string(),
+        group: definition.group.to_string(),
+        fallback_group: definition
+            .fallback
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        policy: definition.policy.to_string(),
+        connector: definition
+            .connector
+            .as_ref()
+            .map(|connector| connector.name.to_string())
+            .unwrap_or_default(),
+        canary: definition.canary,
+        definition_sha256: held.row.definition.0.to_vec(),
+        current: current
+            .map(|(version, _)| version.number())
+            .unwrap_or_default(),
+        live_versions: u32::try_from(live.len()).unwrap_or(u32::MAX),
+        known_to_human: current.is_some_and(|(_, state)| deposited(state.maker))
+            || !held.row.out.is_empty(),
+        checked_out: held
+            .row
+            .out
+            .keys()
+            .next()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        checkout_ends_ms: 0,
+        rotation_due_ms: 0,
+        problems,
+    }
+}
+
+fn version_view(
+    core: &Core,
+    held: &Held,
+    version: Version,
+    state: &rows::VersionState,
+) -> v1::VersionView {
+    let manifest = held
+        .holding
+        .versions
+        .get(&version)
+        .map(|sealed| &sealed.manifest);
+    let people = |ids: Vec<keyturn_vault::id::PersonId>| {
+        ids.into_iter()
+            .filter_map(|id| core.reference(id))
+            .map(|person| convert::person(&person))
+            .collect()
+    };
+    let mut holders: Vec<_> = manifest
+        .into_iter()
+        .flat_map(|manifest| &manifest.groups)
+        .flat_map(|group| &group.holders)
+        .map(|holder| holder.person)
+        .collect();
+    holders.dedup();
+    let sealed_by = match state.maker {
+        Maker::Deposit(person) => core
+            .reference(person)
+            .map(|person| person.name.to_string())
+            .unwrap_or_default(),
+        Maker::Rotation => "rotation".to_owned(),
+        Maker::Reshare(ceremony) => format!("reshare {ceremony}"),
+    };
+    v1::VersionView {
+        version: version.number(),
+        state: convert::stage(state.life.stage).into(),
+        manifest_sha256: state.manifest.0.to_vec(),
+        sealed_ms: state.sealed.ms(),
+        sealed_by,
+        proven_ms: 0,
+        copies: 0,
+        holders: people(holders),
+        confirmed: people(state.confirmed.iter().copied().collect()),
+        unreadable: Vec::new(),
+        inconsistent: state.inconsistent,
+    }
+}
+
+#[tonic::async_trait]
+impl Credential for Service {
+    async fn add(&self, request: Request<v1::AddRequest>) -> Answer<v1::AddReply> {
+        let caller = self.0.peers.of_role(&request, &[Role::Operator])?;
+        let document = convert::required(request.into_inner().definition, "definition")?;
+        let seal = convert::read_signature(document.signature)?;
+        let definition = Definition::from_bytes(&document.document)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        let verified = verify::document(
+            &self.0.charter().charter,
+            &document.document,
+            seal.signer,
+            seal.signature,
+        )?;
+        let id = definition.credential;
+        let needs = Needs {
+            credentials: vec![id],
+            paths: vec![definition.path.clone()],
+            ..Needs::default()
+        };
+        let defined = Defined {
+            verified,
+            bytes: document.document,
+            definition,
+            by: caller.person,
+        };
+        let step = move |core: &mut Core, txn: &mut _| {
+            let entry = core.define(txn, defined)?;
+            Ok((entry, view(id, core.credential(id)?)))
+        };
+        let ((entry, credential), committed) = self.0.owner.ask(needs, step).await?;
+        let defined = self.0.receipt(Some(&committed), entry).await?;
+        Ok(Response::new(v1::AddReply {
+            credential: Some(credential),
+            defined: Some(defined),
+        }))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<v1::ProposeDefinitionRequest>,
+    ) -> Answer<v1::ProposeDefinitionReply> {
+        self.0.peers.of(&request)?;
+        let bytes = request.into_inner().definition;
+        let definition = Definition::from_bytes(&bytes)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        let id = definition.credential;
+        let step =
+            move |core: &mut Core, txn: &mut _| core.propose_definition(txn, &bytes, &definition);
+        let ((old, new), _) = self.0.owner.ask(Needs::credentials([id]), step).await?;
+        Ok(Response::new(v1::ProposeDefinitionReply {
+            credential: id.to_string(),
+            old_sha256: old.0.to_vec(),
+            new_sha256: new.0.to_vec(),
+        }))
+    }
+
+    async fn deposit(&self, request: Request<v1::DepositRequest>) -> Answer<v1::DepositReply> {
+        let caller = self.0.peers.of(&request)?;
+        let v1::DepositRequest {
+            manifest: document,
+            ciphertext,
+            envelopes,
+        } = request.into_inner();
+        let document = convert::required(document, "manifest")?;
+        let seal = convert::read_signature(document.signature)?;
+        let manifest = Manifest::from_bytes(&document.document)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        let known = self.0.charter();
+        let verified = verify::document(
+            &known.charter,
+            &document.document,
+            seal.signer,
+            seal.signature.clone(),
+        )?;
+        let depositor = match seal.signer {
+            Signer::Token(id) => known.charter.person_of_token(id).map(|(person, _)| person),
+            Signer::Device(id) => known.charter.person_of_device(id).map(|(person, _)| person),
+            Signer::Node(_) => None,
+        };
+        let depositor = depositor.filter(|person| person.id == caller.person.id);
+        let depositor = depositor.ok_or(Refused::Denied(
+            "a deposit is signed by the person who brings it",
+        ))?;
+        if envelopes.len() > MAX_ENVELOPES {
+            return Err(Refused::Malformed(format!("at most {MAX_ENVELOPES} envelopes")).into());
+        }
+        let envelopes = envelopes
+            .into_iter()
+            .map(convert::read_envelope)
+            .collect::<Result<_, _>>()?;
+        let blob = blob(&manifest, seal, ciphertext, envelopes)?;
+        let id = VersionId {
+            credential: manifest.credential,
+            version: manifest.version,
+        };
+        let deposited = Deposited {
+            verified,
+            bytes: document.document,
+            manifest,
+            blob,
+            maker: Maker::Deposit(depositor.id),
+            actor: caller.person.to_string(),
+        };
+        let step = move |core: &mut Core, txn: &mut _| {
+            let entry = core.deposit(txn, deposited)?;
+            let held = core.credential(id.credential)?;
+            let state = held.row.versions.get(&id.version).ok_or(Refused::Row)?;
+            Ok((entry, version_view(core, held, id.version, state)))
+        };
+        let ((entry, version), committed) = self
+            .0
+            .owner
+            .ask(Needs::credentials([id.credential]), step)
+            .await?;
+        let sealed = self.0.receipt(Some(&committed), entry).await?;
+        Ok(Response::new(v1::DepositReply {
+            version: Some(version),
+            sealed: Some(sealed),
+        }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListCredentialsRequest>,
+    ) -> Answer<v1::ListCredentialsReply> {
+        self.0.peers.of(&request)?;
+        let asked = request.into_inner();
+        let (after, size) = page(asked.page);
+        let mut credentials = Vec::new();
+        let mut after = after;
+        // Pages of paths are looked through until one page of matches is full.
+        loop {
+            let found = self.0.paths(&after, size).await?;
+            let full = found.len() >= size;
+            let needs = Needs::credentials(found.iter().map(|(_, id)| *id));
+            for (path, id) in &found {
+                after.clone_from(path);
+                if credentials.len() >= size {
+                    break;
+                }
+                if asked.r#match.is_empty() || matches(&asked.r#match, path) {
+                    credentials.push(*id);
+                }
+            }
+            let _ = needs;
+            if !full || credentials.len() >= size {
+                let next_page = if full { after } else { String::new() };
+                let needs = Needs::credentials(credentials.iter().copied());
+                let views = self
+                    .0
+                    .owner
+                    .look(needs, move |core| {
+                        credentials
+                            .iter()
+                            .map(|id| Ok(view(*id, core.credential(*id)?)))
+                            .collect::<Result<Vec<_>, _>>()
+                    })
+                    .await?;
+                let wanted =
+                    |view: &v1::CredentialView| !asked.problems_only || !view.problems.is_empty();
+                let credentials = views.into_iter().filter(wanted).collect();
+                return Ok(Response::new(v1::ListCredentialsReply {
+                    credentials,
+                    next_page,
+                }));
+            }
+        }
+    }
+
+    async fn show(
+        &self,
+        request: Request<v1::ShowCredentialRequest>,
+    ) -> Answer<v1::ShowCredentialReply> {
+        self.0.peers.of(&request)?;
+        let asked = request.into_inner();
+        let named = Named::read(asked.credential)?;
+        let (after, size) = page(asked.page);
+        let before = if after.is_empty() {
+            u64::MAX
+        } else {
+            convert::parse(&after, "after")?
+        };
+        let all = asked.all_versions;
+        let needs = named.needs();
+        let look = move |core: &Core| {
+            let id = named.find(core)?;
+            let held = core.credential(id)?.clone();
+            let shown = |state: &rows::VersionState| all || state.life.stage != Stage::Destroyed;
+            let newest = held
+                .row
+                .versions
+                .iter()
+                .rev()
+                .filter(|(version, state)| version.number() < before && shown(state));
+            let versions: Vec<_> = newest
+                .take(size)
+                .map(|(version, state)| version_view(core, &held, *version, state))
+                .collect();
+            Ok((id, held, versions))
+        };
+        let (id, held, versions) = self.0.owner.look(needs, look).await?;
+        let next = held
+            .row
+            .versions
+            .keys()
+            .next_back()
+            .map_or(Version::FIRST, |last| last.next());
+        let next_page = if versions.len() < size {
+            None
+        } else {
+            versions.last().map(|last| last.version.to_string())
+        };
+        Ok(Response::new(v1::ShowCredentialReply {
+            credential: Some(view(id, &held)),
+            definition: Some(v1::SignedDocument {
+                document: self.0.object(held.row.definition).await?,
+                signature: Some(convert::signature(&held.row.signature)),
+                ceremony: held
+                    .row
+                    .changed_by
+                    .map(|id| id.to_string())
+                    .unwrap_or_default(),
+            }),
+            versions,
+            next_version: next.number(),
+            next_page: next_page.unwrap_or_default(),
+        }))
+    }
+
+    async fn history(&self, request: Request<v1::HistoryRequest>) -> Answer<v1::HistoryReply> {
+        self.0.peers.of(&request)?;
+        let asked = request.into_inner();
+        let (after, size) = page(asked.page);
+        let (id, _) = self.held(Named::read(asked.credential)?).await?;
+        let before = if after.is_empty() {
+            None
+        } else {
+            Some(convert::parse::<u64>(&after, "after")?)
+        };
+        let (entries, next) = self.0.entries_naming(&id.to_string(), before, size).await?;
+        Ok(Response::new(v1::HistoryReply {
+            entries,
+            next_page: next.map(|n| n.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn export(&self, request: Request<v1::ExportRequest>) -> Answer<v1::ExportReply> {
+        let caller = self.0.peers.of(&request)?;
+        let asked = request.into_inner();
+        let (after, _) = page(asked.page);
+        let (id, held) = self.held(Named::read(asked.credential)?).await?;
+        let from = if after.is_empty() {
+            0
+        } else {
+            convert::parse::<u64>(&after, "after")?
+        };
+        let wanted = |version: Version, state: &rows::VersionState| match asked.version {
+            0 => state.life.stage.live(),
+            number => version.number() == number && state.life.stage != Stage::Destroyed,
+        };
+        let mine = asked.mine_only.then_some(caller.person.id);
+        let mut versions = Vec::new();
+        for (version, _) in held
+            .row
+            .versions
+            .iter()
+            .filter(|(version, state)| version.number() > from && wanted(**version, state))
+        {
+            // A version can be close to 200 KiB; a few at a time stay below the bound of a message.
+            if versions.len() >= 8 {
+                let last = versions
+                    .last()
+                    .map(|last: &v1::SealedVersion| last.version)
+                    .unwrap_or_default();
+                return Ok(Response::new(v1::ExportReply {
+                    versions,
+                    next_page: last.to_string(),
+                }));
+            }
+            let id = VersionId {
+                credential: id,
+                version: *version,
+            };
+            versions.push(self.0.sealed_version(id, mine, !asked.mine_only).await?);
+        }
+        Ok(Response::new(v1::ExportReply {
+            versions,
+            next_page: String::new(),
+        }))
+    }
+
+    async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Answer<v1::ConfirmReply> {
+        let caller = self.0.peers.of(&request)?;
+        let shares = request.into_inner().shares;
+        if shares.len() > MAX_CONFIRMATIONS {
+            return Err(Refused::Malformed(format!("at most {MAX_CONFIRMATIONS} shares")).into());
+        }
+        let mut read = Vec::new();
+        for share in shares.iter().filter(|share| share.problem.is_empty()) {
+            let version = VersionId {
+                credential: convert::parse(&share.credential, "credential")?,
+                version: Version::new(share.version).ok_or(Refused::NotFound("no such version"))?,
+            };
+            let group: keyturn_vault::id::GroupName = convert::parse(&share.group, "group")?;
+            read.push((
+                version,
+                group,
+                convert::digest(&share.commitment, "commitment")?,
+            ));
+        }
+        let needs = Needs::credentials(read.iter().map(|(version, ..)| version.credential));
+        let step = move |core: &mut Core, txn: &mut _| core.confirm(txn, &caller.person, &read);
+        let (recorded, _) = self.0.owner.ask(needs, step).await?;
+        Ok(Response::new(v1::ConfirmReply { recorded }))
+    }
+}
+
+/// Whether a pattern (`*` within a step, `**` across steps) fits a path.
+pub fn matches(pattern: &str, path: &str) -> bool {
+    fn step(pattern: &[u8], path: &[u8]) -> bool {
+        match pattern {
+            [] => path.is_empty(),
+            [b'*', b'*', rest @ ..] => {
+                (0..=path.len()).any(|at| path.get(at..).is_some_and(|path| step(rest, path)))
+            }
+            [b'*', rest @ ..] => {
+                let end = path
+                    .iter()
+                    .position(|byte| *byte == b'/')
+                    .unwrap_or(path.len());
+                (0..=end).any(|at| path.get(at..).is_some_and(|path| step(rest, path)))
+            }
+            [byte, rest @ ..] => path
+                .split_first()
+                .is_some_and(|(first, path)| first == byte && step(rest, path)),
+        }
+    }
+    // Many stars would take long: a pattern has few, a path is short.
+    pattern.len() <= 200
+        && pattern.matches('*').count() <= 6
+        && step(pattern.as_bytes(), path.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns_match_paths() {
+        for (pattern, path, want) in [
+            ("aws/**", "aws/123/root", true),
+            ("aws/*", "aws/123/root", false),
+            ("aws/*/root", "aws/123/root", true),
+            ("**/root", "aws/123/root", true),
+            ("db/x", "db/x", true),
+            ("db/x", "db/xy", false),
+            ("*", "db", true),
+            ("*", "db/x", false),
+            ("*******", "db", false),
+        ] {
+            assert_eq!(matches(pattern, path), want, "{pattern} {path}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Lists straight from the store, a page at a time.
+
+use keyturn_vault::id::{CeremonyId, CredentialId};
+
+use super::Context;
+use crate::{
+    owner::{core::read, rows},
+    refusal::Refused,
+    store::{KeyRange, MAX_PAGE_ROWS, Name, key::Family},
+};
+
+/// Entries that one page of a history looks at; further ones are on the next page.
+const MAX_SEARCHED: u64 = 20_000;
+
+impl Context {
+    /// The details text of a ceremony; none when it was erased.
+    pub async fn details_of(&self, id: CeremonyId) -> Result<Option<String>, Refused> {
+        read(self.store.as_ref(), &Name::Details(id).key()).await
+    }
+
+    /// Ceremonies, newest first, before one.
+    pub async fn ceremonies(
+        &self,
+        before: Option<CeremonyId>,
+        size: usize,
+    ) -> Result<Vec<CeremonyId>, Refused> {
+        let mut next = Some(KeyRange::family(Family::Ceremony));
+        let mut ids = std::collections::BTreeSet::new();
+        // Ids are made by requesters, so their order in the store is theirs; the newest are kept.
+        while let Some(range) = next {
+            let page = self.store.range(&range, MAX_PAGE_ROWS).await?;
+            for row in &page.rows {
+                if let Some(Name::Ceremony(id)) = row.key.name()
+                    && before.is_none_or(|before| id < before)
+                {
+                    ids.insert(id);
+                    if ids.len() > size {
+                        ids.pop_first();
+                    }
+                }
+            }
+            next = page.rest;
+        }
+        Ok(ids.into_iter().rev().collect())
+    }
+
+    /// Paths with their credentials, in order, after one.
+    pub async fn paths(
+        &self,
+        after: &str,
+        size: usize,
+    ) -> Result<Vec<(String, CredentialId)>, Refused> {
+        let mut range = KeyRange::family(Family::Path);
+        if !after.is_empty() {
+            range = range.after(&Name::Path(after).key());
+        }
+        let page = self.store.range(&range, size).await?;
+        let mut paths = Vec::with_capacity(page.rows.len());
+        for row in &page.rows {
+            if let Some(Name::Path(path)) = row.key.name() {
+                paths.push((path.to_owned(), rows::decode(&row.value)?));
+            }
+        }
+        Ok(paths)
+    }
+
+    /// Entries whose body names this, newest first, before one; and where the next page begins.
+    pub async fn entries_naming(
+        &self,
+        what: &str,
+        before: Option<u64>,
+        size: usize,
+    ) -> Result<(Vec<Vec<u8>>, Option<u64>), Refused> {
+        let newest = self
+            .published
+            .newest()
+            .map(|newest| newest.size())
+            .unwrap_or_default();
+        let mut until = before.unwrap_or(newest).min(newest);
+        let floor = until.saturating_sub(MAX_SEARCHED);
+        let mut found = Vec::new();
+        while until > floor {
+            let from = until.saturating_sub(256).max(floor);
+            let page = self
+                .store
+                .range(&KeyRange::entries(from, until), MAX_PAGE_ROWS)
+                .await?;
+            for (n, row) in (from..until)
+                .zip(&page.rows)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+            {
+                let entry = row
+                    .value
+                    .split_first()
+                    .map(|(_, rest)| rest)
+                    .unwrap_or_default();
+                if std::str::from_utf8(entry).is_ok_and(|entry| entry.contains(what)) {
+                    found.push(entry.to_vec());
+                }
+                if found.len() >= size {
+                    return Ok((found, Some(n)));
+                }
+            }
+            until = from;
+        }
+        Ok((found, (until > 0).then_some(until)))
+    }
+}

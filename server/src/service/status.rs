@@ -1,0 +1,70 @@
+//! `keyturn.v1.Status`.
+
+use keyturn_proto::v1;
+use keyturn_vault::charter::Role;
+use tonic::{Request, Response, Status};
+
+use super::{Context, convert};
+use crate::{
+    owner::{Core, Needs},
+    refusal::Refused,
+};
+
+/// Most ceremonies of a status.
+const MAX_WAITING: usize = 20;
+
+/// The service.
+#[derive(Clone)]
+pub struct Service(pub Context);
+
+#[tonic::async_trait]
+impl v1::status_server::Status for Service {
+    async fn show(
+        &self,
+        request: Request<v1::ShowStatusRequest>,
+    ) -> Result<Response<v1::ShowStatusReply>, Status> {
+        let caller = self.0.peers.of(&request)?;
+        let person = caller.person.id;
+        let look = move |core: &Core| core.summary(person, MAX_WAITING);
+        let summary = self.0.owner.look(Needs::nothing(), look).await?;
+        let known = self.0.charter();
+        let role = |role: &Role| match role {
+            Role::Custodian => "custodian",
+            Role::Requester => "requester",
+            Role::Operator => "operator",
+            Role::Auditor => "auditor",
+        };
+        Ok(Response::new(v1::ShowStatusReply {
+            origin: known.charter.origin.to_string(),
+            daemon: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.0.node.id.to_string(),
+            caller: Some(convert::person(&caller.person)),
+            roles: caller.roles.iter().map(role).map(str::to_owned).collect(),
+            charter: if known.founded {
+                known.reference.index
+            } else {
+                0
+            },
+            charter_sha256: known.reference.digest.0.to_vec(),
+            checkpoint: self
+                .0
+                .published
+                .newest()
+                .map(|newest| newest.note().to_string())
+                .unwrap_or_default(),
+            now_ms: self.0.clock.now().ms(),
+            waiting: summary.waiting,
+            waiting_total: summary.waiting_total,
+            checked_out: summary.checked_out,
+            founders_awaited: summary.awaited.iter().map(convert::person).collect(),
+            ..v1::ShowStatusReply::default()
+        }))
+    }
+
+    async fn restore(
+        &self,
+        _: Request<v1::RestoreRequest>,
+    ) -> Result<Response<v1::RestoreReply>, Status> {
+        Err(Refused::Denied("this vault is not in restore mode").into())
+    }
+}

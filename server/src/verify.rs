@@ -1,0 +1,87 @@
+//! Signatures, verified on the task of whoever asks, so that the owner has only to compare.
+//!
+//! # Invariants
+//! 1. A [`Verified`] text was checked with exactly the key that it carries; the owner compares that key
+//!    with the one that the charter in force has at the moment of the step.
+
+use keyturn_hsm::approval::ApprovalKey;
+use keyturn_vault::{
+    charter::Charter,
+    check::{self, Check},
+    digest::Digest,
+    key::PublicKey,
+    reference::Signer,
+    text::SignedText,
+};
+
+use crate::refusal::Refused;
+
+/// A text whose signature is good under `key`.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The text with its signature.
+    pub signed: SignedText,
+    /// The key it was checked with.
+    pub key: PublicKey,
+}
+
+/// A document whose signature is good under `key`.
+#[derive(Clone, Debug)]
+pub struct VerifiedDocument {
+    /// Its digest.
+    pub digest: Digest,
+    /// Who signed.
+    pub signer: Signer,
+    /// DER.
+    pub signature: Vec<u8>,
+    /// The key it was checked with.
+    pub key: PublicKey,
+}
+
+/// Verifies a text with the key that the charter has for its signer.
+pub fn text(charter: &Charter, signed: SignedText) -> Result<Verified, Refused> {
+    let key = check::key(charter, signed.signer).ok_or(Refused::UnknownSigner)?;
+    text_with(key, signed)
+}
+
+/// Verifies a text with a key that it brings itself, for somebody who is in no charter yet.
+pub fn text_with(key: PublicKey, signed: SignedText) -> Result<Verified, Refused> {
+    verify(&key, signed.text.as_bytes(), &signed.signature)?;
+    Ok(Verified { signed, key })
+}
+
+/// Verifies a document with the key that the charter has for its signer.
+pub fn document(
+    charter: &Charter,
+    bytes: &[u8],
+    signer: Signer,
+    signature: Vec<u8>,
+) -> Result<VerifiedDocument, Refused> {
+    let key = check::key(charter, signer).ok_or(Refused::UnknownSigner)?;
+    verify(&key, bytes, &signature)?;
+    Ok(VerifiedDocument {
+        digest: Digest::of(bytes),
+        signer,
+        signature,
+        key,
+    })
+}
+
+fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<(), Refused> {
+    let key = ApprovalKey::from_spki(key.as_der()).map_err(|_| Refused::BadSignature)?;
+    key.verify(message, signature)
+        .map_err(|_| Refused::BadSignature)
+}
+
+impl Verified {
+    /// Whether this is what the machine wants checked.
+    pub fn holds(&self, check: &Check) -> Result<(), Refused> {
+        match check {
+            Check::Text { key, signed } if *key == self.key && *signed == self.signed => Ok(()),
+            // The charter changed between the handler and the step, or the text names another signer.
+            Check::Text { .. } | Check::NoKey { .. } => Err(Refused::UnknownSigner),
+            // Shares are compared where they enter; documents and attestations are not the text's business.
+            Check::Commitment { .. } | Check::Document { .. } | Check::Attestation { .. } => Ok(()),
+        }
+    }
+}
