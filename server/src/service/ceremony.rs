@@ -1,10 +1,10 @@
 //! `keyturn.v1.Ceremony`.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::pin::Pin;
 
-use keyturn_proto::v1::{self, ceremony_server::Ceremony, watch_reply::What};
+use keyturn_proto::v1::{self, ceremony_server::Ceremony};
 use keyturn_vault::{
-    ceremony::{End, Event, State},
+    ceremony::Event,
     digest::Digest,
     id::{CeremonyId, PersonId},
     refusal::Refusal,
@@ -14,20 +14,18 @@ use keyturn_vault::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::{Context, convert, page};
+use super::{Context, convert, page, watcher::Watcher};
 use crate::{
     owner::{
         Needs,
         ceremony::Spoken,
-        core::{Core, Live, Seen},
+        core::{Core, Live},
         rows,
     },
     refusal::Refused,
     verify,
 };
 
-/// A watcher hears something at least this often.
-const ALIVE: Duration = Duration::from_secs(15);
 /// Largest details text, in bytes.
 const MAX_DETAILS: usize = 16 * 1024;
 /// Most submissions of one call.
@@ -40,7 +38,7 @@ pub struct Service(pub Context);
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
-    async fn view(&self, id: CeremonyId) -> Result<v1::CeremonyView, Refused> {
+    pub(super) async fn view(&self, id: CeremonyId) -> Result<v1::CeremonyView, Refused> {
         self.0
             .owner
             .look(Needs::ceremony(id), move |core| core.view(id))
@@ -71,7 +69,7 @@ impl Service {
         Ok(shares)
     }
 
-    async fn release(&self, live: Live) -> Result<v1::Release, Refused> {
+    pub(super) async fn release(&self, live: Live) -> Result<v1::Release, Refused> {
         let release = live
             .row
             .release
@@ -465,104 +463,5 @@ impl Ceremony for Service {
         Ok(Response::new(v1::ReviewReply {
             ceremony: Some(view),
         }))
-    }
-}
-
-/// One watcher of one ceremony, until it is over, the watcher is gone, or the daemon stops.
-struct Watcher {
-    service: Service,
-    id: CeremonyId,
-    caller: PersonId,
-    sender: tokio::sync::mpsc::Sender<Result<v1::WatchReply, Status>>,
-    with_release: bool,
-}
-
-impl Watcher {
-    async fn run(self, mut seen: tokio::sync::watch::Receiver<Arc<Seen>>, mut revision: u64) {
-        let mut stop = self.service.0.stop.clone();
-        let mut submit_key = Vec::new();
-        loop {
-            let now = Arc::clone(&seen.borrow_and_update());
-            if self
-                .tell(&now, &mut revision, &mut submit_key)
-                .await
-                .is_none()
-            {
-                return;
-            }
-            let alive = tokio::select! {
-                changed = seen.changed() => if changed.is_err() { return } else { false },
-                _ = stop.wait_for(|stop| *stop) => return,
-                () = self.sender.closed() => return,
-                () = tokio::time::sleep(ALIVE) => true,
-            };
-            if alive && self.alive().await.is_none() {
-                return;
-            }
-        }
-    }
-
-    /// Sends what is new; none when there is nothing more to wait for.
-    async fn tell(&self, now: &Seen, revision: &mut u64, submit_key: &mut Vec<u8>) -> Option<()> {
-        let over = now.state.is_final();
-        if now.opens && !over {
-            let desk = self.service.0.desk(self.id).await.ok()?;
-            if *submit_key != desk.submit_key_sha256.0 {
-                *submit_key = desk.submit_key_sha256.0.to_vec();
-                self.send(What::SubmitKey(convert::wire_text(&desk.submit_key)))
-                    .await?;
-            }
-        }
-        if now.view.revision > *revision || *revision == 0 {
-            *revision = now.view.revision.max(1);
-            self.send(What::Ceremony(now.view.clone())).await?;
-        }
-        if !over {
-            return Some(());
-        }
-        if self.with_release && now.state == State::Ended(End::Released { kept: true }) {
-            self.send(What::Release(self.release(now).await?)).await?;
-        }
-        None
-    }
-
-    /// The release with its receipts: at hand when it was just made, otherwise fetched and logged.
-    async fn release(&self, now: &Seen) -> Option<v1::Release> {
-        if let Some(release) = &now.release {
-            return Some(v1::Release::clone(release));
-        }
-        let (id, caller) = (self.id, self.caller);
-        let step = move |core: &mut Core, txn: &mut _| {
-            let actor = core
-                .reference(caller)
-                .map(|person| person.to_string())
-                .unwrap_or_default();
-            core.step_ceremony(txn, id, Event::Fetch(caller), &actor)?;
-            Ok(core.ceremony(id)?.clone())
-        };
-        let (live, _) = self
-            .service
-            .0
-            .owner
-            .ask(Needs::ceremony(id), step)
-            .await
-            .ok()?;
-        self.service.release(live).await.ok()
-    }
-
-    async fn alive(&self) -> Option<()> {
-        let view = self.service.view(self.id).await.ok()?;
-        self.send(What::Alive(v1::Alive {
-            left_secs: view.left_secs,
-            waiting_secs: view.waiting_secs,
-        }))
-        .await
-    }
-
-    async fn send(&self, what: What) -> Option<()> {
-        self.sender
-            .send(Ok(v1::WatchReply { what: Some(what) }))
-            .await
-            .ok()
     }
 }

@@ -8,9 +8,11 @@ pub mod ceremony;
 pub mod charter;
 pub mod convert;
 pub mod credential;
+pub mod credential_view;
 pub mod lists;
 pub mod status;
 pub mod view;
+pub mod watcher;
 
 use std::sync::Arc;
 
