@@ -22,6 +22,7 @@ pub mod fuzz;
 pub mod id;
 pub mod jcs;
 pub mod key;
+pub mod layout;
 pub mod machine;
 pub mod manifest;
 pub mod name;
