@@ -11,19 +11,19 @@ use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
 use crate::{
-    clock::Clock,
     config::Config,
     desk::Desks,
+    health::Health,
     identity::Node,
     keys::{self, LogKeyError},
     log::Printer,
     owner::{
-        self,
+        self, Reporter,
         core::{Core, Objects, object, read},
         rows,
     },
-    peers::Peers,
     refusal::Refused,
+    serve::Shell,
     service::{self, Context},
     store::{Name, OpenError, RedbStore, Store},
 };
@@ -57,6 +57,7 @@ pub struct Vault {
     printer: JoinHandle<()>,
     stop: watch::Sender<bool>,
     store: Arc<RedbStore>,
+    health: Reporter,
 }
 
 impl Vault {
@@ -64,9 +65,15 @@ impl Vault {
     pub async fn open(
         config: &Config,
         key: Arc<DeviceKey>,
-        clock: Clock,
-        peers: Peers,
+        shell: Shell,
     ) -> Result<Self, VaultError> {
+        let Shell {
+            clock,
+            peers,
+            health,
+            ..
+        } = shell;
+        let health = Arc::new(watch::Sender::new(health));
         let data: &Path = config.data.as_ref();
         let path = data.join("store.redb");
         let store = tokio::task::spawn_blocking(move || RedbStore::open(&path));
@@ -105,7 +112,7 @@ impl Vault {
         let dir = Dir::new(data.join("log"));
         let (printer, published) =
             Printer::open(dir, Arc::clone(&view), Arc::clone(&log_key), objects);
-        let (owner, owner_task) = owner::start(core, Arc::clone(&view));
+        let (owner, owner_task) = owner::start(core, Arc::clone(&view), Arc::clone(&health));
         let printer = tokio::spawn(printer.run(heads));
         let (stop, stopping) = watch::channel(false);
         let context = Context {
@@ -126,7 +133,13 @@ impl Vault {
             printer,
             stop,
             store,
+            health,
         })
+    }
+
+    /// Says from now on there whether the store takes changes.
+    pub fn report_to(&self, health: Health) {
+        self.health.send_replace(health);
     }
 
     /// Ends the streams, so that calls under way can end.
@@ -142,6 +155,7 @@ impl Vault {
             printer,
             stop,
             store,
+            ..
         } = self;
         stop.send_replace(true);
         // The services hold the way to the owner; without them it ends, and then the printer does.

@@ -4,20 +4,23 @@
 //! 1. Memory is protected before the first key is read.
 //! 2. What `check-config` accepts, `run` does not refuse for its configuration, keys or data.
 
-use std::{error::Error, io, path::Path, sync::Arc};
+use std::{error::Error, io, path::Path, sync::Arc, time::Duration};
 
 use keyturn_hsm::{
     device::{DeviceError, DeviceKey},
     private::{self, FileError},
 };
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tonic::service::Routes;
 
 use crate::{
     clock::Clock,
     config::{Config, ConfigError},
-    daemon::Vault,
+    daemon::{Vault, VaultError},
     health::Health,
     memory::{self, MemoryError, Protection},
     metrics::Metrics,
@@ -110,18 +113,112 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     runtime.block_on(serve_until_stopped(&config, &node))
 }
 
+/// A vault that could not be opened is tried again this often.
+const REOPEN_EVERY: Duration = Duration::from_secs(5);
+
 async fn serve_until_stopped(config: &Config, node: &Arc<DeviceKey>) -> Result<(), RunError> {
+    let stop = stop_signal()?;
+    let (health, _) = Health::starting().await;
+    let shell = Shell {
+        clock: Clock::system(),
+        metrics: Metrics::new(),
+        peers: Peers::nobody(),
+        health,
+    };
+    let watchdog = systemd::watchdog();
+    let mut outcome = Ok(());
+    while outcome.is_ok() && !*stop.borrow() {
+        outcome = match open(config, node, &shell).await {
+            Ok(vault) => serve_vault(config, node, &shell, vault, stop.clone()).await,
+            Err(error) => {
+                let why = whole(&error);
+                tracing::error!(%why, "the vault is not served; trying again");
+                serve_reason(config, node, &shell, &why, stop.clone()).await
+            }
+        };
+    }
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Becomes true at SIGTERM or SIGINT.
+fn stop_signal() -> Result<watch::Receiver<bool>, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::System)?;
-    let stop = async move {
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => (),
             _ = interrupt.recv() => (),
         }
         tracing::info!("stopping: calls under way get their time");
         systemd::stopping();
-    };
+        stop.send_replace(true);
+    });
+    Ok(stopped)
+}
 
+async fn open(config: &Config, node: &Arc<DeviceKey>, shell: &Shell) -> Result<Vault, VaultError> {
+    Vault::open(config, Arc::clone(node), shell.clone()).await
+}
+
+/// Serves a vault until the daemon is stopped.
+async fn serve_vault(
+    config: &Config,
+    node: &DeviceKey,
+    shell: &Shell,
+    vault: Vault,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let (health, service) = Health::starting().await;
+    let shell = Shell {
+        health,
+        ..shell.clone()
+    };
+    vault.report_to(shell.health.clone());
+    let streams = vault.stopping();
+    let stop = async move {
+        // The sender lives as long as the process: waiting cannot fail.
+        let _ = stop.wait_for(|stop| *stop).await;
+        streams.send_replace(true);
+    };
+    let bound = bind(config).await?;
+    systemd::ready();
+    shell.health.serving().await;
+    let outcome = serve(bound, node, shell, (vault.routes.clone(), service), stop).await;
+    vault.close().await;
+    Ok(outcome?)
+}
+
+/// Serves health with the reason why no vault is served, until it is worth trying again.
+async fn serve_reason(
+    config: &Config,
+    node: &DeviceKey,
+    shell: &Shell,
+    why: &str,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let (health, service) = Health::starting().await;
+    health.not_serving(why).await;
+    let shell = Shell {
+        health,
+        ..shell.clone()
+    };
+    let again = async move {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => (),
+            () = tokio::time::sleep(REOPEN_EVERY) => (),
+        }
+    };
+    let bound = bind(config).await?;
+    systemd::ready();
+    Ok(serve(bound, node, shell, (Routes::default(), service), again).await?)
+}
+
+async fn bind(config: &Config) -> Result<Bound, RunError> {
     let bound = Bound::new(config).await?;
     for address in bound.addresses() {
         tracing::info!(%address, "listening");
@@ -129,50 +226,7 @@ async fn serve_until_stopped(config: &Config, node: &Arc<DeviceKey>) -> Result<(
     if let Some(address) = bound.metrics_address() {
         tracing::info!(%address, "metrics and health over HTTP");
     }
-    let (health, health_service) = Health::starting().await;
-    let shell = Shell {
-        clock: Clock::system(),
-        metrics: Metrics::new(),
-        peers: Peers::nobody(),
-        health,
-    };
-    let (routes, vault) = match Vault::open(
-        config,
-        Arc::clone(node),
-        shell.clock.clone(),
-        shell.peers.clone(),
-    )
-    .await
-    {
-        Ok(vault) => {
-            shell.health.serving().await;
-            (vault.routes.clone(), Some(vault))
-        }
-        Err(error) => {
-            let why = whole(&error);
-            tracing::error!(%why, "the vault is not served");
-            shell.health.not_serving(&why).await;
-            (Routes::default(), None)
-        }
-    };
-    let stopping = vault.as_ref().map(Vault::stopping);
-    let stop = async move {
-        stop.await;
-        if let Some(stopping) = stopping {
-            stopping.send_replace(true);
-        }
-    };
-    let watchdog = systemd::watchdog();
-    systemd::ready();
-    let outcome = serve(bound, node, shell, (routes, health_service), stop).await;
-    if let Some(vault) = vault {
-        vault.close().await;
-    }
-    if let Some(watchdog) = watchdog {
-        watchdog.abort();
-    }
-    tracing::info!("stopped");
-    Ok(outcome?)
+    Ok(bound)
 }
 
 /// An error with everything that it comes from.

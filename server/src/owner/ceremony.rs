@@ -404,10 +404,9 @@ impl Core {
 
     /// Combines on a thread of its own; the outcome comes back as a step.
     pub(super) fn combine(&self, id: CeremonyId, sheaves: Vec<ceremony::Sheaf<Share>>) {
-        let (Some(owner), Some(live)) = (self.owner(), self.live.get(&id)) else {
+        let (Some(queue), Some(live)) = (self.queue(), self.live.get(&id)) else {
             return;
         };
-        let queue = owner.queue().clone();
         let order = Order {
             origin: self.known.charter.origin.clone(),
             ceremony: id,

@@ -29,10 +29,13 @@ use keyturn_vault::{
     time::Time,
     world::{Holding, Holdings, Sealed, Stage, World},
 };
-use tokio::sync::watch;
+use tokio::sync::{
+    mpsc::{Sender, WeakSender},
+    watch,
+};
 
 use super::{
-    Committed, Owner,
+    Committed, Work,
     rows::{self, Clocks},
     txn::{After, Row, Txn},
 };
@@ -177,7 +180,7 @@ pub struct Core {
     heads: watch::Sender<u64>,
     pub(super) watchers: HashMap<CeremonyId, watch::Sender<Arc<Seen>>>,
     limits: store::Limits,
-    owner: Option<Owner>,
+    owner: Option<WeakSender<Work>>,
 }
 
 /// Documents that were committed and are not published yet; clones are the same.
@@ -310,12 +313,13 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn attach(&mut self, owner: Owner) {
+    /// Gives the way back to the owner's own queue, weakly: it closes when nobody else can ask.
+    pub(super) fn attach(&mut self, owner: WeakSender<Work>) {
         self.owner = Some(owner);
     }
 
-    pub(super) fn owner(&self) -> Option<&Owner> {
-        self.owner.as_ref()
+    pub(super) fn queue(&self) -> Option<Sender<Work>> {
+        self.owner.as_ref().and_then(WeakSender::upgrade)
     }
 
     /// The charter by which handlers verify, as it changes.

@@ -25,7 +25,10 @@ pub mod rows;
 pub mod summary;
 pub mod txn;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use keyturn_audit::{
     note::{LogKey, SignedCheckpoint},
@@ -33,19 +36,22 @@ use keyturn_audit::{
     tree::Batch,
 };
 use keyturn_proto::v1;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::{
     core::{Core, Needs},
     txn::Txn,
 };
 use crate::{
+    health::{Health, State},
     refusal::Refused,
     store::{Outcome, Store, StoreError},
 };
 
 /// Steps that wait at most; more are refused at once.
 pub const QUEUE: usize = 4096;
+/// A store that takes nothing is tried this often.
+pub const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Steps that one transaction takes at most.
 pub const BATCH: usize = 256;
 
@@ -151,10 +157,6 @@ impl Owner {
             .await
             .map(|(value, _)| value)
     }
-
-    pub(crate) fn queue(&self) -> &mpsc::Sender<Work> {
-        &self.queue
-    }
 }
 
 impl Work {
@@ -174,10 +176,14 @@ impl Work {
 }
 
 /// Starts the owner over what the store holds.
-pub fn start(mut core: Core, store: Arc<dyn Store>) -> (Owner, tokio::task::JoinHandle<()>) {
+pub fn start(
+    mut core: Core,
+    store: Arc<dyn Store>,
+    health: Reporter,
+) -> (Owner, tokio::task::JoinHandle<()>) {
     let (queue, mut waiting) = mpsc::channel(QUEUE);
     let owner = Owner { queue };
-    core.attach(owner.clone());
+    core.attach(owner.queue.downgrade());
     let task = tokio::spawn(async move {
         let mut works = Vec::with_capacity(BATCH);
         loop {
@@ -186,25 +192,47 @@ pub fn start(mut core: Core, store: Arc<dyn Store>) -> (Owner, tokio::task::Join
                 taken = waiting.recv_many(&mut works, BATCH) => if taken == 0 { break },
                 () = alarm => works.push(Work::detached(core.due(), Core::tick)),
             }
-            turn(&mut core, store.as_ref(), std::mem::take(&mut works)).await;
+            turn(&mut core, &store, &health, std::mem::take(&mut works)).await;
         }
     });
     (owner, task)
 }
 
 /// Loads, steps, commits, answers.
-async fn turn(core: &mut Core, store: &dyn Store, works: Vec<Work>) {
+async fn turn(core: &mut Core, store: &Arc<dyn Store>, health: &Reporter, works: Vec<Work>) {
     let mut txn = Txn::default();
     let mut answers = Vec::with_capacity(works.len());
     for work in works {
-        let loaded = core.load(store, &work.needs).await;
+        let loaded = core.load(store.as_ref(), &work.needs).await;
         answers.push((work.step)(loaded.map(|()| (&mut *core, &mut txn))));
     }
-    let outcome = commit(core, store, &mut txn).await;
+    let outcome = commit(core, store.as_ref(), &mut txn).await;
+    if let Err(Refused::Store(error)) = &outcome {
+        stand_still(store, health, error).await;
+    }
     for answer in answers {
         answer(outcome.clone());
     }
     core.settle(txn, outcome.as_deref().ok());
+}
+
+/// Where it is told whether the store takes changes; it can change while the daemon runs.
+pub type Reporter = Arc<watch::Sender<Health>>;
+
+/// The store takes nothing: says so, and tries until it does again.
+async fn stand_still(store: &Arc<dyn Store>, health: &Reporter, error: &StoreError) {
+    let report = health.borrow().clone();
+    if report.state() != State::Serving {
+        return;
+    }
+    report.not_serving(&error.to_string()).await;
+    let store = Arc::clone(store);
+    tokio::spawn(async move {
+        while store.probe().await.is_err() {
+            tokio::time::sleep(PROBE_EVERY).await;
+        }
+        report.serving().await;
+    });
 }
 
 /// Commits what was stepped; what was not applied is taken back in memory.
