@@ -9,6 +9,7 @@ use keyturn_vault::{
     charter::Charter,
     check::{self, Check},
     digest::Digest,
+    id::{PersonId, TokenId},
     key::PublicKey,
     reference::Signer,
     text::SignedText,
@@ -42,6 +43,46 @@ pub struct VerifiedDocument {
 pub fn text(charter: &Charter, signed: SignedText) -> Result<Verified, Refused> {
     let key = check::key(charter, signed.signer).ok_or(Refused::UnknownSigner)?;
     text_with(key, signed)
+}
+
+/// The same for a text that this person says they signed, with a token or device of their own.
+pub fn text_by(
+    charter: &Charter,
+    signed: SignedText,
+    person: PersonId,
+) -> Result<Verified, Refused> {
+    if signer(charter, signed.signer) == Some(person) {
+        text(charter, signed)
+    } else {
+        Err(Refused::Denied(
+            "it is not signed by the person whom it names",
+        ))
+    }
+}
+
+/// The same for a text that names the token that signed it.
+pub fn text_by_token(
+    charter: &Charter,
+    signed: SignedText,
+    token: TokenId,
+) -> Result<Verified, Refused> {
+    if signed.signer == Signer::Token(token) {
+        text(charter, signed)
+    } else {
+        Err(Refused::Denied(
+            "it is not signed by the token that it names",
+        ))
+    }
+}
+
+/// Whose token or device this is.
+pub fn signer(charter: &Charter, signer: Signer) -> Option<PersonId> {
+    let person = match signer {
+        Signer::Token(id) => charter.person_of_token(id).map(|(person, _)| person),
+        Signer::Device(id) => charter.person_of_device(id).map(|(person, _)| person),
+        Signer::Node(_) => None,
+    };
+    person.map(|person| person.id)
 }
 
 /// Verifies a text with a key that it brings itself, for somebody who is in no charter yet.

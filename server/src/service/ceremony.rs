@@ -142,7 +142,7 @@ impl Ceremony for Service {
         if asked.vault != charter.charter.origin {
             return Err(Refused::Malformed("this request is for another vault".to_owned()).into());
         }
-        let verified = verify::text(&charter.charter, signed)?;
+        let verified = verify::text_by(&charter.charter, signed, asked.requested_by.id)?;
         let id = asked.ceremony;
         let needs = Needs {
             ceremonies: vec![id],
@@ -436,7 +436,7 @@ impl Ceremony for Service {
         let signed = convert::signed_text(request.into_inner().checkin)?;
         let checkin =
             Checkin::parse(&signed.text).map_err(|error| Refused::Malformed(error.to_string()))?;
-        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let verified = verify::text_by(&self.0.charter().charter, signed, checkin.returned_by.id)?;
         let id = checkin.ceremony;
         let step = move |core: &mut Core, txn: &mut _| {
             core.check_in(txn, verified, &checkin, &caller.person)?;
@@ -453,7 +453,7 @@ impl Ceremony for Service {
         let signed = convert::signed_text(request.into_inner().review)?;
         let review = keyturn_vault::text::Review::parse(&signed.text)
             .map_err(|error| Refused::Malformed(error.to_string()))?;
-        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let verified = verify::text_by(&self.0.charter().charter, signed, review.reviewer.id)?;
         let id = review.ceremony;
         let step = move |core: &mut Core, txn: &mut _| {
             core.review(txn, verified, &review, &caller.person)?;

@@ -100,7 +100,7 @@ impl Charter for Service {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinReply> {
         let signed = convert::signed_text(request.into_inner().join)?;
         let join = Join::parse(&signed.text).map_err(malformed)?;
-        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let verified = verify::text_by_token(&self.0.charter().charter, signed, join.token.id)?;
         let step = move |core: &mut Core, txn: &mut _| core.join(txn, verified, &join);
         let (founding, committed) = self.0.owner.ask(Needs::nothing(), step).await?;
         let joined = match founding.entry {
@@ -135,7 +135,8 @@ impl Charter for Service {
                 Refused::Denied("a heartbeat is brought by the person who signed it").into(),
             );
         }
-        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let verified =
+            verify::text_by_token(&self.0.charter().charter, signed, heartbeat.token.id)?;
         let step =
             move |core: &mut Core, txn: &mut _| core.heartbeat(txn, verified, &caller.person);
         let (entry, _) = self.0.owner.ask(Needs::nothing(), step).await?;
@@ -164,7 +165,7 @@ impl Charter for Service {
             )
             .into());
         }
-        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let verified = verify::text_by_token(&self.0.charter().charter, signed, device.token.id)?;
         let id = device.device.id;
         let step = move |core: &mut Core, txn: &mut _| core.join_device(txn, &verified, &device);
         let (entry, committed) = self.0.owner.ask(Needs::nothing(), step).await?;

@@ -9,7 +9,7 @@ use keyturn_vault::{
     jcs::Document as _,
     manifest::Manifest,
     name::CredentialPath,
-    reference::{Signer, Version},
+    reference::Version,
     world::{Stage, VersionId},
 };
 use tonic::{Request, Response, Status};
@@ -94,6 +94,12 @@ impl Credential for Service {
         let caller = self.0.peers.of_role(&request, &[Role::Operator])?;
         let document = convert::required(request.into_inner().definition, "definition")?;
         let seal = convert::read_signature(document.signature)?;
+        let charter = self.0.charter();
+        if verify::signer(&charter.charter, seal.signer) != Some(caller.person.id) {
+            return Err(
+                Refused::Denied("a definition is signed by the operator who brings it").into(),
+            );
+        }
         let definition = Definition::from_bytes(&document.document)
             .map_err(|error| Refused::Malformed(error.to_string()))?;
         let verified = verify::document(
@@ -163,12 +169,8 @@ impl Credential for Service {
             seal.signer,
             seal.signature.clone(),
         )?;
-        let depositor = match seal.signer {
-            Signer::Token(id) => known.charter.person_of_token(id).map(|(person, _)| person),
-            Signer::Device(id) => known.charter.person_of_device(id).map(|(person, _)| person),
-            Signer::Node(_) => None,
-        };
-        let depositor = depositor.filter(|person| person.id == caller.person.id);
+        let depositor = verify::signer(&known.charter, seal.signer)
+            .filter(|person| *person == caller.person.id);
         let depositor = depositor.ok_or(Refused::Denied(
             "a deposit is signed by the person who brings it",
         ))?;
@@ -189,7 +191,7 @@ impl Credential for Service {
             bytes: document.document,
             manifest,
             blob,
-            maker: Maker::Deposit(depositor.id),
+            maker: Maker::Deposit(depositor),
             actor: caller.person.to_string(),
         };
         let step = move |core: &mut Core, txn: &mut _| {
