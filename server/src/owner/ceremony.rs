@@ -150,7 +150,7 @@ impl Core {
             said.details = reason;
         }
         if !shares.is_empty() {
-            self.step_ceremony(txn, id, Event::Submit(person, shares), &actor)?;
+            self.submit(txn, id, &approval.custodian, shares)?;
         }
         Ok(())
     }
@@ -163,12 +163,33 @@ impl Core {
         person: &keyturn_vault::reference::PersonRef,
         shares: Vec<ValidShare<Share>>,
     ) -> Result<(), Refused> {
-        self.step_ceremony(
-            txn,
-            id,
-            Event::Submit(person.id, shares),
-            &person.to_string(),
-        )
+        let commitments: BTreeSet<_> = shares
+            .iter()
+            .map(|share| (share.version, share.x, *share.share.0.commitment()))
+            .collect();
+        let event = Event::Submit(person.id, shares);
+        let live = self.ceremony(id)?;
+        // Each share was checked against the manifest where it came in; here it must be the promised one.
+        let promised = |check: &Check| match check {
+            Check::Commitment {
+                version,
+                x,
+                commitment,
+                ..
+            } => commitments.contains(&(*version, *x, commitment.0)),
+            Check::Text { .. }
+            | Check::Document { .. }
+            | Check::Attestation { .. }
+            | Check::NoKey { .. } => false,
+        };
+        if !self
+            .judge(|world| live.machine.checks(world, &event))
+            .iter()
+            .all(promised)
+        {
+            return Err(Refusal::WrongShare.into());
+        }
+        self.step_ceremony(txn, id, event, &person.to_string())
     }
 
     /// Performs the checks that the machine asks for, with what was verified outside.
