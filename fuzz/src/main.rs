@@ -6,26 +6,38 @@
 //! file to write the target's seed to, where it has one.
 
 #![no_main]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place of the runner that reads its environment, and a seed is no precious file"
+)]
 
 use std::{env, fs, process, sync::OnceLock};
 
 use libfuzzer_sys::fuzz_target;
 
+type Run = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 /// A parser under test, whatever shape its crate gives it.
 struct Target {
     name: String,
     seed: Option<Vec<u8>>,
-    run: Box<dyn Fn(&[u8]) + Send + Sync>,
+    run: Run,
 }
 
 static TARGET: OnceLock<Target> = OnceLock::new();
 
-fn targets() -> Vec<Target> {
-    let audit = keyturn_audit::fuzz::TARGETS.map(|(name, run)| Target {
-        name: format!("audit-{name}"),
+/// A target that has no seed.
+type Plain = (&'static str, fn(&[u8]));
+
+fn plain(of: &'static str, targets: &'static [Plain]) -> impl Iterator<Item = Target> {
+    targets.iter().map(move |(name, run)| Target {
+        name: format!("{of}-{name}"),
         seed: None,
         run: Box::new(run),
-    });
+    })
+}
+
+fn targets() -> Vec<Target> {
     let seal = keyturn_seal::fuzz::TARGETS.map(|target| Target {
         name: format!("seal-{}", target.name),
         seed: Some((target.seed)()),
@@ -33,7 +45,10 @@ fn targets() -> Vec<Target> {
             (target.run)(input);
         }),
     });
-    audit.into_iter().chain(seal).collect()
+    plain("audit", &keyturn_audit::fuzz::TARGETS)
+        .chain(seal)
+        .chain(plain("vault", &keyturn_vault::fuzz::TARGETS))
+        .collect()
 }
 
 fn choose() -> Target {
