@@ -111,9 +111,9 @@ impl Vault {
         let (known, heads) = (core.known(), core.heads());
         let dir = Dir::new(data.join("log"));
         let (printer, published) =
-            Printer::open(dir, Arc::clone(&view), Arc::clone(&log_key), objects);
+            Printer::open(dir, Arc::clone(&view), Arc::clone(&log_key), objects, heads);
         let (owner, owner_task) = owner::start(core, Arc::clone(&view), Arc::clone(&health));
-        let printer = tokio::spawn(printer.run(heads));
+        let printer = tokio::spawn(printer.run());
         let (stop, stopping) = watch::channel(false);
         let context = Context {
             owner,

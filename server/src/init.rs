@@ -355,7 +355,9 @@ fn config_text(request: &Request) -> String {
     let listen: Vec<String> = request.listen.iter().map(ToString::to_string).collect();
     format!(
         "# The daemon of {}. `keyturnd check-config` says whether it is good.\n\
-         data = {}\n\n[listen]\ngrpc = {}\n\n[keys]\nnode = {}\nlog = {}\ngenesis = {}\n",
+         data = {}\n\n[listen]\ngrpc = {}\n\n[keys]\nnode = {}\nlog = {}\ngenesis = {}\n\n\
+         # Name a sink on another disk or host, and raise this to 1: until then a lost disk loses what was rotated.\n\
+         [copies]\nmin = 0\n",
         request.origin,
         path("data"),
         toml::Value::from(listen),

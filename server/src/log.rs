@@ -20,12 +20,15 @@ use crate::store::{KeyRange, MAX_PAGE_ROWS, Name, Store, StoreError, key::Family
 
 /// Entries that come within this time are published together.
 pub const COALESCE: Duration = Duration::from_millis(100);
+/// A reader waits this long for what is committed to be published.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The log as others can read it; clones are the same.
 #[derive(Clone)]
 pub struct Published {
     dir: Dir,
     newest: watch::Receiver<Option<SignedCheckpoint>>,
+    heads: watch::Receiver<u64>,
 }
 
 impl Published {
@@ -37,6 +40,22 @@ impl Published {
     /// The newest checkpoint that is published.
     pub fn newest(&self) -> Option<SignedCheckpoint> {
         self.newest.borrow().clone()
+    }
+
+    /// How many entries are committed.
+    pub fn committed(&self) -> u64 {
+        *self.heads.borrow()
+    }
+
+    /// The newest checkpoint over all that is committed now: nobody who has a receipt gets an older one. What is
+    /// published, when publishing stands still; none when nothing is committed.
+    pub async fn current(&self) -> Option<SignedCheckpoint> {
+        let size = self.committed();
+        if size == 0 {
+            return None;
+        }
+        let reached = tokio::time::timeout(PATIENCE, self.reaching(size)).await;
+        reached.unwrap_or_else(|_| self.newest())
     }
 
     /// Waits for a checkpoint over at least `size` entries; none when the daemon stops first.
@@ -60,6 +79,7 @@ pub struct Printer {
     store: Arc<dyn Store>,
     key: Arc<LogKey>,
     newest: watch::Sender<Option<SignedCheckpoint>>,
+    heads: watch::Receiver<u64>,
     objects: Objects,
     /// After an unclean stop nobody knows which documents were published: all are looked at once.
     all_objects: bool,
@@ -89,6 +109,7 @@ impl Printer {
         store: Arc<dyn Store>,
         key: Arc<LogKey>,
         objects: Objects,
+        heads: watch::Receiver<u64>,
     ) -> (Self, Published) {
         let publisher = Publisher::open(dir.clone(), key.vkey()).unwrap_or_else(|error| {
             tracing::warn!(%error, "the published log is made anew from the store");
@@ -98,6 +119,7 @@ impl Printer {
         let published = Published {
             dir,
             newest: newest.subscribe(),
+            heads: heads.clone(),
         };
         (
             Self {
@@ -105,6 +127,7 @@ impl Printer {
                 store,
                 key,
                 newest,
+                heads,
                 objects,
                 all_objects: true,
             },
@@ -113,17 +136,17 @@ impl Printer {
     }
 
     /// Publishes whenever the log has grown, until the owner is gone.
-    pub async fn run(mut self, mut heads: watch::Receiver<u64>) {
+    pub async fn run(mut self) {
         loop {
-            let size = *heads.borrow_and_update();
+            let size = *self.heads.borrow_and_update();
             if let Err(error) = self.catch_up(size).await {
                 tracing::error!(%error, "the log is not published; trying again");
                 tokio::time::sleep(Duration::from_secs(5)).await;
                 continue;
             }
-            if heads.changed().await.is_err() {
+            if self.heads.changed().await.is_err() {
                 // The last commits of a graceful stop are published too.
-                let size = *heads.borrow();
+                let size = *self.heads.borrow();
                 if let Err(error) = self.catch_up(size).await {
                     tracing::error!(%error, "the log is not published; the next start does it");
                 }

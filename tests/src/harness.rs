@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fmt::Write as _,
     fs::File,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -13,72 +13,22 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::program::{Program, Reply, finish};
 
 /// What a story's step gives, or why it could not be told.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
+/// The vault's name in demo and tests.
+pub const ORIGIN: &str = "vault.example.org/prod";
+
 /// Longest time to wait for a daemon to listen, or for a command to end.
-const PATIENCE: Duration = Duration::from_secs(60);
-const STEP: Duration = Duration::from_millis(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const STEP: Duration = Duration::from_millis(20);
 
 /// The passphrase of everybody's software token in demo and tests.
 pub const PASSPHRASE: &str = "correct horse battery staple";
-
-/// A program of the workspace, built beside the one that runs now.
-pub struct Program;
-
-impl Program {
-    /// The path of a program of this build.
-    pub fn path(name: &str) -> Outcome<PathBuf> {
-        let exe = std::env::current_exe()?;
-        let found = exe
-            .ancestors()
-            .skip(1)
-            .take(2)
-            .map(|dir| dir.join(name))
-            .find(|path| path.is_file());
-        found.ok_or_else(|| {
-            format!("{name} is not built; run `cargo build --workspace --bins` first").into()
-        })
-    }
-}
-
-/// How a command ended.
-pub struct Reply {
-    /// What it printed on standard output.
-    pub stdout: String,
-    /// What it printed on standard error.
-    pub stderr: String,
-    /// Its exit code; -1 when a signal ended it.
-    pub code: i32,
-}
-
-impl Reply {
-    /// The standard output as JSON (for commands run with `--json`).
-    pub fn json(&self) -> Outcome<Value> {
-        serde_json::from_str(&self.stdout)
-            .map_err(|e| format!("not JSON: {e}\n{}{}", self.stdout, self.stderr).into())
-    }
-
-    /// The reply itself when the command succeeded, otherwise an error with all it said.
-    pub fn ok(self) -> Outcome<Self> {
-        self.exits(0)
-    }
-
-    /// The reply itself when the command ended with this code.
-    pub fn exits(self, code: i32) -> Outcome<Self> {
-        if self.code == code {
-            return Ok(self);
-        }
-        Err(format!(
-            "exit code {} where {code} was expected\n{}{}",
-            self.code, self.stdout, self.stderr
-        )
-        .into())
-    }
-}
 
 /// A folder with a vault, its people, and a daemon.
 pub struct World {
@@ -119,6 +69,55 @@ impl World {
     /// Where the daemon listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Writes `FOUNDING.toml` for these people, whose enrolments are in `people/NAME.enroll`, and makes the vault.
+    /// The custodians among them are the group `ops`, of which two must agree.
+    pub fn init(&self, people: &[(&str, &[&str])], policy: &str) -> Outcome<Reply> {
+        let mut founding = String::new();
+        let mut custodians = Vec::new();
+        for (name, roles) in people {
+            writeln!(
+                founding,
+                "[person.{name}]\nenrolment = \"people/{name}.enroll\"\nroles = {}\n",
+                serde_json::to_string(roles)?
+            )?;
+            if roles.contains(&"custodian") {
+                custodians.push(name);
+            }
+        }
+        write!(
+            founding,
+            "[group.ops]\nk = 2\nmembers = {}\ngoverning = true\n\n[policy.default]\nrequire_attestation = false\n{policy}",
+            serde_json::to_string(&custodians)?
+        )?;
+        write_private(&self.folder.join("FOUNDING.toml"), founding.as_bytes())?;
+        let address = self.address.to_string();
+        let init = [
+            "init",
+            "--json",
+            "--dir",
+            "vault",
+            "--origin",
+            ORIGIN,
+            "--founding",
+            "FOUNDING.toml",
+            "--listen",
+            &address,
+        ];
+        self.keyturnd(init)?.ok()
+    }
+
+    /// The welcome file of a founder.
+    pub fn welcome(&self, person: &str) -> PathBuf {
+        self.vault()
+            .join("welcome")
+            .join(format!("{person}.welcome"))
+    }
+
+    /// Where the daemon publishes the log.
+    pub fn log(&self) -> PathBuf {
+        self.vault().join("data").join("log")
     }
 
     /// The daemon's process id while it runs.
@@ -299,44 +298,4 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
         .mode(0o600)
         .open(path)?
         .write_all(content)
-}
-
-/// Collects a command's output to its end; one that does not end in time is killed.
-pub fn finish(mut child: Child) -> Outcome<Reply> {
-    let drain = |pipe: Option<Box<dyn io::Read + Send>>| {
-        thread::spawn(move || {
-            let mut text = Vec::new();
-            if let Some(mut pipe) = pipe {
-                let _ = pipe.read_to_end(&mut text);
-            }
-            String::from_utf8_lossy(&text).into_owned()
-        })
-    };
-    let stdout = drain(child.stdout.take().map(|p| Box::new(p) as _));
-    let stderr = drain(child.stderr.take().map(|p| Box::new(p) as _));
-    let mut waited = Duration::ZERO;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if waited >= PATIENCE {
-            child.kill()?;
-            child.wait()?;
-            break None;
-        }
-        thread::sleep(STEP);
-        waited = waited.saturating_add(STEP);
-    };
-    let stdout = stdout
-        .join()
-        .map_err(|_| "reading standard output failed")?;
-    let mut stderr = stderr.join().map_err(|_| "reading standard error failed")?;
-    if status.is_none() {
-        write!(stderr, "\n(killed after {} s)", PATIENCE.as_secs())?;
-    }
-    Ok(Reply {
-        stdout,
-        stderr,
-        code: status.and_then(|s| s.code()).unwrap_or(-1),
-    })
 }

@@ -2,10 +2,15 @@
 //!
 //! Nothing here knows the inside of either program. A [`World`] is a folder with a vault and its
 //! people; [`World::keyturn`] runs the command line as one of them. The demo and the end-to-end tests
-//! are stories told with it.
+//! are stories told with it. [`raw`] and [`story`] speak to the daemon without the command line, for
+//! what no honest client sends.
 
 #![forbid(unsafe_code)]
 
 pub mod harness;
+pub mod program;
+pub mod raw;
+pub mod story;
 
-pub use harness::{Outcome, Program, Reply, World};
+pub use harness::{Outcome, World};
+pub use program::{Program, Reply};

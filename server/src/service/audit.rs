@@ -31,8 +31,8 @@ pub struct Service(pub Context);
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
-    fn newest(&self) -> Result<SignedCheckpoint, Refused> {
-        self.0.published.newest().ok_or(Refused::NotFounded)
+    async fn newest(&self) -> Result<SignedCheckpoint, Refused> {
+        self.0.published.current().await.ok_or(Refused::NotFounded)
     }
 
     /// The proof that a tree of `from` entries is the beginning of one of `to`; none where they differ.
@@ -72,7 +72,7 @@ impl Audit for Service {
         request: Request<v1::CheckpointRequest>,
     ) -> Answer<v1::CheckpointReply> {
         self.0.peers.of(&request)?;
-        let checkpoint = self.newest()?.note().to_string();
+        let checkpoint = self.newest().await?.note().to_string();
         Ok(Response::new(v1::CheckpointReply {
             checkpoint,
             vkey: self.0.vkey().to_string(),
@@ -82,7 +82,7 @@ impl Audit for Service {
     async fn entries(&self, request: Request<v1::EntriesRequest>) -> Answer<v1::EntriesReply> {
         self.0.peers.of(&request)?;
         let v1::EntriesRequest { from, count } = request.into_inner();
-        let newest = self.newest()?;
+        let newest = self.newest().await?;
         let count = if count == 0 { 256 } else { u64::from(count) };
         let to = from.saturating_add(count).min(newest.size());
         let page = self
@@ -120,7 +120,7 @@ impl Audit for Service {
             Some(Some(level)) => Content::Hashes(level),
             Some(None) => return Err(Refused::NotFound("the log has no such level").into()),
         };
-        let size = self.newest()?.size();
+        let size = self.newest().await?.size();
         let path = TilePath::new(content, index, size)
             .ok_or(Refused::NotFound("the log has no such tile yet"))?;
         let wanted = if width == 0 {
@@ -172,7 +172,8 @@ impl Audit for Service {
             from_root,
             to_size,
         } = request.into_inner();
-        let newest = self.newest()?;
+        // A caller may hold a receipt that is newer than what is published.
+        let newest = self.newest().await?;
         let to = if to_size == 0 { newest.size() } else { to_size };
         if to > newest.size() || from_size > to {
             return Err(Refused::Fork.into());
