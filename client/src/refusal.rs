@@ -10,7 +10,9 @@ use std::{error::Error as _, fmt};
 use keyturn_proto::{CODE_TRAILER, HINT_TRAILER};
 use tonic::{Code, Status};
 
-use crate::connect::ConnectError;
+use keyturn_hsm::TokenError;
+
+use crate::{connect::ConnectError, home::HomeError, ui::prompt::PromptError, verify::VerifyError};
 
 /// The longest message or hint that is taken from a server, in characters.
 const MAX_TEXT: usize = 2_000;
@@ -81,6 +83,58 @@ impl From<ConnectError> for Refusal {
             hint: error.hint().to_owned(),
         }
     }
+}
+
+impl From<HomeError> for Refusal {
+    fn from(error: HomeError) -> Self {
+        Self::new(error.code(), told(&error), error.hint())
+    }
+}
+
+impl From<PromptError> for Refusal {
+    fn from(error: PromptError) -> Self {
+        Self::new(error.code(), told(&error), error.hint())
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        Self::new(error.code(), told(&error), error.hint())
+    }
+}
+
+impl From<VerifyError> for Refusal {
+    fn from(error: VerifyError) -> Self {
+        Self::new(error.code(), told(&error), error.hint())
+    }
+}
+
+impl From<keyturn_hsm::private::FileError> for Refusal {
+    fn from(error: keyturn_hsm::private::FileError) -> Self {
+        Self::new("file", told(&error), error.hint())
+    }
+}
+
+impl From<keyturn_hsm::device::DeviceError> for Refusal {
+    fn from(error: keyturn_hsm::device::DeviceError) -> Self {
+        Self::new(
+            "file",
+            told(&error),
+            "restore the home from a copy, or enroll this computer anew",
+        )
+    }
+}
+
+/// An error with its causes, in one line that cannot steer the terminal.
+pub fn told(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    tame(&line)
 }
 
 /// A status that this program's own transport made: the cause says more than "transport error".
@@ -193,7 +247,7 @@ pub fn exit_of(code: &str) -> u8 {
 }
 
 /// Every stable code and its exit code (invariant 1): 0 is success, 1 an unknown failure, 2 a wrong command
-/// line, 3–29 the way and the daemon, 30–99 rules of the vault, 100–125 tokens.
+/// line, 3–29 the way, the daemon and this computer, 30–99 rules of the vault, 100–125 tokens.
 pub const EXITS: &[(&str, u8)] = &[
     ("unreachable", 3),
     ("wrong-server-key", 4),
@@ -217,6 +271,11 @@ pub const EXITS: &[(&str, u8)] = &[
     ("not-in-restore-mode", 22),
     ("wrong-signature", 23),
     ("verification", 24),
+    ("no-profile", 25),
+    ("not-confirmed", 26),
+    ("file", 27),
+    ("busy", 28),
+    ("store", 29),
     ("not-requester", 30),
     ("not-yours", 31),
     ("not-custodian", 32),
@@ -277,6 +336,16 @@ pub const EXITS: &[(&str, u8)] = &[
     ("path-taken", 87),
     ("not-founded", 88),
     ("has-connector", 89),
+    ("taken", 90),
+    ("unknown-signer", 91),
+    ("bad-signature", 92),
+    ("stopping", 93),
+    ("damaged", 94),
+    ("log-full", 95),
+    ("not-released", 96),
+    ("no-entropy", 97),
+    ("unsupported", 98),
+    ("wrong-submission", 99),
     ("no-smart-card-service", 100),
     ("no-reader", 101),
     ("no-token", 102),

@@ -16,7 +16,10 @@ pub struct Live {
 impl Live {
     /// Nothing drawn yet.
     pub fn new(ui: Ui) -> Self {
-        Self { ui, drawn: Vec::new() }
+        Self {
+            ui,
+            drawn: Vec::new(),
+        }
     }
 
     /// Shows these lines in place of the last ones. `ticking` lines (a countdown) are left out where

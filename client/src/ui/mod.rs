@@ -46,6 +46,10 @@ impl Style {
 }
 
 /// The two streams of a command.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about two streams"
+)]
 #[derive(Clone, Copy, Debug)]
 pub struct Ui {
     json: bool,
@@ -76,7 +80,11 @@ impl Ui {
     }
 
     /// The result of a command: the document with `--json`, otherwise the text.
-    pub fn result(&self, document: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+    pub fn result(
+        &self,
+        document: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if self.json {
             serde_json::to_writer(&mut out, document)?;
@@ -84,7 +92,11 @@ impl Ui {
         }
         let text = text();
         out.write_all(text.as_bytes())?;
-        if text.is_empty() || text.ends_with('\n') { Ok(()) } else { writeln!(out) }
+        if text.is_empty() || text.ends_with('\n') {
+            Ok(())
+        } else {
+            writeln!(out)
+        }
     }
 
     /// Bytes of a result as they are, for secrets.
@@ -102,14 +114,23 @@ impl Ui {
 
     /// `warning: …` on standard error.
     pub fn warn(&self, line: impl Display) {
-        self.note(format_args!("{} {line}", self.paint_err(Style::Warn, "warning:")));
+        self.note(format_args!(
+            "{} {line}",
+            self.paint_err(Style::Warn, "warning:")
+        ));
     }
 
     /// `error: …` and `hint: …` on standard error.
     pub fn fail(&self, error: impl Display, hint: Option<&str>) {
-        self.note(format_args!("{} {error}", self.paint_err(Style::Bad, "error:")));
+        self.note(format_args!(
+            "{} {error}",
+            self.paint_err(Style::Bad, "error:")
+        ));
         if let Some(hint) = hint {
-            self.note(format_args!("{} {hint}", self.paint_err(Style::Dim, "hint:")));
+            self.note(format_args!(
+                "{} {hint}",
+                self.paint_err(Style::Dim, "hint:")
+            ));
         }
     }
 
@@ -125,14 +146,26 @@ impl Ui {
 }
 
 fn paint(colour: bool, style: Style, text: impl Display) -> String {
-    if colour { format!("\u{1b}[{}m{text}\u{1b}[0m", style.code()) } else { text.to_string() }
+    if colour {
+        format!("\u{1b}[{}m{text}\u{1b}[0m", style.code())
+    } else {
+        text.to_string()
+    }
 }
 
 /// Text from elsewhere, fit for a terminal: control and format characters become `\u{…}`; line feeds
 /// stay.
 pub fn clean(text: &str) -> String {
     let shown = |c: char| c == '\n' || !(c.is_control() || is_format(c));
-    text.chars().flat_map(|c| if shown(c) { vec![c] } else { c.escape_unicode().collect() }).collect()
+    text.chars()
+        .flat_map(|c| {
+            if shown(c) {
+                vec![c]
+            } else {
+                c.escape_unicode().collect()
+            }
+        })
+        .collect()
 }
 
 /// Characters that are not drawn but change how others are: bidirectional marks, joiners, tags.
@@ -144,14 +177,24 @@ fn is_format(c: char) -> bool {
 /// Columns of text, aligned to their widest cell, two spaces between.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let widths: Vec<usize> =
-        (0..columns).map(|i| rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell)).max().unwrap_or_default()).collect();
+    let widths: Vec<usize> = (0..columns)
+        .map(|i| {
+            rows.iter()
+                .filter_map(|row| row.get(i))
+                .map(|cell| width(cell))
+                .max()
+                .unwrap_or_default()
+        })
+        .collect();
     let mut out = String::new();
     for row in rows {
         let mut line = String::new();
         for (cell, wide) in row.iter().zip(&widths) {
             line.push_str(cell);
-            line.extend(std::iter::repeat_n(' ', wide.saturating_sub(width(cell)).saturating_add(2)));
+            line.extend(std::iter::repeat_n(
+                ' ',
+                wide.saturating_sub(width(cell)).saturating_add(2),
+            ));
         }
         out.push_str(line.trim_end());
         out.push('\n');
@@ -200,13 +243,22 @@ mod tests {
 
     #[test]
     fn tables_align_whatever_their_style() {
-        let rows = [vec!["\u{1b}[1ma\u{1b}[0m".into(), "b".into()], vec!["long".into(), String::new()]];
+        let rows = [
+            vec!["\u{1b}[1ma\u{1b}[0m".into(), "b".into()],
+            vec!["long".into(), String::new()],
+        ];
         assert_eq!(table(&rows), "\u{1b}[1ma\u{1b}[0m     b\nlong\n");
     }
 
     #[test]
     fn countdowns_read_well() {
-        for (secs, want) in [(0, "0s"), (59, "59s"), (65, "1m 05s"), (3600, "1h 00m"), (14_399, "3h 59m")] {
+        for (secs, want) in [
+            (0, "0s"),
+            (59, "59s"),
+            (65, "1m 05s"),
+            (3600, "1h 00m"),
+            (14_399, "3h 59m"),
+        ] {
             assert_eq!(countdown(secs), want);
         }
     }

@@ -66,6 +66,31 @@ pub enum PromptError {
     },
 }
 
+impl PromptError {
+    /// Stable.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoTerminal | Self::Size => "not-answered",
+            Self::NotConfirmed | Self::OtherText(_) => "not-confirmed",
+            Self::Open(_) | Self::Read { .. } => "file",
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoTerminal => {
+                "run it in a terminal, or give --yes-sha256 with the digest of what is shown, or a file for the secret"
+            }
+            Self::NotConfirmed => "nothing was signed or sent; run it again when you are sure",
+            Self::OtherText(_) => "look at what is shown; then give its digest",
+            Self::Open(_) => "if nobody else has read it; otherwise choose another secret",
+            Self::Size => "check the file or the descriptor",
+            Self::Read { .. } => "check the path and whose it is",
+        }
+    }
+}
+
 /// The person at the terminal, or the flags that stand in.
 #[derive(Clone, Debug)]
 pub struct Person {
@@ -82,52 +107,94 @@ impl Person {
     /// Asks whether the text of this digest is meant. The person types `yes`.
     pub fn confirm(&self, question: &str, sha256: &str) -> Result<(), PromptError> {
         if !self.sources.yes_sha256.is_empty() {
-            let named = self.sources.yes_sha256.iter().any(|digest| digest == sha256);
-            return if named { Ok(()) } else { Err(PromptError::OtherText(sha256.to_owned())) };
+            let named = self
+                .sources
+                .yes_sha256
+                .iter()
+                .any(|digest| digest == sha256);
+            return if named {
+                Ok(())
+            } else {
+                Err(PromptError::OtherText(sha256.to_owned()))
+            };
         }
         let answer = self.line(&format!("{question} Type yes: "))?;
-        if answer.trim() == "yes" { Ok(()) } else { Err(PromptError::NotConfirmed) }
+        if answer.trim() == "yes" {
+            Ok(())
+        } else {
+            Err(PromptError::NotConfirmed)
+        }
     }
 
     /// Asks for a line on the terminal.
     pub fn line(&self, question: &str) -> Result<String, PromptError> {
-        let mut tty = File::options().read(true).write(true).open("/dev/tty").map_err(|_| PromptError::NoTerminal)?;
-        let read = |source| PromptError::Read { what: "the terminal".to_owned(), source };
+        let mut tty = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .map_err(|_| PromptError::NoTerminal)?;
+        let read = |source| PromptError::Read {
+            what: "the terminal".to_owned(),
+            source,
+        };
         tty.write_all(question.as_bytes()).map_err(read)?;
         let mut line = String::new();
-        BufReader::new(tty.take(MAX_SECRET)).read_line(&mut line).map_err(read)?;
+        BufReader::new(tty.take(MAX_SECRET))
+            .read_line(&mut line)
+            .map_err(read)?;
         Ok(line)
     }
 
     /// A secret: from the descriptor, the file, or the terminal without echo.
-    pub fn secret(&self, question: &str, fd: Option<i32>, file: Option<&Path>) -> Result<SecretBytes, PromptError> {
+    pub fn secret(
+        &self,
+        question: &str,
+        fd: Option<i32>,
+        file: Option<&Path>,
+    ) -> Result<SecretBytes, PromptError> {
         let bytes = match (fd, file) {
             (Some(fd), _) => read_descriptor(fd)?,
             (None, Some(path)) => read_private(path)?,
             (None, None) => {
-                let typed = rpassword::prompt_password(format!("{question}: ")).map_err(|_| PromptError::NoTerminal)?;
+                let typed = rpassword::prompt_password(format!("{question}: "))
+                    .map_err(|_| PromptError::NoTerminal)?;
                 Zeroizing::new(typed.into_bytes())
             }
         };
         let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        if line.is_empty() { Err(PromptError::Size) } else { Ok(SecretBytes::from_slice(line)) }
+        if line.is_empty() {
+            Err(PromptError::Size)
+        } else {
+            Ok(SecretBytes::from_slice(line))
+        }
     }
 
     /// A new passphrase: asked twice at a terminal.
     pub fn new_passphrase(&self) -> Result<SecretBytes, PromptError> {
         let file = self.sources.passphrase_file.as_deref();
-        let first = self.secret("new passphrase of the key file", self.sources.passphrase_fd, file)?;
+        let first = self.secret(
+            "new passphrase of the key file",
+            self.sources.passphrase_fd,
+            file,
+        )?;
         if self.sources.passphrase_fd.is_some() || file.is_some() {
             return Ok(first);
         }
         let again = self.secret("the same once more", None, None)?;
-        if first.same(&again) { Ok(first) } else { Err(PromptError::NotConfirmed) }
+        if first.same(&again) {
+            Ok(first)
+        } else {
+            Err(PromptError::NotConfirmed)
+        }
     }
 }
 
 fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, PromptError> {
     use std::os::unix::fs::PermissionsExt as _;
-    let read = |source| PromptError::Read { what: path.display().to_string(), source };
+    let read = |source| PromptError::Read {
+        what: path.display().to_string(),
+        source,
+    };
     let file = File::open(path).map_err(read)?;
     if file.metadata().map_err(read)?.permissions().mode() & 0o077 != 0 {
         return Err(PromptError::Open(path.to_owned()));
@@ -136,38 +203,58 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, PromptError> {
 }
 
 fn read_descriptor(fd: i32) -> Result<Zeroizing<Vec<u8>>, PromptError> {
-    let read = |source| PromptError::Read { what: format!("file descriptor {fd}"), source };
+    let read = |source| PromptError::Read {
+        what: format!("file descriptor {fd}"),
+        source,
+    };
     let file = File::open(format!("/dev/fd/{fd}")).map_err(read)?;
     bounded(file).map_err(read)?.ok_or(PromptError::Size)
 }
 
 fn bounded(file: File) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     // Room for all at once: growing would leave copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_SECRET).unwrap_or(usize::MAX).saturating_add(2)));
-    file.take(MAX_SECRET.saturating_add(1)).read_to_end(&mut bytes)?;
-    Ok(u64::try_from(bytes.len()).is_ok_and(|len| len <= MAX_SECRET).then_some(bytes))
+    let mut bytes = Zeroizing::new(Vec::with_capacity(
+        usize::try_from(MAX_SECRET)
+            .unwrap_or(usize::MAX)
+            .saturating_add(2),
+    ));
+    file.take(MAX_SECRET.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    Ok(u64::try_from(bytes.len())
+        .is_ok_and(|len| len <= MAX_SECRET)
+        .then_some(bytes))
 }
 
 impl Prompt for Person {
     fn ask(&mut self, question: &Question) -> Result<SecretBytes, TokenError> {
-        let (fd, file) = match question {
-            Question::Passphrase => (self.sources.passphrase_fd, self.sources.passphrase_file.as_deref()),
-            _ => (self.sources.pin_fd, None),
+        let (fd, file) = if *question == Question::Passphrase {
+            (
+                self.sources.passphrase_fd,
+                self.sources.passphrase_file.as_deref(),
+            )
+        } else {
+            (self.sources.pin_fd, None)
         };
         self.secret(&question.to_string(), fd, file).map_err(|error| {
             self.ui.fail(&error, Some("give --passphrase-file, --passphrase-fd or --pin-fd where there is no terminal"));
-            TokenError::NotAnswered
+            TokenError::NotAnswered("see above")
         })
     }
 
     fn notice(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Ahead(budget) if budget.touches > 0 => self.ui.note(format_args!("this needs {budget}")),
-            Notice::Touch { serial, seconds, .. } => {
-                let call = self.ui.paint_err(Style::Bold, format_args!("touch YubiKey {serial} now"));
-                self.ui.note(format_args!("{call} (it waits {seconds} s)"));
-            }
-            _ => {}
+        if let Notice::Ahead(budget) = notice
+            && budget.touches > 0
+        {
+            self.ui.note(format_args!("this needs {budget}"));
+        }
+        if let Notice::Touch {
+            serial, seconds, ..
+        } = notice
+        {
+            let call = self
+                .ui
+                .paint_err(Style::Bold, format_args!("touch YubiKey {serial} now"));
+            self.ui.note(format_args!("{call} (it waits {seconds} s)"));
         }
     }
 }

@@ -1,0 +1,150 @@
+//! The command line as it is parsed: flags that every command has, and the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::command;
+
+/// Break-glass credentials that open only when two custodians agree.
+#[derive(Debug, Parser)]
+#[command(
+    name = "keyturn",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+#[command(
+    after_help = "Without a command: what waits for you.\nExit codes: 0 done, 2 wrong command line, otherwise one for each kind of refusal (keyturn exit-codes)."
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do; nothing shows what waits for you.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The folder with your profile and keys [default: ~/.keyturn]
+    #[arg(long, global = true, env = "KEYTURN_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Read the passphrase of the key file from this file descriptor
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        conflicts_with = "passphrase_file"
+    )]
+    pub passphrase_fd: Option<i32>,
+    /// Read the passphrase of the key file from this file, which only you may read
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Read the PIN of the YubiKey from this file descriptor
+    #[arg(long, global = true, value_name = "N")]
+    pub pin_fd: Option<i32>,
+    /// Agree to the text with this SHA-256 without a question
+    #[arg(long, global = true, value_name = "DIGEST")]
+    pub yes_sha256: Vec<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make your keys, and the file that a vault's founder or operator needs
+    Enroll(command::enroll::Enroll),
+    /// Join a vault with the welcome file made for you
+    Join(command::join::Join),
+    /// What waits for you, and how the vault is
+    Status(command::status::Status),
+    /// Who may do what: show it, see what a change would do, propose one
+    #[command(subcommand)]
+    Charter(command::charter::Charter),
+    /// Credentials: add, deposit, list, show, export
+    #[command(subcommand)]
+    Credential(command::credential::Credential),
+    /// Ask for credentials, and get them when enough custodians agree
+    Unseal(command::unseal::Unseal),
+    /// Agree to a request, with your token and your share
+    Approve(command::approve::Approve),
+    /// Refuse a request, with a reason; it blocks nobody
+    Refuse(command::refuse::Refuse),
+    /// Take back what you said to a request
+    Retract(command::refuse::Retract),
+    /// Give up a request of yours
+    Withdraw(command::refuse::Withdraw),
+    /// Return what you checked out, and say what worked
+    Checkin(command::checkin::Checkin),
+    /// Try whether your shares of a credential can be read
+    Confirm(command::confirm::Confirm),
+    /// Show that you and your token are there
+    Heartbeat(command::confirm::Heartbeat),
+    /// Rotations: list, hurry, retry, complete, pause
+    #[command(subcommand)]
+    Rotate(command::rotate::Rotate),
+    /// The log: verify, watch, prove, export
+    #[command(subcommand)]
+    Audit(command::audit::Audit),
+    /// Shell completions
+    #[command(hide = true)]
+    Completions(command::manual::Completions),
+    /// Manual pages
+    #[command(hide = true)]
+    Man(command::manual::Man),
+    /// Every refusal with its exit code
+    #[command(hide = true)]
+    ExitCodes(command::manual::ExitCodes),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_are_read() {
+        for (line, good) in [
+            ("keyturn", true),
+            ("keyturn status --json", true),
+            ("keyturn --json status", true),
+            ("keyturn enroll bob", true),
+            ("keyturn unseal aws/prod/root --reason down", true),
+            ("keyturn unseal --resume 01ARZ3NDEKTSV4RRFFQ69G5FAV", true),
+            ("keyturn unseal", false),
+            ("keyturn unseal aws/prod/root", false),
+            ("keyturn unseal nopath --reason down", false),
+            ("keyturn approve", true),
+            ("keyturn refuse 01ARZ3NDEKTSV4RRFFQ69G5FAV", false),
+            (
+                "keyturn checkin 01ARZ3NDEKTSV4RRFFQ69G5FAV --worked aws/prod/root=v2",
+                true,
+            ),
+            (
+                "keyturn --passphrase-fd 3 --passphrase-file f status",
+                false,
+            ),
+            (
+                "keyturn credential add aws/prod/root --kind text --group ops --policy standard",
+                true,
+            ),
+            (
+                "keyturn credential add aws/prod/root --kind nonsense --group ops --policy standard",
+                false,
+            ),
+        ] {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).is_ok(), good, "{line}");
+        }
+    }
+}

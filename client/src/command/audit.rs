@@ -1,0 +1,407 @@
+//! `keyturn audit`: the log, for those who trust nobody.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use keyturn_audit::{
+    entry::Entry,
+    note::{Checkpoint, SignedCheckpoint},
+    tile::{CHECKPOINT, Content, TilePath, WIDTH},
+};
+use keyturn_proto::v1;
+use keyturn_vault::{digest::Digest, key::VerifierKey, words::spoken};
+use serde_json::json;
+
+use super::{Context, credential, file_error, read_named, release::keep_receipt};
+use crate::{
+    home::Home,
+    refusal::Refusal,
+    session::Session,
+    ui::{Style, clean, table},
+    verify::{
+        VerifyError,
+        directory::{self, Anchor, Report},
+        log,
+    },
+    wire,
+};
+
+/// The largest saved checkpoint or receipt, in bytes.
+const MAX_NOTE: u64 = 512 * 1024;
+
+/// The log: verify, watch, prove, export.
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// The newest checkpoint, verified
+    Checkpoint(Newest),
+    /// An entry with its proof, kept among the receipts
+    Proof(Proof),
+    /// The whole log into a folder
+    Export(Export),
+    /// Compute the whole log again, with all its signatures
+    Verify(Verify),
+    /// Checkpoints as they come
+    Watch(Watch),
+}
+
+/// The newest checkpoint, verified.
+#[derive(Debug, Args)]
+pub struct Newest {}
+
+/// An entry with its proof, kept among the receipts.
+#[derive(Debug, Args)]
+pub struct Proof {
+    /// The entry's number
+    n: u64,
+}
+
+/// The whole log into a folder.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The folder; an earlier export in it is continued
+    dir: PathBuf,
+}
+
+/// Compute the whole log again, with all its signatures.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A folder with the log; without it, the log is fetched from the vault
+    #[arg(long, requires = "vkey", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The log's key, or a file with it
+    #[arg(long, requires = "dir", value_name = "KEY")]
+    vkey: Option<String>,
+    /// The SHA-256 of the first charter, compared by voice
+    #[arg(long, value_name = "DIGEST")]
+    genesis: Option<Digest>,
+    /// A checkpoint or receipt kept elsewhere, which the log must continue
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+}
+
+/// Checkpoints as they come.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Stop after so many
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+}
+
+impl Audit {
+    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+        match self {
+            Self::Checkpoint(command) => command.run(&context).await,
+            Self::Proof(command) => command.run(&context).await,
+            Self::Export(command) => command.run(&context).await,
+            Self::Verify(command) => command.run(&context).await,
+            Self::Watch(command) => command.run(&context).await,
+        }
+    }
+}
+
+fn document(checkpoint: &SignedCheckpoint) -> serde_json::Value {
+    let head = log::head(checkpoint);
+    json!({ "origin": checkpoint.checkpoint().origin, "size": head.size, "root": head.root, "words": spoken(&head.root), "note": checkpoint.note().to_string() })
+}
+
+impl Newest {
+    async fn run(self, context: &Context) -> Result<(), Refusal> {
+        let session = context.session().await?;
+        let head = session
+            .head
+            .as_ref()
+            .ok_or(VerifyError::Missing("a checkpoint"))?;
+        Ok(context
+            .ui
+            .result(&document(head), || head.note().to_string())?)
+    }
+}
+
+impl Proof {
+    async fn run(self, context: &Context) -> Result<(), Refusal> {
+        let session = context.session().await?;
+        let reply = session
+            .log()
+            .proof(v1::ProofRequest { n: self.n })
+            .await?
+            .into_inner();
+        let proven = log::receipt(reply.receipt, &session.vkey()?)?;
+        session.covers(&proven).await?;
+        let path = keep_receipt(&context.home, &format!("entry-{}", self.n), &proven)?;
+        let entry = Entry::decode(&proven.bytes)
+            .map_err(|source| VerifyError::Entry { n: self.n, source })?;
+        let document = json!({ "entry": credential::entry_document(&entry), "proof": proven.receipt, "file": path });
+        Ok(context.ui.result(&document, || {
+            format!(
+                "{}proven; kept in {}",
+                table(&[credential::entry_row(&entry)]),
+                path.display()
+            )
+        })?)
+    }
+}
+
+impl Watch {
+    async fn run(self, context: &Context) -> Result<(), Refusal> {
+        let session = context.session().await?;
+        let log = session.vkey()?;
+        let mut last = session
+            .head
+            .clone()
+            .ok_or(VerifyError::Missing("a checkpoint"))?;
+        let mut request = tonic::Request::new(v1::WatchCheckpointsRequest {
+            after_size: last.size(),
+        });
+        request.set_timeout(std::time::Duration::from_hours(24));
+        let mut stream = session.log().watch(request).await?.into_inner();
+        context.ui.result(&document(&last), || row(&last))?;
+        let mut seen = 1_u64;
+        while self.count.is_none_or(|count| seen < count)
+            && let Some(reply) = stream.message().await?
+        {
+            let new = log::checkpoint(&reply.checkpoint, &log)?;
+            log::continues(&last, &new, &wire::hashes(&reply.consistency)?)?;
+            let before = context.home.checkpoint()?;
+            context.home.keep_checkpoint(
+                before
+                    .as_deref()
+                    .filter(|kept| *kept == last.note().to_string()),
+                &new,
+            )?;
+            last = new;
+            context.ui.result(&document(&last), || row(&last))?;
+            seen = seen.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
+fn row(checkpoint: &SignedCheckpoint) -> String {
+    let head = log::head(checkpoint);
+    format!("{} entries  {}", head.size, spoken(&head.root))
+}
+
+impl Export {
+    async fn run(self, context: &Context) -> Result<(), Refusal> {
+        let session = context.session().await?;
+        let size = fetch(&session, &Home::at(&self.dir)).await?;
+        let document = json!({ "dir": self.dir, "size": size });
+        Ok(context.ui.result(&document, || {
+            format!(
+                "{size} entries are in {}; verify them with `keyturn audit verify --dir`.",
+                self.dir.display()
+            )
+        })?)
+    }
+}
+
+/// Fetches the log: a checkpoint first, then only what it covers, and the checkpoint is written last.
+async fn fetch(session: &Session, folder: &Home) -> Result<u64, Refusal> {
+    let head = session
+        .head
+        .as_ref()
+        .ok_or(VerifyError::Missing("a checkpoint"))?;
+    let size = head.size();
+    let mut after = String::new();
+    loop {
+        let reply = session
+            .log()
+            .objects(v1::ObjectsRequest {
+                page: wire::next_page(after),
+            })
+            .await?
+            .into_inner();
+        for digest in &reply.sha256 {
+            let digest = wire::digest(digest, "the digest of a document")?;
+            let name = format!("objects/{digest}");
+            if folder.read(&name)?.is_none() {
+                folder.write(&name, &session.object(digest).await?)?;
+            }
+        }
+        after = reply.next_page;
+        if after.is_empty() {
+            break;
+        }
+    }
+    for level in std::iter::once(Content::Entries)
+        .chain((0..=keyturn_audit::tile::MAX_LEVEL).map(Content::Hashes))
+    {
+        for index in 0.. {
+            let Some(path) = TilePath::new(level, index, size) else {
+                break;
+            };
+            let known = path.width() == WIDTH && folder.read(&path.to_string())?.is_some();
+            if !known {
+                folder.write(&path.to_string(), &tile(session, path).await?)?;
+            }
+        }
+    }
+    folder.write(CHECKPOINT, head.note().to_string().as_bytes())?;
+    folder.write(
+        "vkey",
+        format!("{}\n", session.charter()?.1.log_key).as_bytes(),
+    )?;
+    Ok(size)
+}
+
+/// Reads one tile, in pieces where it is longer than a message.
+async fn tile(session: &Session, path: TilePath) -> Result<Vec<u8>, Refusal> {
+    let level = match path.content() {
+        Content::Entries => None,
+        Content::Hashes(level) => Some(u32::from(level)),
+    };
+    let width = if path.width() == WIDTH {
+        0
+    } else {
+        u32::from(path.width())
+    };
+    let mut data = Vec::new();
+    loop {
+        let offset = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        let request = v1::TileRequest {
+            level,
+            index: path.index(),
+            width,
+            offset,
+        };
+        let reply = session.log().tile(request).await?.into_inner();
+        data.extend_from_slice(&reply.data);
+        let have = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        if have >= reply.total || reply.data.is_empty() || data.len() > path.limit() {
+            return Ok(data);
+        }
+    }
+}
+
+impl Verify {
+    async fn run(self, context: &Context) -> Result<(), Refusal> {
+        let mut saved = Vec::new();
+        let (dir, vkey, genesis, own) = if let (Some(dir), Some(vkey)) = (&self.dir, &self.vkey) {
+            (dir.clone(), read_vkey(vkey)?, self.genesis, None)
+        } else {
+            let session = context.session().await?;
+            let own = tempfile::tempdir()?;
+            fetch(&session, &Home::at(own.path())).await?;
+            saved.extend(home_checkpoints(context, &session)?);
+            let vkey = session.charter()?.1.log_key.clone();
+            (
+                own.path().to_owned(),
+                vkey,
+                Some(session.vault.genesis),
+                Some(own),
+            )
+        };
+        let log = log::vkey(&vkey)?;
+        for path in &self.checkpoint {
+            let text = String::from_utf8(read_named(path, MAX_NOTE)?)
+                .map_err(|error| file_error(path, &error))?;
+            saved.push(anchor(path.display().to_string(), &text, &log)?);
+        }
+        let report = tokio::task::spawn_blocking(move || {
+            let report = directory::verify(&dir, &log, genesis, &saved);
+            drop(own);
+            report
+        });
+        let report = report
+            .await
+            .map_err(|error| Refusal::new("internal", error, "report this"))??;
+        context.ui.result(&report, || text(context, &report))?;
+        if report.findings.is_empty() {
+            Ok(())
+        } else {
+            let message = format!("the log has {} findings", report.findings.len());
+            Err(Refusal::new(
+                "verification",
+                message,
+                "ask the vault's operators about each of them, on another way",
+            ))
+        }
+    }
+}
+
+/// A key as it is written, or in a file.
+fn read_vkey(text: &str) -> Result<VerifierKey, Refusal> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let bytes = read_named(Path::new(text), MAX_NOTE)?;
+    let key = String::from_utf8(bytes)
+        .ok()
+        .and_then(|key| key.trim().parse().ok());
+    key.ok_or_else(|| {
+        Refusal::new(
+            "malformed",
+            format_args!("{text} is no verifier key and no file with one"),
+            "it looks like ORIGIN+HASH+KEY",
+        )
+    })
+}
+
+/// A checkpoint, or the one in a receipt.
+fn anchor(name: String, text: &str, log: &keyturn_audit::note::Vkey) -> Result<Anchor, Refusal> {
+    let signed = match text.parse::<keyturn_audit::proof::Receipt>() {
+        Ok(receipt) => SignedCheckpoint::verify(receipt.note().clone(), log)
+            .map_err(VerifyError::Checkpoint)?,
+        Err(_) => log::checkpoint(text, log)?,
+    };
+    Ok(Anchor {
+        name,
+        checkpoint: Checkpoint::clone(signed.checkpoint()),
+    })
+}
+
+/// What this home has kept: its newest checkpoint, and its receipts.
+fn home_checkpoints(context: &Context, session: &Session) -> Result<Vec<Anchor>, Refusal> {
+    let log = session.vkey()?;
+    let mut saved = Vec::new();
+    for name in context
+        .home
+        .names("receipts")
+        .into_iter()
+        .filter(|name| name.ends_with(".tlog-proof"))
+    {
+        let name = format!("receipts/{name}");
+        if let Some(bytes) = context.home.read(&name)? {
+            saved.push(anchor(name, &String::from_utf8_lossy(&bytes), &log)?);
+        }
+    }
+    // A receipt can be a moment ahead of what is published.
+    let size = session
+        .head
+        .as_ref()
+        .map(SignedCheckpoint::size)
+        .unwrap_or_default();
+    saved.retain(|anchor| anchor.checkpoint.size <= size);
+    Ok(saved)
+}
+
+fn text(context: &Context, report: &Report) -> String {
+    let mut text = format!(
+        "{}: {} entries, {} charters, {} ceremonies, {} signatures checked\nroot       {}\nsix words  {}\n",
+        clean(&report.origin),
+        report.size,
+        report.charters,
+        report.ceremonies,
+        report.signatures,
+        report.root,
+        spoken(&report.root)
+    );
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "anchored in: {}", report.anchors.join(", "));
+    for finding in &report.findings {
+        let _ = writeln!(
+            text,
+            "{} entry {}: {}",
+            context.ui.paint(Style::Bad, "finding:"),
+            finding.n,
+            clean(&finding.what)
+        );
+    }
+    if report.findings.is_empty() {
+        text.push_str("Everything is as it should be.\n");
+    }
+    text
+}

@@ -1,0 +1,396 @@
+//! A request as a custodian gets to see it: everything verified before it is shown.
+
+use std::fmt::Write as _;
+
+use keyturn_proto::v1;
+use keyturn_vault::{
+    charter::{Charter, diff, touched_groups},
+    digest::Digest,
+    id::CeremonyId,
+    jcs::Document as _,
+    name::CredentialPath,
+    text::{Approval, Change, Decision, Details, Purpose, Request, SignedText, Text as _},
+    words::spoken,
+};
+
+use super::Context;
+use crate::{
+    clock,
+    refusal::Refusal,
+    session::Session,
+    ui::{Style, Ui, clean},
+    verify::{self, VerifyError, sealed::Sealed},
+    wire,
+};
+
+/// A verified request with all that belongs to it.
+#[derive(Clone)]
+pub struct Case {
+    /// The request.
+    pub request: Request,
+    /// Its text with the signature.
+    pub signed: SignedText,
+    /// The free text; none when it was erased.
+    pub details: Option<String>,
+    /// The versions that it names, in its order.
+    pub sealed: Vec<Sealed>,
+    /// What others have said, verified.
+    pub statements: Vec<Statement>,
+    /// Where shares go, not verified yet.
+    pub submit_key: Option<SignedText>,
+    /// The ceremony as the daemon tells it.
+    pub view: v1::CeremonyView,
+}
+
+/// What somebody said to a request.
+#[derive(Clone)]
+pub struct Statement {
+    /// The text.
+    pub approval: Approval,
+    /// Its digest.
+    pub digest: Digest,
+    /// The reason of a refusal.
+    pub reason: Option<String>,
+}
+
+impl Case {
+    /// Fetches a ceremony and verifies everything about it.
+    pub async fn load(session: &Session, ceremony: CeremonyId) -> Result<Self, Refusal> {
+        let mut case = Self::glance(session, ceremony).await?;
+        let mut after = String::new();
+        let mut versions = Vec::new();
+        loop {
+            let reply = show(session, ceremony, after).await?;
+            versions.extend(reply.versions);
+            after = reply.next_page;
+            if after.is_empty() {
+                break;
+            }
+        }
+        if versions.len() != case.request.credentials.len() {
+            return Err(VerifyError::Missing("a version that the request names").into());
+        }
+        for (line, version) in case.request.credentials.iter().zip(versions) {
+            case.sealed.push(session.sealed(line, version).await?);
+        }
+        Ok(case)
+    }
+
+    /// The request and what was said to it, without the sealed versions.
+    pub async fn glance(session: &Session, ceremony: CeremonyId) -> Result<Self, Refusal> {
+        let reply = show(session, ceremony, String::new()).await?;
+        let view = wire::required(reply.ceremony, "the ceremony")?;
+        let signed = wire::signed_text(reply.request, "the request")?;
+        let request: Request = signed
+            .parse()
+            .map_err(|source| VerifyError::Text("the request".to_owned(), source))?;
+        let charter = signer_charter(session, &request)?;
+        verify::text(charter, &signed, "the request")?;
+        let person = verify::person_of(charter, signed.signer)
+            .map(keyturn_vault::charter::Person::reference);
+        if person.as_ref() != Some(&request.requested_by) {
+            return Err(VerifyError::Person("the request".to_owned()).into());
+        }
+        if request.ceremony != ceremony || request.vault != session.vault.origin {
+            return Err(VerifyError::Other {
+                what: "the request".to_owned(),
+                by: "this ceremony",
+            }
+            .into());
+        }
+        let details = Some(reply.details).filter(|details| !details.is_empty());
+        if details
+            .as_ref()
+            .is_some_and(|details| Digest::of(details.as_bytes()) != request.details)
+        {
+            return Err(VerifyError::Other {
+                what: "the details".to_owned(),
+                by: "the request",
+            }
+            .into());
+        }
+        let statements = reply
+            .statements
+            .into_iter()
+            .map(|statement| said(charter, &request, statement));
+        Ok(Self {
+            statements: statements.collect::<Result<_, _>>()?,
+            request,
+            signed,
+            details,
+            sealed: Vec::new(),
+            submit_key: reply
+                .submit_key
+                .map(|key| wire::signed_text(Some(key), "the submit key"))
+                .transpose()?,
+            view,
+        })
+    }
+
+    /// Whether a waiting time comes before the shares.
+    pub fn waits(&self, session: &Session) -> Result<bool, Refusal> {
+        let charter = session.charter()?.1;
+        let scenario = self
+            .request
+            .scenario
+            .as_ref()
+            .and_then(|name| charter.scenario(name));
+        let waits = |sealed: &Sealed| {
+            let policy = charter.policy_for(&sealed.definition)?;
+            let policy = scenario.map_or_else(|| policy.clone(), |scenario| policy.under(scenario));
+            Some(policy.waiting_secs.secs() > 0)
+        };
+        let over = self.view.state() == v1::CeremonyState::Approved && self.view.waiting_secs == 0;
+        Ok(!over && self.sealed.iter().filter_map(waits).any(|waits| waits))
+    }
+
+    /// Shows six plain lines, then everything that is signed, whole.
+    pub async fn show(&self, context: &Context, session: &Session) -> Result<(), Refusal> {
+        let ui = context.ui;
+        let mut text = self.plain(ui, session)?;
+        text.push_str("\n--- the request, whole ---\n");
+        text.push_str(&clean(&self.signed.text));
+        text.push_str("--- the details ---\n");
+        text.push_str(
+            &self
+                .details
+                .as_deref()
+                .map_or_else(|| "(erased)\n".to_owned(), clean),
+        );
+        if let Some(difference) = self.difference(session).await? {
+            text.push_str("--- what it changes ---\n");
+            text.push_str(&difference);
+        }
+        let digest = self.request.digest();
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "---\nSHA-256    {digest}\nsix words  {}",
+            ui.paint_err(Style::Bold, spoken(&digest))
+        );
+        ui.note(text);
+        Ok(())
+    }
+
+    /// Who, what, why, how long, waivers, anything unusual.
+    fn plain(&self, ui: Ui, session: &Session) -> Result<String, Refusal> {
+        let request = &self.request;
+        let used_by = request
+            .used_by
+            .as_ref()
+            .map(|by| format!(", to be used by {by}"))
+            .unwrap_or_default();
+        let what = self.what();
+        let details = self
+            .details
+            .as_deref()
+            .and_then(|details| Details::parse(details).ok());
+        let reason = details.map_or_else(
+            || "(the details were erased)".to_owned(),
+            |details| details.reason.to_string(),
+        );
+        let ticket = request
+            .ticket
+            .as_ref()
+            .map(|ticket| format!(" ({ticket})"))
+            .unwrap_or_default();
+        let long = match request.check_out {
+            Some(span) => format!("checked out for {span} once released"),
+            None => format!("open for {}", request.valid_for),
+        };
+        let waived: Vec<_> = request.waive.iter().map(ToString::to_string).collect();
+        let waived = if waived.is_empty() {
+            "nothing".to_owned()
+        } else {
+            ui.paint_err(Style::Warn, waived.join(", "))
+        };
+        let odd = self.unusual(session)?;
+        let odd = if odd.is_empty() {
+            "nothing".to_owned()
+        } else {
+            ui.paint_err(Style::Warn, odd.join("; "))
+        };
+        Ok(format!(
+            "who       {}{used_by}\nwhat      {what}\nwhy       {reason}{ticket}\nhow long  {long}\nwaived    {waived}\nunusual   {odd}\n",
+            request.requested_by.name
+        ))
+    }
+
+    fn what(&self) -> String {
+        let mut paths: Vec<(&CredentialPath, Vec<String>)> = Vec::new();
+        for line in &self.request.credentials {
+            match paths.last_mut() {
+                Some((path, versions)) if *path == &line.path => {
+                    versions.push(line.version.to_string());
+                }
+                _ => paths.push((&line.path, vec![line.version.to_string()])),
+            }
+        }
+        let paths: Vec<_> = paths
+            .into_iter()
+            .map(|(path, versions)| format!("{path} ({})", versions.join(", ")))
+            .collect();
+        let purpose = self.request.purpose.name();
+        if paths.is_empty() {
+            format!("{purpose} (see below)")
+        } else {
+            format!("{purpose} {}", paths.join(", "))
+        }
+    }
+
+    fn unusual(&self, session: &Session) -> Result<Vec<String>, Refusal> {
+        let request = &self.request;
+        let mut odd = Vec::new();
+        for statement in self.last_words() {
+            let name = &statement.approval.custodian.name;
+            if let Decision::Refuse { .. } = statement.approval.decision {
+                let reason = statement
+                    .reason
+                    .clone()
+                    .unwrap_or_else(|| "no reason is kept".to_owned());
+                odd.push(format!("{name} has refused: {reason}"));
+            }
+        }
+        if let Some(scenario) = &request.scenario {
+            odd.push(format!("scenario {scenario}"));
+        }
+        if let Some(group) = &request.group {
+            odd.push(format!("the fallback group {group} is asked"));
+        }
+        if request.charter != session.charter()?.0 {
+            odd.push(format!(
+                "the requester saw charter {}, and {} is in force",
+                request.charter.index,
+                session.charter()?.0.index
+            ));
+        }
+        if request.log.size > session.log_head()?.size {
+            odd.push("the requester saw a longer log than this computer".to_owned());
+        }
+        let skew = clock::now().ms().abs_diff(request.opened.time().ms());
+        if skew > request.valid_for.ms() {
+            odd.push(format!(
+                "by the requester's clock it was made on {}",
+                request.opened
+            ));
+        }
+        Ok(odd)
+    }
+
+    /// What each person said last.
+    pub fn last_words(&self) -> impl Iterator<Item = &Statement> {
+        self.statements
+            .iter()
+            .enumerate()
+            .filter_map(|(place, statement)| {
+                let person = statement.approval.custodian.id;
+                let mut later = self.statements.iter().skip(place.saturating_add(1));
+                later
+                    .all(|later| later.approval.custodian.id != person)
+                    .then_some(statement)
+            })
+    }
+
+    /// What a change would put into force.
+    async fn difference(&self, session: &Session) -> Result<Option<String>, Refusal> {
+        let (_, old) = session.charter()?;
+        Ok(match &self.request.purpose {
+            Purpose::Change(Change::Charter(named)) => {
+                let bytes = session.object(named.digest).await?;
+                let new = Charter::from_bytes(&bytes)
+                    .map_err(|source| VerifyError::Document("the proposed charter", source))?;
+                Some(charter_lines(old, &new))
+            }
+            Purpose::Change(Change::Definition { old, new, .. }) => {
+                let (old, new) = (session.object(*old).await?, session.object(*new).await?);
+                Some(format!(
+                    "from {}\nto   {}\n",
+                    clean(&String::from_utf8_lossy(&old)),
+                    clean(&String::from_utf8_lossy(&new))
+                ))
+            }
+            Purpose::Unseal
+            | Purpose::Drill
+            | Purpose::Reshare(_)
+            | Purpose::Extend { .. }
+            | Purpose::AcceptRestore(_)
+            | Purpose::Erase { .. } => None,
+        })
+    }
+}
+
+/// The difference of two charters, and who must agree.
+pub fn charter_lines(old: &Charter, new: &Charter) -> String {
+    let mut lines: Vec<String> = diff(old, new)
+        .iter()
+        .map(|line| clean(&line.to_string()))
+        .collect();
+    let mut groups = touched_groups(old, new);
+    groups.extend(old.governing().map(|group| group.name.clone()));
+    for group in groups {
+        let k = old.group(&group).map(|group| group.k).unwrap_or_default();
+        lines.push(format!("needs {k} of {group}"));
+    }
+    lines.extend(
+        new.warnings()
+            .iter()
+            .map(|warning| format!("warning: {warning}")),
+    );
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+async fn show(
+    session: &Session,
+    ceremony: CeremonyId,
+    after: String,
+) -> Result<v1::ShowReply, Refusal> {
+    let request = v1::ShowRequest {
+        id: ceremony.to_string(),
+        page: wire::next_page(after),
+    };
+    Ok(session.ceremonies().show(request).await?.into_inner())
+}
+
+/// The charter by which a request is verified: the one that it names.
+fn signer_charter<'a>(session: &'a Session, request: &Request) -> Result<&'a Charter, Refusal> {
+    let charter = session.chain.find(&request.charter);
+    Ok(charter.ok_or_else(|| VerifyError::Other {
+        what: "the charter in force".to_owned(),
+        by: "the request",
+    })?)
+}
+
+fn said(
+    charter: &Charter,
+    request: &Request,
+    statement: v1::SignedStatement,
+) -> Result<Statement, VerifyError> {
+    let what = || "what a custodian said".to_owned();
+    let signed = wire::signed_text(statement.statement, "a statement")?;
+    verify::text(charter, &signed, &what())?;
+    let approval: Approval = signed
+        .parse()
+        .map_err(|source| VerifyError::Text(what(), source))?;
+    if signed.signer != keyturn_vault::reference::Signer::Token(approval.token.id)
+        || approval.request != request.digest()
+    {
+        return Err(VerifyError::Other {
+            what: what(),
+            by: "this request",
+        });
+    }
+    let reason = match &approval.decision {
+        Decision::Refuse { reason } if Digest::of(statement.details.as_bytes()) == *reason => {
+            Details::parse(&statement.details)
+                .ok()
+                .map(|details| details.reason.to_string())
+        }
+        Decision::Approve(_) | Decision::Refuse { .. } | Decision::Retract { .. } => None,
+    };
+    Ok(Statement {
+        approval,
+        digest: signed.digest(),
+        reason,
+    })
+}

@@ -1,0 +1,154 @@
+//! The commands: one file for each.
+//!
+//! A command reads its arguments, asks a [`Session`](crate::session::Session), and hands one result to the
+//! [`Ui`]. What goes wrong is a [`Refusal`] with an exit code of its own.
+
+pub mod approve;
+pub mod audit;
+pub mod case;
+pub mod charter;
+pub mod checkin;
+pub mod confirm;
+pub mod credential;
+pub mod deposit;
+pub mod enroll;
+pub mod export;
+pub mod follow;
+pub mod join;
+pub mod manual;
+pub mod open;
+pub mod refuse;
+pub mod release;
+pub mod rotate;
+pub mod show;
+pub mod status;
+pub mod unseal;
+
+use std::{io, path::Path};
+
+use crate::{
+    cli::{Cli, Command, Global},
+    home::Home,
+    refusal::Refusal,
+    session::Session,
+    ui::{
+        Ui,
+        prompt::{Person, Sources},
+    },
+};
+
+/// What every command works with.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The two streams.
+    pub ui: Ui,
+    /// Who answers questions.
+    pub person: Person,
+    /// The folder of the person.
+    pub home: Home,
+}
+
+impl Context {
+    fn new(global: Global, plain: bool) -> Result<Self, Refusal> {
+        let ui = Ui::new(global.json, plain);
+        let home = global
+            .home
+            .or_else(|| std::env::home_dir().map(|home| home.join(".keyturn")));
+        let nowhere = || {
+            Refusal::new(
+                "no-profile",
+                "there is no home folder",
+                "name one with --home",
+            )
+        };
+        let sources = Sources {
+            passphrase_fd: global.passphrase_fd,
+            passphrase_file: global.passphrase_file,
+            pin_fd: global.pin_fd,
+            yes_sha256: global.yes_sha256,
+        };
+        Ok(Self {
+            ui,
+            person: Person::new(ui, sources),
+            home: Home::at(home.ok_or_else(nowhere)?),
+        })
+    }
+
+    /// Connects, with charter and log up to date.
+    pub async fn session(&self) -> Result<Session, Refusal> {
+        Session::open(&self.home, self.ui).await
+    }
+}
+
+/// Runs a command to its end; gives the exit code.
+pub async fn run(cli: Cli, plain: bool) -> u8 {
+    let Cli { global, command } = cli;
+    let ui = Ui::new(global.json, plain);
+    let result = match Context::new(global, plain) {
+        Ok(context) => dispatch(command, context).await,
+        Err(refusal) => Err(refusal),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(refusal) => {
+            let hint = Some(refusal.hint.as_str()).filter(|hint| !hint.is_empty());
+            ui.fail(&refusal, hint);
+            refusal.exit()
+        }
+    }
+}
+
+async fn dispatch(command: Option<Command>, context: Context) -> Result<(), Refusal> {
+    let Some(command) = command else {
+        return status::Status::default().run(context).await;
+    };
+    match command {
+        Command::Enroll(command) => command.run(context),
+        Command::Join(command) => command.run(context).await,
+        Command::Status(command) => command.run(context).await,
+        Command::Charter(command) => command.run(context).await,
+        Command::Credential(command) => command.run(context).await,
+        Command::Unseal(command) => command.run(context).await,
+        Command::Approve(command) => command.run(context).await,
+        Command::Refuse(command) => command.run(context).await,
+        Command::Retract(command) => command.run(context).await,
+        Command::Withdraw(command) => command.run(context).await,
+        Command::Checkin(command) => command.run(context).await,
+        Command::Confirm(command) => command.run(context).await,
+        Command::Heartbeat(command) => command.run(context).await,
+        Command::Rotate(command) => command.run(context).await,
+        Command::Audit(command) => command.run(context).await,
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
+        Command::ExitCodes(_) => manual::ExitCodes::run(&context),
+    }
+}
+
+/// Standard output is gone.
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::new(
+            "file",
+            format_args!("cannot write the result: {error}"),
+            "it took effect; see `keyturn status`",
+        )
+    }
+}
+
+/// A file that the person named cannot be used.
+pub fn file_error(path: &Path, error: &dyn std::error::Error) -> Refusal {
+    let message = format!("{}: {}", path.display(), crate::refusal::told(error));
+    Refusal::new("file", message, "check the path and what is in it")
+}
+
+/// Reads a file that the person named.
+pub fn read_named(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
+    let found = crate::home::read_file(path, max)?;
+    found.ok_or_else(|| {
+        Refusal::new(
+            "file",
+            format_args!("there is no file {}", path.display()),
+            "check the path",
+        )
+    })
+}

@@ -1,0 +1,398 @@
+//! What a ceremony delivers: proven, decrypted, handed on.
+//!
+//! # Invariants
+//! 1. Nothing is handed on whose release is not proven to be in the log, after its authorization.
+//! 2. The key that it is delivered to lies in the home encrypted to the requester's token, and is removed
+//!    at check-in.
+
+use std::{collections::BTreeMap, io::Write as _, path::PathBuf, process::Stdio};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use clap::Args;
+use keyturn_proto::v1;
+use keyturn_seal::{Release, Released, SecretBytes, ShareIdentity, ShareKey, encrypt_to};
+use keyturn_vault::{
+    digest::Digest,
+    event::Event,
+    file::Blob,
+    id::{CeremonyId, CredentialId},
+    text::{Request, SignedText},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Context, show};
+use crate::{
+    home::{Home, write_file},
+    refusal::{Refusal, told},
+    session::Session,
+    token,
+    ui::clean,
+    verify::{VerifyError, log, log::Proven},
+};
+
+/// Where the secret goes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Sink {
+    /// Write the secret to this file, which only you may read
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["exec", "raw"])]
+    pub output: Option<PathBuf>,
+    /// Run this command with the secret on its standard input
+    #[arg(long, value_name = "COMMAND", conflicts_with = "raw")]
+    pub exec: Option<String>,
+    /// Print the bytes of the secret and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+}
+
+/// A request of this person, as the home keeps it until check-in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// The request.
+    pub request: SignedText,
+    /// Which version of a credential was current.
+    pub current: BTreeMap<CredentialId, u64>,
+    /// The key that the secret is delivered to: an age file for the token, or, without a token, as it is.
+    pub key: Blob,
+    /// Whether the key is an age file.
+    pub sealed: bool,
+}
+
+fn name(ceremony: CeremonyId) -> String {
+    format!("requests/{ceremony}")
+}
+
+/// Keeps a request and its key (invariant 2).
+pub fn keep(
+    session: &Session,
+    kept: &SignedText,
+    ceremony: CeremonyId,
+    current: BTreeMap<CredentialId, u64>,
+    key: &ShareIdentity,
+) -> Result<(), Refusal> {
+    let to: Option<ShareKey> = session
+        .me()?
+        .tokens
+        .first()
+        .and_then(|token| token.share_key.as_str().parse().ok());
+    // Exposed to be encrypted, or to the file of a person without a token.
+    let text = key.to_text();
+    let (key, sealed) = match to {
+        Some(to) => (
+            encrypt_to(&[to], text.expose())
+                .map_err(|error| Refusal::new("internal", told(&error), "report this"))?,
+            true,
+        ),
+        None => (text.expose().to_vec(), false),
+    };
+    let kept = Kept {
+        request: kept.clone(),
+        current,
+        key: Blob(key),
+        sealed,
+    };
+    Ok(session.home.write_json(&name(ceremony), &kept)?)
+}
+
+/// A request that was kept.
+pub fn kept(home: &Home, ceremony: CeremonyId) -> Result<Kept, Refusal> {
+    let kept = home.read_json(&name(ceremony))?;
+    kept.ok_or_else(|| {
+        Refusal::new(
+            "not-found",
+            format_args!("{ceremony} was not requested from this home"),
+            "use the home with which it was requested",
+        )
+    })
+}
+
+/// Forgets a request and its key.
+pub fn forget(home: &Home, ceremony: CeremonyId) -> Result<(), Refusal> {
+    Ok(home.forget(&name(ceremony))?)
+}
+
+impl Kept {
+    /// The key that the secret is delivered to.
+    pub fn identity(&self, context: &mut Context) -> Result<ShareIdentity, Refusal> {
+        let text = if self.sealed {
+            let profile = context.home.profile()?;
+            let mut opened = token::open(&context.home, &profile, &mut context.person)?;
+            let text = opened
+                .token
+                .open_shares(&[&self.key.0], &mut context.person)
+                .into_iter()
+                .next();
+            text.ok_or(VerifyError::Missing("the key of the request"))??
+        } else {
+            SecretBytes::from_slice(&self.key.0)
+        };
+        // Exposed to its parser.
+        let text = std::str::from_utf8(text.expose()).ok();
+        let identity = text.and_then(|text| ShareIdentity::parse(text).ok());
+        Ok(identity.ok_or(VerifyError::Missing("the key of the request"))?)
+    }
+}
+
+/// What was delivered.
+pub struct Delivered {
+    ceremony: CeremonyId,
+    secrets: Vec<Named>,
+    problems: Vec<String>,
+    ends_ms: u64,
+    receipts: [PathBuf; 2],
+}
+
+struct Named {
+    path: String,
+    current: bool,
+    released: Released,
+}
+
+/// Proves and decrypts a release.
+pub fn open(
+    session: &Session,
+    request: &Request,
+    current: &BTreeMap<CredentialId, u64>,
+    key: &ShareIdentity,
+    release: v1::Release,
+) -> Result<Delivered, Refusal> {
+    let ceremony = request.ceremony;
+    let log = session.vkey()?;
+    let authorized = log::receipt(release.authorized, &log)?;
+    let released = log::receipt(release.released, &log)?;
+    let digest = Digest::of(&release.ciphertext);
+    let first = matches!(&authorized.event, Event::UnsealAuthorized { ceremony: named, .. } if *named == ceremony);
+    let second = matches!(&released.event, Event::UnsealReleased { ceremony: named, ciphertext: Some(named_digest), .. } if *named == ceremony && *named_digest == digest);
+    if !first || !second || authorized.n >= released.n {
+        return Err(VerifyError::Other {
+            what: "the release".to_owned(),
+            by: "the log",
+        }
+        .into());
+    }
+    let receipts = [
+        keep_receipt(
+            &session.home,
+            &format!("{ceremony}-authorized"),
+            &authorized,
+        )?,
+        keep_receipt(&session.home, &format!("{ceremony}-released"), &released)?,
+    ];
+    let opened = Release::open(
+        &release.ciphertext,
+        key,
+        request.vault.as_str(),
+        &ceremony.to_string(),
+    );
+    let opened = opened.map_err(|error| {
+        Refusal::new(
+            "verification",
+            told(&error),
+            "fetch it where the request was made, with `keyturn unseal --resume`",
+        )
+    })?;
+    let mut secrets = Vec::with_capacity(opened.secrets.len());
+    for released in opened.secrets {
+        let same = |line: &&keyturn_vault::text::CredentialLine| {
+            line.credential.to_string() == released.credential
+                && line.version.number() == released.version
+        };
+        let line = request.credentials.iter().find(same);
+        let line = line.ok_or_else(|| VerifyError::Other {
+            what: "a secret of the release".to_owned(),
+            by: "the request",
+        })?;
+        let current = current.get(&line.credential) == Some(&released.version);
+        secrets.push(Named {
+            path: line.path.to_string(),
+            current,
+            released,
+        });
+    }
+    let problems = release
+        .versions
+        .iter()
+        .filter(|version| !version.delivered)
+        .map(|version| {
+            let line = request
+                .credentials
+                .iter()
+                .find(|line| line.credential.to_string() == version.credential);
+            let path = line.map(|line| line.path.to_string()).unwrap_or_default();
+            format!(
+                "{path} v{} was not delivered: {}",
+                version.version,
+                clean(&version.problem)
+            )
+        });
+    Ok(Delivered {
+        ceremony,
+        secrets,
+        problems: problems.collect(),
+        ends_ms: release.checkout_ends_ms,
+        receipts,
+    })
+}
+
+/// Keeps an entry with its proof; gives the path of the proof.
+pub fn keep_receipt(home: &Home, name: &str, proven: &Proven) -> Result<PathBuf, Refusal> {
+    home.write(&format!("receipts/{name}.entry.json"), &proven.bytes)?;
+    let proof = format!("receipts/{name}.tlog-proof");
+    home.write(&proof, proven.receipt.as_bytes())?;
+    Ok(home.path(&proof))
+}
+
+impl Delivered {
+    /// Hands the secrets on.
+    pub fn hand_on(self, context: &Context, sink: Sink) -> Result<(), Refusal> {
+        for problem in &self.problems {
+            context.ui.warn(problem);
+        }
+        if self.ends_ms > 0 {
+            context.ui.note(format_args!(
+                "checked out until {}; then: keyturn checkin {}",
+                show::time(self.ends_ms),
+                self.ceremony
+            ));
+        }
+        if sink.raw {
+            let secret = self.only()?;
+            // Exposed to the person who asked for it.
+            return Ok(context.ui.raw(secret.released.secret.expose())?);
+        }
+        if let Some(path) = sink.output {
+            write_file(&path, self.whole()?.expose())?;
+            context
+                .ui
+                .note(format_args!("written to {}", path.display()));
+            return self.told(context);
+        }
+        if let Some(command) = sink.exec {
+            run(&command, &self.whole()?)?;
+            return self.told(context);
+        }
+        let text = || {
+            self.secrets
+                .iter()
+                .map(|secret| secret.line(self.secrets.len() > 1))
+                .collect::<String>()
+        };
+        Ok(context.ui.result(&self.document(true), text)?)
+    }
+
+    fn told(&self, context: &Context) -> Result<(), Refusal> {
+        if context.ui.json() {
+            Ok(context.ui.result(&self.document(false), String::new)?)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The one secret that is meant: the current one of one credential.
+    fn only(&self) -> Result<&Named, Refusal> {
+        let mut current = self.secrets.iter().filter(|secret| secret.current);
+        match (self.secrets.as_slice(), current.next(), current.next()) {
+            ([one], _, _) | (_, Some(one), None)
+                if self.secrets.iter().all(|secret| secret.path == one.path) =>
+            {
+                Ok(one)
+            }
+            _ => Err(Refusal::new(
+                "too-much",
+                "there are several secrets; one alone cannot be chosen",
+                format_args!(
+                    "print them with `keyturn unseal --resume {} --json`",
+                    self.ceremony
+                ),
+            )),
+        }
+    }
+
+    /// What a file or a command gets: the one secret as it is, or all of them as JSON.
+    fn whole(&self) -> Result<SecretBytes, Refusal> {
+        match self.only() {
+            Ok(one) => Ok(SecretBytes::from_slice(one.released.secret.expose())),
+            Err(_) => Ok(SecretBytes::from(
+                serde_json::to_vec(&self.document(true)).map_err(std::io::Error::from)?,
+            )),
+        }
+    }
+
+    fn document(&self, with_secrets: bool) -> Value {
+        let secrets = self.secrets.iter().map(|secret| {
+            let mut document = json!({
+                "path": secret.path, "credential": secret.released.credential,
+                "version": secret.released.version, "current": secret.current,
+            });
+            if with_secrets && let Some(fields) = document.as_object_mut() {
+                // Exposed to the person who asked for it.
+                let bytes = secret.released.secret.expose();
+                match std::str::from_utf8(bytes) {
+                    Ok(text) => fields.insert("secret".to_owned(), Value::from(text)),
+                    Err(_) => fields.insert(
+                        "secret_base64".to_owned(),
+                        Value::from(BASE64_STANDARD.encode(bytes)),
+                    ),
+                };
+            }
+            document
+        });
+        json!({
+            "ceremony": self.ceremony,
+            "secrets": secrets.collect::<Vec<_>>(),
+            "problems": self.problems,
+            "checkout_ends_ms": self.ends_ms,
+            "receipts": self.receipts,
+        })
+    }
+}
+
+impl Named {
+    /// The secret alone, or behind its path where there are several.
+    fn line(&self, several: bool) -> String {
+        // Exposed to the person who asked for it.
+        let bytes = self.released.secret.expose();
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => clean(text),
+            Err(_) => format!("base64:{}", BASE64_STANDARD.encode(bytes)),
+        };
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        let mark = if self.current { "" } else { " (not current)" };
+        if several {
+            format!(
+                "{} v{}{mark}: {text}{end}",
+                self.path, self.released.version
+            )
+        } else {
+            format!("{text}{end}")
+        }
+    }
+}
+
+/// Runs a command with the secret on its standard input.
+fn run(command: &str, secret: &SecretBytes) -> Result<(), Refusal> {
+    let failed = |why: &dyn std::fmt::Display| {
+        Refusal::new(
+            "file",
+            format_args!("the command failed: {why}"),
+            "the secret was delivered; get it again with `keyturn unseal --resume`",
+        )
+    };
+    let mut child = std::process::Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::inherit())
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Exposed to the command that the person named; one that does not read is its own business.
+        let _ = stdin.write_all(secret.expose());
+    }
+    let status = child.wait().map_err(|error| failed(&error))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(failed(&status))
+    }
+}

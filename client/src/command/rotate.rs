@@ -1,0 +1,225 @@
+//! `keyturn rotate`: rotations run by themselves; operators look, hurry, help and pause.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use keyturn_proto::v1;
+use keyturn_vault::{
+    name::{CredentialPath, Line},
+    reference::Version,
+    time::Span,
+};
+use serde_json::{Value, json};
+
+use super::{Context, open, show};
+use crate::{
+    refusal::Refusal,
+    ui::{clean, table},
+    wire,
+};
+
+/// Rotations: list, hurry, retry, complete, pause.
+#[derive(Debug, Subcommand)]
+pub enum Rotate {
+    /// What is due, running, late or stuck
+    List(List),
+    /// Make rotations due now
+    Now(Now),
+    /// Try again what needs an operator
+    Retry(Retry),
+    /// A rotation by hand is done: this is the version that was deposited
+    Complete(Complete),
+    /// Start no rotation for a while; 0s goes on
+    Pause(Pause),
+}
+
+/// What is due, running, late or stuck.
+#[derive(Debug, Args)]
+pub struct List {
+    /// A pattern over paths
+    #[arg(default_value = "")]
+    pattern: String,
+    /// Idle ones too
+    #[arg(long)]
+    all: bool,
+}
+
+/// Make rotations due now.
+#[derive(Debug, Args)]
+pub struct Now {
+    /// The credentials
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<CredentialPath>,
+    /// Why; one line for the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Line,
+}
+
+/// Try again what needs an operator.
+#[derive(Debug, Args)]
+pub struct Retry {
+    /// The credential
+    path: CredentialPath,
+}
+
+/// A rotation by hand is done.
+#[derive(Debug, Args)]
+pub struct Complete {
+    /// The credential
+    path: CredentialPath,
+    /// The version that was deposited, like v3
+    version: Version,
+}
+
+/// Start no rotation for a while.
+#[derive(Debug, Args)]
+pub struct Pause {
+    /// How long, at most 24h
+    #[arg(value_parser = Span::typed)]
+    span: Span,
+    /// Why; one line for the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Line,
+}
+
+impl Rotate {
+    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+        let session = context.session().await?;
+        let mut client = session.rotations();
+        match self {
+            Self::List(list) => list.run(&context, client).await,
+            Self::Now(now) => {
+                let credentials = now.paths.iter().map(ToString::to_string).collect();
+                let request = v1::RotateNowRequest {
+                    credentials,
+                    r#match: String::new(),
+                    reason: now.reason.to_string(),
+                };
+                let reply = client.now(request).await?.into_inner();
+                let document = json!({ "made_due": reply.made_due, "already_due": reply.already_due, "manual": reply.manual });
+                Ok(context.ui.result(&document, || {
+                    format!(
+                        "{} made due, {} were already, {} by hand",
+                        reply.made_due, reply.already_due, reply.manual
+                    )
+                })?)
+            }
+            Self::Retry(retry) => {
+                let credential = open::target(&session, &retry.path)
+                    .await?
+                    .definition
+                    .credential
+                    .to_string();
+                let reply = client
+                    .retry(v1::RetryRequest { credential })
+                    .await?
+                    .into_inner();
+                told(&context, reply.rotation)
+            }
+            Self::Complete(complete) => {
+                let credential = open::target(&session, &complete.path)
+                    .await?
+                    .definition
+                    .credential
+                    .to_string();
+                let request = v1::CompleteRequest {
+                    credential,
+                    version: complete.version.number(),
+                };
+                let reply = client.complete(request).await?.into_inner();
+                told(&context, reply.rotation)
+            }
+            Self::Pause(pause) => {
+                let for_secs = u32::try_from(pause.span.secs()).unwrap_or(u32::MAX);
+                let reply = client
+                    .pause(v1::PauseRequest {
+                        for_secs,
+                        reason: pause.reason.to_string(),
+                    })
+                    .await?
+                    .into_inner();
+                let document = json!({ "paused": reply.paused, "until_ms": reply.until_ms });
+                Ok(context.ui.result(&document, || {
+                    if reply.paused {
+                        format!("No rotation starts before {}.", show::time(reply.until_ms))
+                    } else {
+                        "Rotations go on.".to_owned()
+                    }
+                })?)
+            }
+        }
+    }
+}
+
+fn told(context: &Context, view: Option<v1::RotationView>) -> Result<(), Refusal> {
+    let view = wire::required(view, "the rotation")?;
+    Ok(context
+        .ui
+        .result(&document(&view), || table(&[row(&view)]))?)
+}
+
+impl List {
+    async fn run(
+        self,
+        context: &Context,
+        mut client: v1::rotation_client::RotationClient<tonic::transport::Channel>,
+    ) -> Result<(), Refusal> {
+        let mut after = String::new();
+        let mut all = Vec::new();
+        let last = loop {
+            let request = v1::ListRotationsRequest {
+                page: wire::next_page(after),
+                r#match: self.pattern.clone(),
+                all: self.all,
+            };
+            let mut reply = client.list(request).await?.into_inner();
+            all.append(&mut reply.rotations);
+            if reply.next_page.is_empty() {
+                break reply;
+            }
+            after = reply.next_page;
+        };
+        let document = json!({ "rotations": all.iter().map(document).collect::<Vec<_>>(), "paused": last.paused, "paused_until_ms": last.paused_until_ms });
+        Ok(context.ui.result(&document, || {
+            let mut text = table(&all.iter().map(row).collect::<Vec<_>>());
+            if all.is_empty() {
+                text.push_str("No rotation is due.\n");
+            }
+            if last.paused {
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "Paused until {}.", show::time(last.paused_until_ms));
+            }
+            text
+        })?)
+    }
+}
+
+fn document(view: &v1::RotationView) -> Value {
+    json!({
+        "path": view.path, "credential": view.credential, "connector": view.connector, "state": show::rotation_state(view.state()),
+        "cause": view.cause, "due_ms": view.due_ms, "next_try_ms": view.next_try_ms, "attempts": view.attempts, "version": view.version,
+        "held_by": view.held_by, "held_until_ms": view.held_until_ms, "problem_code": view.problem_code, "problem": view.problem,
+        "hint": view.hint, "evidence": view.evidence,
+    })
+}
+
+fn row(view: &v1::RotationView) -> Vec<String> {
+    let due = if view.due_ms > 0 {
+        show::time(view.due_ms)
+    } else {
+        String::new()
+    };
+    let problem = if view.problem.is_empty() {
+        String::new()
+    } else {
+        format!("{}; {}", clean(&view.problem), clean(&view.hint))
+    };
+    vec![
+        clean(&view.path),
+        show::rotation_state(view.state()).to_owned(),
+        clean(&view.cause),
+        due,
+        clean(&view.connector),
+        problem,
+    ]
+}

@@ -1,0 +1,186 @@
+//! `keyturn status`, and `keyturn` alone: what waits for me, and how the vault is.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use keyturn_proto::v1;
+use serde_json::{Value, json};
+
+use super::{Context, show};
+use crate::{
+    clock,
+    refusal::Refusal,
+    session::Session,
+    ui::{Style, clean, countdown, table},
+    verify::log,
+};
+
+/// Clocks that differ by more are told.
+const MAX_SKEW_MS: u64 = 5 * 60 * 1000;
+
+/// What waits for you, and how the vault is.
+#[derive(Debug, Default, Args)]
+pub struct Status {}
+
+impl Status {
+    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+        let mut session = Session::connect(&context.home, context.ui).await?;
+        let reply = session
+            .status()
+            .show(v1::ShowStatusRequest {})
+            .await?
+            .into_inner();
+        let founded = reply.founders_awaited.is_empty();
+        // In restore mode the log is shorter than it was: that is what status is to tell.
+        if founded && !reply.restore_mode {
+            session.follow().await?;
+        }
+        let skew = clock::now().ms().abs_diff(reply.now_ms);
+        if skew > MAX_SKEW_MS {
+            context.ui.warn(format_args!(
+                "your clock and the daemon's differ by {}",
+                countdown(skew / 1000)
+            ));
+        }
+        Ok(context.ui.result(&document(&session, &reply), || {
+            text(&context, &session, &reply)
+        })?)
+    }
+}
+
+fn document(session: &Session, reply: &v1::ShowStatusReply) -> Value {
+    let findings = reply.findings.iter().map(|finding| {
+        json!({ "code": finding.code, "message": finding.message, "hint": finding.hint, "since_ms": finding.since_ms })
+    });
+    let ceremonies =
+        |views: &[v1::CeremonyView]| views.iter().map(show::ceremony).collect::<Vec<_>>();
+    let names = |people: &[v1::Person]| {
+        people
+            .iter()
+            .map(|person| person.name.clone())
+            .collect::<Vec<_>>()
+    };
+    let rotations = reply.rotations.unwrap_or_default();
+    let credentials = reply.credentials.unwrap_or_default();
+    json!({
+        "origin": session.vault.origin,
+        "person": reply.caller.as_ref().map(|person| person.name.clone()),
+        "roles": reply.roles,
+        "daemon": reply.daemon,
+        "charter": reply.charter,
+        "charter_sha256": show::hex(&reply.charter_sha256),
+        "log_size": session.head.as_ref().map(log::head).map(|head| head.size),
+        "founded": reply.founders_awaited.is_empty(),
+        "founders_awaited": names(&reply.founders_awaited),
+        "restore_mode": reply.restore_mode,
+        "waiting": ceremonies(&reply.waiting),
+        "checked_out": ceremonies(&reply.checked_out),
+        "credentials": {
+            "total": credentials.total, "unproven": credentials.unproven, "known_to_human": credentials.known_to_human,
+            "old_roster": credentials.old_roster, "inconsistent": credentials.inconsistent, "checked_out": credentials.checked_out,
+        },
+        "rotations": {
+            "due": rotations.due, "running": rotations.running, "backing_off": rotations.backing_off,
+            "late": rotations.late, "needs_operator": rotations.needs_operator, "manual": rotations.manual,
+        },
+        "findings": findings.collect::<Vec<_>>(),
+    })
+}
+
+fn text(context: &Context, session: &Session, reply: &v1::ShowStatusReply) -> String {
+    let ui = context.ui;
+    let mut text = String::new();
+    let roles = reply
+        .roles
+        .iter()
+        .map(|role| clean(role))
+        .collect::<Vec<_>>()
+        .join(", ");
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "{}: you are {} ({roles})",
+        session.vault.origin,
+        show::person(reply.caller.as_ref())
+    );
+    if reply.restore_mode {
+        let _ = writeln!(
+            text,
+            "{}: the vault was restored from a copy; sign nothing but `accept-restore`",
+            ui.paint(Style::Bad, "RESTORE MODE")
+        );
+    }
+    if !reply.founders_awaited.is_empty() {
+        let names: Vec<_> = reply
+            .founders_awaited
+            .iter()
+            .map(|person| clean(&person.name))
+            .collect();
+        let _ = writeln!(
+            text,
+            "Not founded yet; these have not joined: {}",
+            names.join(", ")
+        );
+        return text;
+    }
+    let rows = |views: &[v1::CeremonyView]| {
+        table(&views.iter().map(show::ceremony_row).collect::<Vec<_>>())
+    };
+    if reply.waiting.is_empty() {
+        text.push_str("Nothing waits for you.\n");
+    } else {
+        let _ = write!(
+            text,
+            "{}\n{}",
+            ui.paint(Style::Bold, "Waiting for you (`keyturn approve ID`):"),
+            rows(&reply.waiting)
+        );
+    }
+    if !reply.checked_out.is_empty() {
+        let _ = write!(
+            text,
+            "Checked out by you (`keyturn checkin ID`):\n{}",
+            rows(&reply.checked_out)
+        );
+    }
+    if let Some(credentials) = reply.credentials {
+        let _ = writeln!(
+            text,
+            "{} credentials; {} unproven, {} known to a person, {} sealed to an older roster, {} checked out",
+            credentials.total,
+            credentials.unproven,
+            credentials.known_to_human,
+            credentials.old_roster,
+            credentials.checked_out
+        );
+    }
+    if let Some(rotations) = reply.rotations {
+        let _ = writeln!(
+            text,
+            "Rotations: {} due, {} running, {} need an operator, {} by hand",
+            rotations.due, rotations.running, rotations.needs_operator, rotations.manual
+        );
+    }
+    for finding in &reply.findings {
+        let style = match finding.severity() {
+            v1::Severity::Problem => Style::Bad,
+            v1::Severity::Warning => Style::Warn,
+            v1::Severity::Note | v1::Severity::Unspecified => Style::Dim,
+        };
+        let _ = writeln!(
+            text,
+            "{} {}; {}",
+            ui.paint(style, clean(&finding.code)),
+            clean(&finding.message),
+            clean(&finding.hint)
+        );
+    }
+    if let Some(head) = session.head.as_ref().map(log::head) {
+        let _ = writeln!(
+            text,
+            "The log has {} entries; charter {} is in force.",
+            head.size, reply.charter
+        );
+    }
+    text
+}

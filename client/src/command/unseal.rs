@@ -1,0 +1,260 @@
+//! `keyturn unseal`: ask, wait until enough custodians agree, get the secret with its receipts.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use clap::Args;
+use keyturn_proto::v1::{CeremonyState, CeremonyView};
+use keyturn_seal::ShareIdentity;
+use keyturn_vault::{
+    id::{CeremonyId, CredentialId, GroupName},
+    name::{CredentialPath, Line},
+    text::{Purpose, Request},
+    time::Span,
+    words::spoken,
+};
+use serde_json::json;
+
+use super::{
+    Context,
+    approve::{Case, Held},
+    follow::{News, Picture, follow},
+    open::{About, Ask, prepare, send, target},
+    release::{self, Sink},
+    show,
+};
+use crate::{
+    refusal::{Refusal, told},
+    session::Session,
+    ui::Style,
+    verify::VerifyError,
+};
+
+/// Ask for credentials, and get them when enough custodians agree.
+#[derive(Debug, Args)]
+pub struct Unseal {
+    /// The credentials
+    #[arg(required_unless_present = "resume", value_name = "PATH")]
+    paths: Vec<CredentialPath>,
+    /// Why; the custodians read it
+    #[arg(long, required_unless_present = "resume", value_name = "TEXT")]
+    reason: Option<Line>,
+    #[command(flatten)]
+    about: About,
+    /// Ask this fallback group instead of each credential's own
+    #[arg(long, value_name = "GROUP")]
+    group: Option<GroupName>,
+    /// Who will use it, if somebody without keys: name and identity
+    #[arg(long, value_name = "TEXT")]
+    used_by: Option<Line>,
+    /// How long you need it, like 2h
+    #[arg(long, value_name = "SPAN", value_parser = Span::typed)]
+    check_out: Option<Span>,
+    /// Approve it yourself at once, where the policy lets you
+    #[arg(long)]
+    approve: bool,
+    #[command(flatten)]
+    sink: Sink,
+    /// Ask and leave; come back with --resume
+    #[arg(long, conflicts_with = "resume")]
+    no_wait: bool,
+    /// Go on waiting for a request of yours, or get what it released again
+    #[arg(long, value_name = "CEREMONY", conflicts_with_all = ["paths", "reason", "approve", "group", "used_by", "check_out"])]
+    resume: Option<CeremonyId>,
+}
+
+/// A request whose release is awaited.
+struct Waiting {
+    request: Request,
+    current: BTreeMap<CredentialId, u64>,
+    key: ShareIdentity,
+}
+
+impl Unseal {
+    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+        self.run_as(context, Purpose::Unseal).await
+    }
+
+    pub(super) async fn run_as(
+        mut self,
+        mut context: Context,
+        purpose: Purpose,
+    ) -> Result<(), Refusal> {
+        let session = context.session().await?;
+        let sink = std::mem::take(&mut self.sink);
+        if let Some(ceremony) = self.resume {
+            let kept = release::kept(&context.home, ceremony)?;
+            let request = kept
+                .request
+                .parse()
+                .map_err(|source| VerifyError::Text("the request".to_owned(), source))?;
+            let waiting = Waiting {
+                request,
+                key: kept.identity(&mut context)?,
+                current: kept.current,
+            };
+            return wait(&context, &session, waiting, None, sink).await;
+        }
+        let (approve, no_wait) = (self.approve, self.no_wait);
+        let (waiting, view) = self.ask(&context, &session, purpose).await?;
+        let held = if approve {
+            let case = Case::load(&session, waiting.request.ceremony).await?;
+            Some(Held::give(&mut context, &session, &case).await?)
+        } else {
+            None
+        };
+        if no_wait {
+            let document = show::ceremony(&view);
+            return Ok(context
+                .ui
+                .result(&document, || waiting.request.ceremony.to_string())?);
+        }
+        wait(&context, &session, waiting, held, sink).await
+    }
+
+    async fn ask(
+        self,
+        context: &Context,
+        session: &Session,
+        purpose: Purpose,
+    ) -> Result<(Waiting, CeremonyView), Refusal> {
+        let mut targets = Vec::with_capacity(self.paths.len());
+        for path in &self.paths {
+            targets.push(target(session, path).await?);
+        }
+        let current: BTreeMap<_, _> = targets
+            .iter()
+            .map(|target| (target.definition.credential, target.current))
+            .collect();
+        let key = ShareIdentity::generate().map_err(|error| {
+            Refusal::new("no-entropy", told(&error), "do not use this computer")
+        })?;
+        let reason = self.reason.ok_or_else(|| {
+            Refusal::new("malformed", "there is no reason", "give one with --reason")
+        })?;
+        let prepared = prepare(
+            session,
+            Ask {
+                purpose,
+                reason,
+                about: self.about,
+                group: self.group,
+                used_by: self.used_by,
+                deliver_to: Some(
+                    key.share_key()
+                        .to_string()
+                        .parse()
+                        .map_err(|_| VerifyError::Missing("a key"))?,
+                ),
+                check_out: self.check_out,
+                targets,
+            },
+        )?;
+        let ceremony = prepared.request.ceremony;
+        release::keep(session, &prepared.signed, ceremony, current.clone(), &key)?;
+        let view = match send(session, &prepared).await {
+            Ok(view) => view,
+            Err(refusal) => {
+                // What broke on the way may have arrived.
+                if refusal.code != "unreachable" && refusal.code != "deadline" {
+                    release::forget(&context.home, ceremony)?;
+                }
+                return Err(refusal);
+            }
+        };
+        let digest = prepared.signed.digest();
+        let ui = context.ui;
+        ui.note(format_args!(
+            "ceremony  {}",
+            ui.paint_err(Style::Bold, ceremony)
+        ));
+        ui.note(format_args!("request   {digest}"));
+        ui.note(format_args!(
+            "six words {}",
+            ui.paint_err(Style::Bold, spoken(&digest))
+        ));
+        ui.note("Read the words to the custodians whom you ask; they see the same.");
+        Ok((
+            Waiting {
+                request: prepared.request,
+                current,
+                key,
+            },
+            view,
+        ))
+    }
+}
+
+/// Waits for the end; hands on what was released.
+async fn wait(
+    context: &Context,
+    session: &Session,
+    waiting: Waiting,
+    mut held: Option<Held>,
+    sink: Sink,
+) -> Result<(), Refusal> {
+    let ceremony = waiting.request.ceremony;
+    let mut news = follow(session.ceremonies(), ceremony.to_string(), true);
+    let mut picture = Picture::new(context.ui);
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        let came = tokio::select! {
+            came = news.recv() => came,
+            _ = tick.tick() => { picture.draw(); continue; }
+        };
+        let Some(came) = came else { break };
+        let came = came?;
+        picture.tell(&came);
+        if let Some(held) = &mut held {
+            held.attend(session, &came).await?;
+        }
+        if let News::Release(release) = came {
+            let delivered = release::open(
+                session,
+                &waiting.request,
+                &waiting.current,
+                &waiting.key,
+                *release,
+            )?;
+            return delivered.hand_on(context, sink);
+        }
+    }
+    Err(ended(context, picture.view(), ceremony))
+}
+
+/// Why there is nothing to hand on.
+fn ended(context: &Context, view: Option<&CeremonyView>, ceremony: CeremonyId) -> Refusal {
+    let Some(view) = view else {
+        return Refusal::new(
+            "unreachable",
+            "the vault told nothing about this request",
+            format_args!("try again with `keyturn unseal --resume {ceremony}`"),
+        );
+    };
+    if context.ui.json() {
+        // The refusal is told on standard error in any case.
+        let _ = context.ui.result(
+            &json!({ "ceremony": ceremony, "state": show::state_word(view.state()) }),
+            String::new,
+        );
+    }
+    let hint = match view.state() {
+        CeremonyState::Released => "what was released is no longer kept; ask again",
+        CeremonyState::Interrupted => {
+            "it counts as possibly released and its rotation is due; ask again after it"
+        }
+        CeremonyState::Unspecified
+        | CeremonyState::Open
+        | CeremonyState::Approved
+        | CeremonyState::Authorized
+        | CeremonyState::Failed
+        | CeremonyState::Applied
+        | CeremonyState::Expired
+        | CeremonyState::Withdrawn
+        | CeremonyState::Superseded => "ask again with `keyturn unseal`",
+    };
+    Refusal::new(
+        "not-released",
+        format_args!("nothing was released: {}", show::state(view)),
+        hint,
+    )
+}

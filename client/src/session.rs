@@ -1,0 +1,343 @@
+//! A connected home: the way to the vault, the charters and the head of the log, all verified.
+//!
+//! # Invariants
+//! 1. After [`Session::open`] the newest charter was verified from the pinned first one, and the newest
+//!    checkpoint continues the one that this computer saw last; otherwise there is no session.
+
+use keyturn_audit::note::{SignedCheckpoint, Vkey};
+use keyturn_hsm::device::DeviceKey;
+use keyturn_proto::{
+    MAX_MESSAGE,
+    v1::{
+        self, audit_client::AuditClient, ceremony_client::CeremonyClient,
+        charter_client::CharterClient, credential_client::CredentialClient,
+        rotation_client::RotationClient, status_client::StatusClient,
+    },
+};
+use keyturn_vault::{
+    charter::{Chain, Charter, Person},
+    digest::Digest,
+    reference::{CharterRef, Head, Signer},
+    text::{CredentialLine, SignedText, Text},
+};
+use tonic::transport::Channel;
+
+use crate::{
+    connect::{Link, Route, connect},
+    home::{Home, HomeError, Profile, Vault},
+    refusal::Refusal,
+    token::malformed,
+    ui::Ui,
+    verify::{self, VerifyError, log, log::Proven, sealed::Sealed},
+    wire,
+};
+
+/// The file with the key of this computer.
+pub const DEVICE_FILE: &str = "device.pem";
+
+/// A connected home.
+pub struct Session {
+    /// The home.
+    pub home: Home,
+    /// Who uses it.
+    pub profile: Profile,
+    /// The vault.
+    pub vault: Vault,
+    /// The key of this computer.
+    pub device: DeviceKey,
+    /// The charters.
+    pub chain: Chain,
+    /// The newest checkpoint; none before the vault is founded.
+    pub head: Option<SignedCheckpoint>,
+    link: Link,
+}
+
+macro_rules! clients {
+    ($($(#[$doc:meta])* $name:ident $client:ident)*) => {
+        impl Session {
+            $($(#[$doc])* pub fn $name(&self) -> $client<Channel> {
+                $client::new(self.link.channel()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+            })*
+        }
+    };
+}
+
+clients! {
+    /// Ceremonies.
+    ceremonies CeremonyClient
+    /// Credentials.
+    credentials CredentialClient
+    /// Charters.
+    charters CharterClient
+    /// Rotations.
+    rotations RotationClient
+    /// The log.
+    log AuditClient
+    /// What waits.
+    status StatusClient
+}
+
+impl Session {
+    /// Connects and brings charter and log up to date (invariant 1).
+    pub async fn open(home: &Home, ui: Ui) -> Result<Self, Refusal> {
+        let mut session = Self::connect(home, ui).await?;
+        session.follow().await?;
+        Ok(session)
+    }
+
+    /// Brings charter and log up to date (invariant 1).
+    pub async fn follow(&mut self) -> Result<(), Refusal> {
+        self.follow_charter().await?;
+        self.follow_log().await
+    }
+
+    /// Connects, and believes what is in the home.
+    pub async fn connect(home: &Home, ui: Ui) -> Result<Self, Refusal> {
+        let profile = home.profile()?;
+        let vault = profile.vault.clone().ok_or(HomeError::NoVault)?;
+        let chain = kept_chain(home, &vault)?;
+        let device = DeviceKey::load(&home.path(DEVICE_FILE))?;
+        let link = connect(&route(&vault)?, &device).await?;
+        if let Some(complaint) = link.server().and_then(|server| server.complaint) {
+            ui.warn(format_args!("the vault's server: {complaint}"));
+        }
+        Ok(Self {
+            home: home.clone(),
+            profile,
+            vault,
+            device,
+            chain,
+            head: None,
+            link,
+        })
+    }
+
+    /// The newest charter.
+    pub fn charter(&self) -> Result<(CharterRef, &Charter), Refusal> {
+        Ok(self
+            .chain
+            .newest()
+            .ok_or(VerifyError::Missing("the first charter"))?)
+    }
+
+    /// The person of this home, as the newest charter has them.
+    pub fn me(&self) -> Result<&Person, Refusal> {
+        let (reference, charter) = self.charter()?;
+        charter.person(self.profile.person).ok_or_else(|| {
+            let message = format!(
+                "charter {} does not have you ({})",
+                reference.index,
+                self.profile.reference()
+            );
+            Refusal::new(
+                "denied",
+                message,
+                "ask an operator to propose a charter with you in it",
+            )
+        })
+    }
+
+    /// The key of the log.
+    pub fn vkey(&self) -> Result<Vkey, Refusal> {
+        Ok(log::vkey(&self.charter()?.1.log_key)?)
+    }
+
+    /// The head of the log as signed texts name it.
+    pub fn log_head(&self) -> Result<Head, Refusal> {
+        let head = self.head.as_ref().map(log::head);
+        head.ok_or_else(not_founded)
+    }
+
+    /// Who is at the other end.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Signs a text with the key of this computer.
+    pub fn sign<T: Text>(&self, text: &T) -> Result<SignedText, Refusal> {
+        text.check().map_err(|error| malformed(&error))?;
+        let text = text.to_text();
+        let signature = self.device.sign(text.as_bytes())?;
+        Ok(SignedText {
+            text,
+            signature,
+            signer: Signer::Device(self.profile.device),
+        })
+    }
+
+    /// Fetches and verifies the charters after the newest known one.
+    async fn follow_charter(&mut self) -> Result<(), Refusal> {
+        let mut after = String::new();
+        loop {
+            let known = self.charter()?.0;
+            let request = v1::ShowCharterRequest {
+                verified: known.index,
+                until: 0,
+                alone: false,
+                page: wire::next_page(after),
+            };
+            let reply = self.charters().show(request).await?.into_inner();
+            if reply.in_force == 0 {
+                return Err(not_founded());
+            }
+            if reply.in_force < known.index {
+                return Err(VerifyError::OldCharter {
+                    now: reply.in_force,
+                    before: known.index,
+                }
+                .into());
+            }
+            for record in reply.charters {
+                let index = record.index;
+                if index > self.charter()?.0.index {
+                    let bytes = verify::charter::follow(&mut self.chain, record)?;
+                    self.home.keep_charter(index, &bytes)?;
+                }
+            }
+            after = reply.next_page;
+            if after.is_empty() {
+                let newest = self.charter()?.0;
+                let said = CharterRef {
+                    index: reply.in_force,
+                    digest: wire::digest(&reply.in_force_sha256, "the digest of the charter")?,
+                };
+                return if newest == said {
+                    Ok(())
+                } else {
+                    Err(VerifyError::Other {
+                        what: "the charter in force".to_owned(),
+                        by: "the daemon",
+                    }
+                    .into())
+                };
+            }
+        }
+    }
+
+    /// Fetches the newest checkpoint, which must continue the one that is kept.
+    async fn follow_log(&mut self) -> Result<(), Refusal> {
+        let log = self.vkey()?;
+        let reply = self
+            .log()
+            .checkpoint(v1::CheckpointRequest {})
+            .await?
+            .into_inner();
+        let new = log::checkpoint(&reply.checkpoint, &log)?;
+        let kept = self.home.checkpoint()?;
+        if let Some(kept) = &kept {
+            let old = log::checkpoint(kept, &log)?;
+            self.continues(&old, &new).await?;
+        }
+        self.home.keep_checkpoint(kept.as_deref(), &new)?;
+        self.head = Some(new);
+        Ok(())
+    }
+
+    /// Checks that `new` continues `old`, asking for the proof where one is needed.
+    pub async fn continues(
+        &self,
+        old: &SignedCheckpoint,
+        new: &SignedCheckpoint,
+    ) -> Result<(), Refusal> {
+        let proof = if old.size() < new.size() {
+            let request = v1::ConsistencyRequest {
+                from_size: old.size(),
+                from_root: old.root().to_vec(),
+                to_size: new.size(),
+            };
+            wire::hashes(&self.log().consistency(request).await?.into_inner().hashes)?
+        } else {
+            Vec::new()
+        };
+        Ok(log::continues(old, new, &proof)?)
+    }
+
+    /// Checks that an entry is in the log that this computer knows.
+    pub async fn covers(&self, proven: &Proven) -> Result<(), Refusal> {
+        let Some(head) = &self.head else {
+            return Ok(());
+        };
+        if proven.checkpoint.size() <= head.size() {
+            self.continues(&proven.checkpoint, head).await
+        } else {
+            self.continues(head, &proven.checkpoint).await
+        }
+    }
+
+    /// A document by its digest.
+    pub async fn object(&self, digest: Digest) -> Result<Vec<u8>, Refusal> {
+        let request = v1::ObjectRequest {
+            sha256: digest.0.to_vec(),
+        };
+        let object = self.log().object(request).await?.into_inner().object;
+        if Digest::of(&object) == digest {
+            Ok(object)
+        } else {
+            Err(VerifyError::Other {
+                what: "a document".to_owned(),
+                by: "its digest",
+            }
+            .into())
+        }
+    }
+
+    /// Verifies a sealed version that a request names.
+    pub async fn sealed(
+        &self,
+        line: &CredentialLine,
+        version: v1::SealedVersion,
+    ) -> Result<Sealed, Refusal> {
+        let manifest = verify::sealed::manifest(&self.chain, line, &version)?;
+        let definition = version
+            .definition
+            .as_ref()
+            .map(|document| document.document.clone())
+            .unwrap_or_default();
+        let definition = if Digest::of(&definition) == manifest.definition {
+            definition
+        } else {
+            self.object(manifest.definition).await?
+        };
+        let sealed = verify::sealed::check(
+            &self.chain,
+            &self.vkey()?,
+            line,
+            manifest,
+            &definition,
+            version,
+        )?;
+        self.covers(&sealed.proven).await?;
+        Ok(sealed)
+    }
+}
+
+fn not_founded() -> Refusal {
+    let rule = keyturn_vault::refusal::Refusal::NotFounded;
+    Refusal::new(rule.code(), rule, rule.hint())
+}
+
+/// The charters of a home, as they were verified before.
+pub fn kept_chain(home: &Home, vault: &Vault) -> Result<Chain, Refusal> {
+    let mut charters = home.charters()?.into_iter();
+    let first = charters.next().ok_or(HomeError::NoVault)?;
+    let mut chain = verify::charter::begin(&first, vault.genesis)?;
+    for charter in charters {
+        verify::charter::push(&mut chain, &charter)?;
+    }
+    Ok(chain)
+}
+
+/// The way to the vault of a profile.
+pub fn route(vault: &Vault) -> Result<Route, Refusal> {
+    let addresses = vault.endpoints.iter().map(|endpoint| endpoint.parse());
+    let addresses =
+        addresses
+            .collect::<Result<_, _>>()
+            .map_err(|error: crate::connect::AddressError| {
+                Refusal::new("malformed", error, "correct `endpoints` in profile.json")
+            })?;
+    Ok(Route {
+        addresses,
+        pins: vault.server_pins.clone(),
+    })
+}

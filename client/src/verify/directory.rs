@@ -1,0 +1,395 @@
+//! A whole log in a folder: tree, tiles, documents, charters, signatures.
+//!
+//! # Invariants
+//! 1. Tree, tiles and every entry's place are computed again; a log that does not lead to its checkpoint, or
+//!    does not continue a saved one, has no report.
+//! 2. Every signed text and document was signed by whom the charter in force at its entry names; what was
+//!    not is a finding.
+
+use std::{collections::BTreeSet, convert::Infallible, path::Path};
+
+use keyturn_audit::{
+    entry::Entry,
+    note::{Checkpoint, Vkey},
+    publish::Dir,
+    verify::{Anchors, entries, object},
+};
+use keyturn_vault::{
+    charter::{Chain, Charter},
+    check::Check,
+    definition::Definition,
+    digest::Digest,
+    event::{Event, Seal},
+    id::CeremonyId,
+    jcs::Document as _,
+    manifest::Manifest,
+    reference::CharterRef,
+    text::{Enrol, Join, Request, SignedText},
+    world::VersionId,
+};
+use serde::Serialize;
+
+use super::verify as check_signature;
+use crate::refusal::{Refusal, told};
+
+/// A checkpoint that the log must continue.
+#[derive(Clone, Debug)]
+pub struct Anchor {
+    /// Where it was kept.
+    pub name: String,
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The vault.
+    pub origin: String,
+    /// Entries.
+    pub size: u64,
+    /// The root of their tree.
+    pub root: Digest,
+    /// Charters that took force.
+    pub charters: u64,
+    /// Ceremonies opened.
+    pub ceremonies: u64,
+    /// Signatures that hold.
+    pub signatures: u64,
+    /// What the log was held against.
+    pub anchors: Vec<String>,
+    /// What is not as it should be.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The entry.
+    pub n: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Verifies a folder with a log.
+pub fn verify(
+    dir: &Path,
+    log: &Vkey,
+    genesis: Option<Digest>,
+    saved: &[Anchor],
+) -> Result<Report, Refusal> {
+    let dir = Dir::new(dir);
+    let checkpoints: Vec<_> = saved
+        .iter()
+        .map(|anchor| anchor.checkpoint.clone())
+        .collect();
+    let threads = std::thread::available_parallelism()
+        .map_or(2, std::num::NonZero::get)
+        .min(8);
+    let mut fold = Fold {
+        dir: &dir,
+        genesis,
+        chain: None,
+        opened: BTreeSet::new(),
+        authorized: BTreeSet::new(),
+        charters: 0,
+        signatures: 0,
+        findings: Vec::new(),
+    };
+    let verified = entries(
+        &dir,
+        &Anchors {
+            log,
+            saved: &checkpoints,
+            threads,
+        },
+        |entry| {
+            fold.entry(&entry);
+            Ok::<(), Infallible>(())
+        },
+    );
+    let verified = verified.map_err(|error| {
+        Refusal::new(
+            "verification",
+            told(&error),
+            "the folder is not this log, or the log was changed; keep it as evidence",
+        )
+    })?;
+    keyturn_audit::verify::objects(&dir).map_err(|error| {
+        Refusal::new(
+            "verification",
+            told(&error),
+            "a document is damaged; export the log again",
+        )
+    })?;
+    let mut anchors = vec!["its own signature".to_owned()];
+    anchors.extend(genesis.map(|_| "the first charter's digest".to_owned()));
+    anchors.extend(saved.iter().map(|anchor| anchor.name.clone()));
+    Ok(Report {
+        origin: log.name().to_owned(),
+        size: verified.checkpoint.size(),
+        root: Digest(*verified.checkpoint.root()),
+        charters: fold.charters,
+        ceremonies: u64::try_from(fold.opened.len()).unwrap_or(u64::MAX),
+        signatures: fold.signatures,
+        anchors,
+        findings: fold.findings,
+    })
+}
+
+struct Fold<'a> {
+    dir: &'a Dir,
+    genesis: Option<Digest>,
+    chain: Option<Chain>,
+    opened: BTreeSet<CeremonyId>,
+    authorized: BTreeSet<CeremonyId>,
+    charters: u64,
+    signatures: u64,
+    findings: Vec<Finding>,
+}
+
+impl Fold<'_> {
+    fn entry(&mut self, entry: &Entry) {
+        let n = entry.n;
+        match Event::parse(&entry.kind, &entry.body) {
+            Ok(event) => {
+                if let Err(what) = self.event(n, &event) {
+                    self.find(n, what);
+                }
+                let in_force = self
+                    .chain
+                    .as_ref()
+                    .and_then(Chain::newest)
+                    .map(|(reference, _)| reference.index);
+                if in_force != Some(entry.charter) && !matches!(event, Event::CharterJoined { .. })
+                {
+                    self.find(
+                        n,
+                        format!(
+                            "it names charter {}, which is not the one in force",
+                            entry.charter
+                        ),
+                    );
+                }
+            }
+            Err(error) => self.find(n, told(&error)),
+        }
+    }
+
+    fn find(&mut self, n: u64, what: String) {
+        self.findings.push(Finding { n, what });
+    }
+
+    /// What one event says, held against everything before it.
+    fn event(&mut self, n: u64, event: &Event) -> Result<(), String> {
+        for text in texts(event) {
+            self.text(n, text);
+        }
+        if let Event::VaultFounded { charter, joins } = event {
+            self.found(*charter)?;
+            // Founders' keys are those of the charter that they put into force.
+            for join in joins {
+                self.text(n, join);
+            }
+        } else if let Event::CharterInForce { charter, .. } = event {
+            self.next_charter(*charter)?;
+        } else if let Event::CharterJoined { join, enrolment } = event {
+            self.joined(n, join, enrolment)?;
+        } else if let Event::CredentialDefined {
+            definition,
+            signature,
+            path,
+            ceremony,
+            ..
+        } = event
+        {
+            if ceremony.is_none() {
+                self.seal(n, *definition, signature);
+            }
+            if self.definition(*definition)?.path != *path {
+                return Err("the definition is of another path".to_owned());
+            }
+        } else if let Event::VersionSealed {
+            version,
+            manifest,
+            signature,
+            ..
+        } = event
+        {
+            self.seal(n, *manifest, signature);
+            self.sealed(*version, *manifest)?;
+        }
+        self.ceremony(event)
+    }
+
+    /// The order of a ceremony's entries.
+    fn ceremony(&mut self, event: &Event) -> Result<(), String> {
+        if let Event::CeremonyOpened { ceremony, request } = event {
+            self.opened.insert(*ceremony);
+            let request: Request = request.parse().map_err(|error| told(&error))?;
+            if request.ceremony != *ceremony {
+                return Err("the request is of another ceremony".to_owned());
+            }
+        } else if let Event::UnsealAuthorized { ceremony, openings } = event {
+            self.authorized.insert(*ceremony);
+            if openings
+                .iter()
+                .any(|opening| opening.persons.len() < usize::from(opening.k))
+            {
+                return Err("it was authorized by fewer persons than its quorum".to_owned());
+            }
+        } else if let Event::UnsealReleased { ceremony, .. } = event
+            && !self.authorized.contains(ceremony)
+        {
+            return Err("it was released without having been authorized".to_owned());
+        }
+        match event.ceremony() {
+            Some(ceremony) if !self.opened.contains(&ceremony) => {
+                Err(format!("ceremony {ceremony} was never opened"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn definition(&self, digest: Digest) -> Result<Definition, String> {
+        Definition::from_bytes(&self.document(digest)?).map_err(|error| told(&error))
+    }
+
+    fn sealed(&self, version: VersionId, manifest: Digest) -> Result<(), String> {
+        let manifest =
+            Manifest::from_bytes(&self.document(manifest)?).map_err(|error| told(&error))?;
+        if (manifest.credential, manifest.version) != (version.credential, version.version) {
+            return Err("the manifest is of another version".to_owned());
+        }
+        let definition = self.definition(manifest.definition)?;
+        let charter = self
+            .chain
+            .as_ref()
+            .and_then(|chain| chain.find(&manifest.charter));
+        let charter = charter.ok_or("the manifest names a charter that was never in force")?;
+        manifest
+            .validate(&definition, charter)
+            .map_err(|error| told(&error))
+    }
+
+    fn joined(&mut self, n: u64, join: &SignedText, enrolment: &SignedText) -> Result<(), String> {
+        let enrol: Enrol = enrolment.parse().map_err(|error| told(&error))?;
+        if join
+            .parse::<Join>()
+            .map_err(|error| told(&error))?
+            .enrolment
+            != enrolment.digest()
+        {
+            return Err("the join names another enrolment".to_owned());
+        }
+        for signed in [join, enrolment] {
+            self.perform(
+                n,
+                Some(Check::Text {
+                    key: enrol.approval_key.clone(),
+                    signed: signed.clone(),
+                }),
+            );
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, charter: CharterRef) -> Result<(), String> {
+        if self
+            .genesis
+            .is_some_and(|genesis| genesis != charter.digest)
+        {
+            return Err("the first charter is not the one that was compared".to_owned());
+        }
+        let bytes = self.document(charter.digest)?;
+        self.chain = Some(Chain::begin(&bytes, charter.digest).map_err(|error| told(&error))?);
+        self.charters = 1;
+        Ok(())
+    }
+
+    fn next_charter(&mut self, charter: CharterRef) -> Result<(), String> {
+        let bytes = self.document(charter.digest)?;
+        let chain = self.chain.as_mut().ok_or("there is no first charter")?;
+        chain.push(&bytes).map_err(|error| told(&error))?;
+        self.charters = self.charters.saturating_add(1);
+        if chain.newest().is_some_and(|(newest, _)| newest == charter) {
+            Ok(())
+        } else {
+            Err("the charter is not the one that the entry names".to_owned())
+        }
+    }
+
+    fn document(&self, digest: Digest) -> Result<Vec<u8>, String> {
+        object(self.dir, &digest.0).map_err(|error| told(&error))
+    }
+
+    /// Checks a signed text (invariant 2).
+    fn text(&mut self, n: u64, signed: &SignedText) {
+        let check = self.in_force().map(|charter| Check::text(charter, signed));
+        self.perform(n, check);
+    }
+
+    /// Checks a signed document (invariant 2).
+    fn seal(&mut self, n: u64, document: Digest, seal: &Seal) {
+        let check = self
+            .in_force()
+            .map(|charter| Check::document(charter, document, seal.signer, &seal.signature));
+        self.perform(n, check);
+    }
+
+    fn in_force(&self) -> Option<&Charter> {
+        self.chain
+            .as_ref()
+            .and_then(Chain::newest)
+            .map(|(_, charter)| charter)
+    }
+
+    fn perform(&mut self, n: u64, check: Option<Check>) {
+        let outcome = match check {
+            Some(Check::Text { key, signed }) => {
+                check_signature(&key, signed.text.as_bytes(), &signed.signature, "a text")
+                    .map_err(|error| told(&error))
+            }
+            Some(Check::Document {
+                key,
+                document,
+                signature,
+            }) => self.document(document).and_then(|bytes| {
+                check_signature(&key, &bytes, &signature, "a document")
+                    .map_err(|error| told(&error))
+            }),
+            Some(Check::NoKey { .. }) => {
+                Err("it is signed by nobody whom the charter in force knows".to_owned())
+            }
+            // The daemon compares shares as they come; nothing of them is in the log.
+            Some(Check::Commitment { .. } | Check::Attestation { .. }) => return,
+            None => Err("no charter is in force".to_owned()),
+        };
+        match outcome {
+            Ok(()) => self.signatures = self.signatures.saturating_add(1),
+            Err(what) => self.find(n, what),
+        }
+    }
+}
+
+/// The texts of an event that keys of the charter in force signed.
+fn texts(event: &Event) -> Vec<&SignedText> {
+    if let Event::CeremonyOpened { request: text, .. }
+    | Event::CeremonyApproved { approval: text, .. }
+    | Event::CeremonyRefused { refusal: text, .. }
+    | Event::CeremonyRetracted {
+        retraction: text, ..
+    }
+    | Event::CeremonyReviewed { review: text, .. }
+    | Event::CheckoutReturned { checkin: text, .. }
+    | Event::HeartbeatReceived { heartbeat: text }
+    | Event::DeviceJoined { join: text, .. } = event
+    {
+        return vec![text];
+    }
+    if let Event::RecoverImported { texts, .. } = event {
+        texts.iter().collect()
+    } else {
+        Vec::new()
+    }
+}
