@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn what_is_no_profile_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let home = Home::at(folder.path());
+        let home = Home::at(folder.path().join("home"));
         for (name, text) in [
             ("cut", "{"),
             ("another kind", r#"{"format":"keyturn welcome v1"}"#),
