@@ -69,7 +69,11 @@ impl From<Status> for Refusal {
         let hint = hint.map(|hint| String::from_utf8_lossy(&hint).into_owned());
         Self {
             code: code.to_owned(),
-            message: tame(status.message()),
+            message: tame(if status.message().is_empty() {
+                status.code().description()
+            } else {
+                status.message()
+            }),
             hint: tame(&hint.unwrap_or_else(|| way_out.to_owned())),
         }
     }
