@@ -14,23 +14,21 @@
 //! 1. The folder is 0700 and every file in it 0600; a file is replaced whole or not at all.
 //! 2. The newest charter and the newest checkpoint only ever go forward.
 
-use std::{
-    fs::{self, DirBuilder, File},
-    io::{self, Read as _, Write as _},
-    path::{Path, PathBuf},
-};
+mod file;
+mod profile;
+
+use std::{fs, io, path::PathBuf};
 
 use keyturn_audit::note::{MAX_NOTE_BYTES, SignedCheckpoint};
-use keyturn_vault::{
-    charter::MAX_CHARTER_BYTES,
-    digest::Digest,
-    id::{DeviceId, PersonId},
-    key::VerifierKey,
-    name::{Origin, PersonName},
-    reference::{PersonRef, TokenRef},
-};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use keyturn_vault::charter::MAX_CHARTER_BYTES;
+use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
+
+use self::file::{options, private_folder};
+pub use self::{
+    file::{read_file, write_file},
+    profile::{Format, Profile, Vault},
+};
 
 /// The largest file of a home, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -96,83 +94,6 @@ impl HomeError {
             Self::Damaged(_) => "restore it from a copy of the home; keys in it are not touched".to_owned(),
             Self::Backwards(_) => "do not go on: the vault was restored from a backup, or somebody shows you another log".to_owned(),
         }
-    }
-}
-
-/// The type of a profile.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Format {
-    /// The first.
-    #[default]
-    #[serde(rename = "keyturn profile v1")]
-    V1,
-}
-
-/// Who uses this home.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Profile {
-    /// The type of this file.
-    pub format: Format,
-    /// The person.
-    pub person: PersonId,
-    /// What people call them.
-    pub name: PersonName,
-    /// Their token, as texts name it.
-    #[serde(with = "by_text")]
-    pub token: TokenRef,
-    /// The key of this computer.
-    pub device: DeviceId,
-    /// The digest of the enrolment text.
-    pub enrolment: Digest,
-    /// The vault; none before `join`.
-    #[serde(default)]
-    pub vault: Option<Vault>,
-}
-
-impl Profile {
-    /// The person as texts name them.
-    pub fn reference(&self) -> PersonRef {
-        PersonRef {
-            name: self.name.clone(),
-            id: self.person,
-        }
-    }
-}
-
-/// How to reach a vault and how to know it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Vault {
-    /// Its name.
-    pub origin: Origin,
-    /// Where it can be reached.
-    pub endpoints: Vec<String>,
-    /// The SHA-256 of its nodes' public keys.
-    pub server_pins: Vec<Digest>,
-    /// The key that signs its log.
-    pub vkey: VerifierKey,
-    /// The digest of its first charter, compared by voice.
-    pub genesis: Digest,
-}
-
-mod by_text {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-    use std::{fmt::Display, str::FromStr};
-
-    pub(super) fn serialize<T: Display, S: Serializer>(
-        value: &T,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<T, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
     }
 }
 
@@ -360,91 +281,9 @@ fn charter_name(index: impl std::fmt::Display) -> String {
     format!("charter/{index}")
 }
 
-/// Reads a file of at most `max` bytes; none when it is not there.
-pub fn read_file(path: &Path, max: u64) -> Result<Option<Vec<u8>>, HomeError> {
-    let io = |source| HomeError::Io {
-        verb: "read",
-        path: path.to_owned(),
-        source,
-    };
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(io)?,
-    };
-    let mut bytes = Vec::new();
-    file.take(max.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
-        return Err(io(io::ErrorKind::FileTooLarge.into()));
-    }
-    Ok(Some(bytes))
-}
-
-/// Writes a file whole or not at all, for its owner alone.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
-    let io = |source| HomeError::Io {
-        verb: "write",
-        path: path.to_owned(),
-        source,
-    };
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut beside = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    beside.write_all(bytes).map_err(io)?;
-    beside.as_file().sync_all().map_err(io)?;
-    beside.persist(path).map_err(|error| io(error.error))?;
-    sync_folder(folder).map_err(io)
-}
-
-fn private_folder(path: &Path) -> Result<(), HomeError> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    private_mode(&mut builder);
-    builder.create(path).map_err(|source| HomeError::Io {
-        verb: "make",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-#[cfg(unix)]
-fn private_mode(builder: &mut DirBuilder) {
-    use std::os::unix::fs::DirBuilderExt as _;
-    builder.mode(0o700);
-}
-
-#[cfg(not(unix))]
-fn private_mode(_: &mut DirBuilder) {}
-
-#[cfg(unix)]
-fn options() -> fs::OpenOptions {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = File::options();
-    options.mode(0o600);
-    options
-}
-
-#[cfg(not(unix))]
-fn options() -> fs::OpenOptions {
-    File::options()
-}
-
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
 #[cfg(all(test, unix))]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
     use keyturn_audit::note::LogKey;
 
