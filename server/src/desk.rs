@@ -230,6 +230,9 @@ impl Core {
     /// What a desk for this ceremony needs, from memory; the ciphertexts come from the store.
     pub fn stock(&self, id: CeremonyId) -> Result<Asked, Refused> {
         let live = self.ceremony(id)?;
+        if live.machine.row.state.is_final() {
+            return Err(Refusal::Decided.into());
+        }
         let manifests = live.machine.row.ask.lines.keys().filter_map(|version| {
             let sealed = self
                 .credential(version.credential)

@@ -318,7 +318,6 @@ impl<S> Ceremony<S> {
                 Ok(self.opened(outcome))
             }
             (Authorized { .. }, Event::Failed(why)) if self.combining => Ok(self.failed(why)),
-            (_, Event::Opened(_) | Event::Failed(_)) => Err(Refusal::NotNow),
 
             (Open { .. } | Waiting { .. } | Approved { .. }, Event::Moot) => Ok(self.superseded()),
             (Open { .. } | Waiting { .. } | Approved { .. }, Event::Changed) => {
@@ -341,7 +340,8 @@ impl<S> Ceremony<S> {
                 }),
                 Effect::Publish,
             ]),
-            (_, Event::Fetch(_)) => Err(Refusal::NothingToFetch),
+            (Ended(_), Event::Fetch(_)) => Err(Refusal::NothingToFetch),
+            (_, Event::Fetch(_) | Event::Opened(_) | Event::Failed(_)) => Err(Refusal::NotNow),
             (_, Event::Approve(vote, _))
                 if self.row.votes.iter().any(|known| known.text == vote.text) =>
             {

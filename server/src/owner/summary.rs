@@ -176,9 +176,7 @@ impl Core {
                 .is_ok_and(|held| held.row.out.contains_key(&id))
         };
         if !out.iter().all(named) {
-            return Err(Refused::Denied(
-                "a credential of this check-in is not checked out by this ceremony",
-            ));
+            return Err(Refusal::NotOut.into());
         }
         let worked = checkin.credentials.iter().filter_map(|returned| {
             returned.worked.map(|version| VersionId {

@@ -262,7 +262,7 @@ impl Ceremony for Service {
         if let Decision::Refuse { reason: digest } = approval.decision {
             details(&reason, digest)?;
         }
-        let verified = verify::text(&self.0.charter().charter, signed)?;
+        let verified = verify::text_by_token(&self.0.charter().charter, signed, approval.token.id)?;
         let person = approval.custodian.id;
         let shares = self
             .shares(id, verified.signed.digest(), person, &submissions)
