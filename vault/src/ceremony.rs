@@ -21,8 +21,9 @@
 //!    this person gave, and nothing that another gave.
 //! 5. Shares are taken only when no waiting time lies ahead, and are in memory only.
 //! 6. A final state is never left; from every other state time alone leads to a final one.
-//! 7. A restart in Authorized stays there and takes shares again until the time is over; then it is
-//!    Interrupted, and counts as possibly released.
+//! 7. A restart in Authorized stays there and takes shares again until its time or its check-out is
+//!    over; then it is Interrupted, and counts as possibly released. So nothing is released after the
+//!    check-out that it is part of.
 //! 8. Nothing but k persons, the request's own time, its requester, and the loss of what it names
 //!    ends an open ceremony.
 
@@ -327,6 +328,7 @@ impl<S> Ceremony<S> {
                 self.row.state = Ended(End::Released { kept: false });
                 Ok(vec![Effect::EraseRelease])
             }
+            (Authorized { .. }, Event::CheckoutEnded) => Ok(self.interrupted()),
             (_, Event::Moot | Event::Changed | Event::CheckoutEnded) => Ok(Vec::new()),
             (_, Event::Fetch(person) | Event::Withdraw(person))
                 if person != self.row.ask.requester =>

@@ -135,6 +135,8 @@ pub struct Opening {
     pub version: VersionId,
     /// The group whose shares combine.
     pub group: GroupName,
+    /// Whether it answers for its credential by itself: it is current or proven.
+    pub counts: bool,
     /// How many persons must agree.
     pub k: u8,
     /// Who agrees and counts.
@@ -284,11 +286,13 @@ fn judge_credential(
         });
         match lack {
             Ok(()) => {
-                reached |= sealed.life.counts();
+                let counts = sealed.life.counts();
+                reached |= counts;
                 verdict.persons.extend(persons.iter().copied());
                 verdict.openings.push(Opening {
                     version: *line,
                     group: group.name.clone(),
+                    counts,
                     k,
                     persons,
                     shares,

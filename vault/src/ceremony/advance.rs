@@ -103,11 +103,9 @@ impl<S> Ceremony<S> {
         };
         let ready: Vec<_> = openings.iter().filter(here).cloned().collect();
         let answered = |credential: &CredentialId| {
-            let mut counting = ready
+            ready
                 .iter()
-                .filter(|opening| opening.version.credential == *credential);
-            counting
-                .any(|opening| sealed(opening.version).is_some_and(|sealed| sealed.life.counts()))
+                .any(|opening| opening.counts && opening.version.credential == *credential)
         };
         if self.row.credentials().iter().all(answered) {
             let sheaves = ready.iter().map(|opening| self.bind(opening)).collect();

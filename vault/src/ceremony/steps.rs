@@ -165,11 +165,9 @@ impl<S> Ceremony<S> {
                 Entry::CeremonyExpired { ceremony },
                 Notice::Expired,
             ),
-            State::Authorized { .. } if self.row.overdue(now) && !self.combining => self.end(
-                End::Interrupted,
-                Entry::UnsealInterrupted { ceremony },
-                Notice::Interrupted,
-            ),
+            State::Authorized { .. } if self.row.overdue(now) && !self.combining => {
+                self.interrupted()
+            }
             State::Open { .. }
             | State::Waiting { .. }
             | State::Approved { .. }
@@ -201,6 +199,13 @@ impl<S> Ceremony<S> {
             self.advance(now, world, &mut effects);
         }
         effects
+    }
+
+    pub(super) fn interrupted(&mut self) -> Vec<Effect<S>> {
+        let entry = Entry::UnsealInterrupted {
+            ceremony: self.row.id,
+        };
+        self.end(End::Interrupted, entry, Notice::Interrupted)
     }
 
     pub(super) fn superseded(&mut self) -> Vec<Effect<S>> {

@@ -2,15 +2,20 @@
 
 #![expect(
     clippy::arithmetic_side_effects,
+    clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::too_many_lines,
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     reason = "tables, and helpers of tests"
 )]
 
+mod alone;
 mod ceremony;
 mod change;
-mod checkout;
+mod composed;
+
 mod rotation;
 mod tiny;
 mod walk;
