@@ -91,6 +91,13 @@ pub enum Command {
     /// The log: verify, watch, prove, export
     #[command(subcommand)]
     Audit(command::audit::Audit),
+    /// Open a credential without the vault, by files between custodians
+    #[command(subcommand)]
+    Recover(command::recover::Recover),
+    /// Practise: as unseal, with canaries only
+    Drill(command::unseal::Unseal),
+    /// Look at the whole way, from your keys to the vault's log
+    Doctor(command::doctor::Doctor),
     /// Shell completions
     #[command(hide = true)]
     Completions(command::manual::Completions),

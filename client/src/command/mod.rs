@@ -9,14 +9,17 @@ pub mod case;
 pub mod charter;
 pub mod checkin;
 pub mod confirm;
+pub mod copy;
 pub mod credential;
 pub mod deposit;
+pub mod doctor;
 pub mod enroll;
 pub mod export;
 pub mod follow;
 pub mod join;
 pub mod manual;
 pub mod open;
+pub mod recover;
 pub mod refuse;
 pub mod release;
 pub mod rotate;
@@ -25,6 +28,8 @@ pub mod status;
 pub mod unseal;
 
 use std::{io, path::Path};
+
+use keyturn_vault::text::Purpose;
 
 use crate::{
     cli::{Cli, Command, Global},
@@ -118,6 +123,9 @@ async fn dispatch(command: Option<Command>, context: Context) -> Result<(), Refu
         Command::Heartbeat(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
         Command::Audit(command) => command.run(context).await,
+        Command::Recover(command) => command.run(context).await,
+        Command::Drill(command) => command.run_as(context, Purpose::Drill).await,
+        Command::Doctor(command) => command.run(context).await,
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
         Command::ExitCodes(_) => manual::ExitCodes::run(&context),

@@ -16,7 +16,7 @@ use keyturn_vault::{
     event::Event,
     file::Blob,
     id::{CeremonyId, CredentialId},
-    text::{Request, SignedText},
+    text::{CredentialLine, Request, SignedText},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -63,36 +63,33 @@ fn name(ceremony: CeremonyId) -> String {
     format!("requests/{ceremony}")
 }
 
-/// Keeps a request and its key (invariant 2).
+/// Keeps a request and its key (invariant 2), encrypted to the person's token where there is one.
 pub fn keep(
-    session: &Session,
-    kept: &SignedText,
+    home: &Home,
+    to: Option<ShareKey>,
+    request: &SignedText,
     ceremony: CeremonyId,
     current: BTreeMap<CredentialId, u64>,
     key: &ShareIdentity,
 ) -> Result<(), Refusal> {
-    let to: Option<ShareKey> = session
-        .me()?
-        .tokens
-        .first()
-        .and_then(|token| token.share_key.as_str().parse().ok());
     // Exposed to be encrypted, or to the file of a person without a token.
     let text = key.to_text();
+    let failed =
+        |error: &dyn std::error::Error| Refusal::new("internal", told(error), "report this");
     let (key, sealed) = match to {
         Some(to) => (
-            encrypt_to(&[to], text.expose())
-                .map_err(|error| Refusal::new("internal", told(&error), "report this"))?,
+            encrypt_to(&[to], text.expose()).map_err(|error| failed(&error))?,
             true,
         ),
         None => (text.expose().to_vec(), false),
     };
     let kept = Kept {
-        request: kept.clone(),
+        request: request.clone(),
         current,
         key: Blob(key),
         sealed,
     };
-    Ok(session.home.write_json(&name(ceremony), &kept)?)
+    Ok(home.write_json(&name(ceremony), &kept)?)
 }
 
 /// A request that was kept.
@@ -140,7 +137,7 @@ pub struct Delivered {
     secrets: Vec<Named>,
     problems: Vec<String>,
     ends_ms: u64,
-    receipts: [PathBuf; 2],
+    receipts: Vec<PathBuf>,
 }
 
 struct Named {
@@ -171,7 +168,7 @@ pub fn open(
         }
         .into());
     }
-    let receipts = [
+    let receipts = vec![
         keep_receipt(
             &session.home,
             &format!("{ceremony}-authorized"),
@@ -194,7 +191,7 @@ pub fn open(
     })?;
     let mut secrets = Vec::with_capacity(opened.secrets.len());
     for released in opened.secrets {
-        let same = |line: &&keyturn_vault::text::CredentialLine| {
+        let same = |line: &&CredentialLine| {
             line.credential.to_string() == released.credential
                 && line.version.number() == released.version
         };
@@ -244,6 +241,27 @@ pub fn keep_receipt(home: &Home, name: &str, proven: &Proven) -> Result<PathBuf,
 }
 
 impl Delivered {
+    /// What was opened without the vault.
+    pub fn recovered(ceremony: CeremonyId, line: &CredentialLine, secret: SecretBytes) -> Self {
+        let released = Released {
+            credential: line.credential.to_string(),
+            version: line.version.number(),
+            secret,
+        };
+        let secrets = vec![Named {
+            path: line.path.to_string(),
+            current: true,
+            released,
+        }];
+        Self {
+            ceremony,
+            secrets,
+            problems: Vec::new(),
+            ends_ms: 0,
+            receipts: Vec::new(),
+        }
+    }
+
     /// Hands the secrets on.
     pub fn hand_on(self, context: &Context, sink: Sink) -> Result<(), Refusal> {
         for problem in &self.problems {

@@ -150,7 +150,19 @@ impl Unseal {
             },
         )?;
         let ceremony = prepared.request.ceremony;
-        release::keep(session, &prepared.signed, ceremony, current.clone(), &key)?;
+        let share_key = session
+            .me()?
+            .tokens
+            .first()
+            .and_then(|token| token.share_key.as_str().parse().ok());
+        release::keep(
+            &context.home,
+            share_key,
+            &prepared.signed,
+            ceremony,
+            current.clone(),
+            &key,
+        )?;
         let view = match send(session, &prepared).await {
             Ok(view) => view,
             Err(refusal) => {
