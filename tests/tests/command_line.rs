@@ -1,0 +1,346 @@
+//! Stories told with the command line alone: real keys, a real daemon, several people.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a story stops where it is wrong, and writes small files of its own"
+)]
+
+use std::{fs, process::Child, thread, time::Duration};
+
+use keyturn_tests::{Outcome, Reply, World, program::finish};
+use serde_json::Value;
+
+const PATH: &str = "aws/prod/root";
+const SECRET: &str = "hunter2 is not the password";
+
+/// A founded vault: alice asks and operates, bob, carol and dan are custodians.
+fn founded() -> Outcome<World> {
+    let mut world = World::new()?;
+    let people: [(&str, &[&str]); 4] = [
+        ("alice", &["requester", "operator"]),
+        ("bob", &["custodian"]),
+        ("carol", &["custodian"]),
+        ("dan", &["custodian"]),
+    ];
+    for (name, _) in people {
+        let out = format!("people/{name}.enroll");
+        world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
+    }
+    world.init(&people, "")?;
+    world.start()?;
+    let welcome: Value = serde_json::from_slice(&fs::read(world.welcome("bob"))?)?;
+    let genesis = text(&welcome["genesis"]["digest"]);
+    for (name, _) in people {
+        let welcome = world.welcome(name).display().to_string();
+        world
+            .keyturn(name, ["--yes-sha256", &genesis, "join", &welcome])?
+            .ok()?;
+    }
+    Ok(world)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn add(world: &World) -> Outcome<()> {
+    fs::write(world.folder().join("secret"), SECRET)?;
+    let add = "credential add aws/prod/root --kind aws-root --group ops --policy default --secret-file secret";
+    world.keyturn("alice", add.split(' '))?.ok()?;
+    Ok(())
+}
+
+/// Asks for the credential and does not wait for the command to end.
+fn ask(world: &World, more: &[&str]) -> Outcome<Child> {
+    let args = ["unseal", PATH, "--reason", "nobody can sign in"];
+    Ok(world.command("alice", args.iter().chain(more))?.spawn()?)
+}
+
+/// The request that waits for somebody: its ceremony and its digest.
+fn waiting(world: &World, person: &str) -> Outcome<(String, String)> {
+    for _ in 0..100 {
+        let status = world.keyturn(person, ["--json", "status"])?.ok()?.json()?;
+        if let Some(first) = status["waiting"].get(0) {
+            return Ok((text(&first["ceremony"]), text(&first["request_sha256"])));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Err(format!("nothing waits for {person}").into())
+}
+
+fn approve(world: &World, person: &str, digest: &str) -> Outcome<Reply> {
+    world.keyturn(person, ["--yes-sha256", digest, "approve", "--no-wait"])
+}
+
+#[test]
+fn two_custodians_open_it_and_everything_is_proven() {
+    let world = founded().unwrap();
+    add(&world).unwrap();
+    let unseal = ask(&world, &["--ticket", "INC-1"]).unwrap();
+    let (ceremony, digest) = waiting(&world, "dan").unwrap();
+    let refuse = ["refuse", &ceremony, "--reason", "call me first"];
+    world.keyturn("dan", refuse).unwrap().ok().unwrap();
+
+    let told = approve(&world, "bob", &digest).unwrap().ok().unwrap();
+    for line in [
+        "alice",
+        "nobody can sign in (INC-1)",
+        "dan has refused: call me first",
+    ] {
+        assert!(told.stderr.contains(line), "{line}: {}", told.stderr);
+    }
+    let other = "0".repeat(64);
+    let args = ["--yes-sha256", &other, "approve", &ceremony];
+    world.keyturn("carol", args).unwrap().exits(26).unwrap();
+    let args = ["--yes-sha256", &digest, "approve", &ceremony];
+    let twice = world.keyturn("bob", args).unwrap().exits(36).unwrap();
+    assert!(
+        twice.stderr.contains("another custodian must"),
+        "{}",
+        twice.stderr
+    );
+    approve(&world, "carol", &digest).unwrap().ok().unwrap();
+
+    let opened = finish(unseal).unwrap().ok().unwrap();
+    assert_eq!(opened.stdout, format!("{SECRET}\n"));
+    assert!(!opened.stderr.contains(SECRET));
+    for entry in ["authorized", "released"] {
+        let name = format!("receipts/{ceremony}-{entry}.tlog-proof");
+        assert!(world.home("alice").join(name).is_file(), "{entry}");
+    }
+
+    let again = ["--json", "unseal", "--resume", &ceremony];
+    let again = world.keyturn("alice", again).unwrap().ok().unwrap();
+    assert_eq!(text(&again.json().unwrap()["secrets"][0]["secret"]), SECRET);
+    let worked = format!("{PATH}=v1");
+    let checkin = ["checkin", &ceremony, "--worked", &worked];
+    world.keyturn("alice", checkin).unwrap().ok().unwrap();
+    let again = ["unseal", "--resume", &ceremony];
+    let gone = world.keyturn("alice", again).unwrap().exits(9).unwrap();
+    assert_eq!(gone.stdout, "", "the key is gone after the check-in");
+
+    let report = world.keyturn("alice", ["--json", "audit", "verify"]);
+    let report = report.unwrap().ok().unwrap().json().unwrap();
+    assert_eq!(report["findings"], Value::Array(Vec::new()));
+    assert_eq!(report["ceremonies"], 1);
+    for file in files(&world.log()) {
+        let bytes = fs::read(&file).unwrap();
+        let found = bytes
+            .windows(SECRET.len())
+            .any(|part| part == SECRET.as_bytes());
+        assert!(!found, "{}", file.display());
+    }
+}
+
+fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn shares_in_flight_outlive_a_killed_daemon() {
+    let mut world = founded().unwrap();
+    add(&world).unwrap();
+    let unseal = ask(&world, &[]).unwrap();
+    let (ceremony, digest) = waiting(&world, "bob").unwrap();
+    let args = ["--yes-sha256", &digest, "approve", &ceremony];
+    let bob = world.command("bob", args).unwrap().spawn().unwrap();
+    while text(
+        &world
+            .keyturn("carol", ["--json", "status"])
+            .unwrap()
+            .json()
+            .unwrap()["waiting"][0]["voices"][0]["person"],
+    ) != "bob"
+    {
+        thread::sleep(Duration::from_millis(50));
+    }
+    world.kill().unwrap();
+    world.start().unwrap();
+    approve(&world, "carol", &digest).unwrap().ok().unwrap();
+    assert_eq!(
+        finish(unseal).unwrap().ok().unwrap().stdout,
+        format!("{SECRET}\n")
+    );
+    finish(bob).unwrap().ok().unwrap();
+}
+
+#[test]
+fn custodians_open_it_without_the_vault() {
+    let mut world = founded().unwrap();
+    add(&world).unwrap();
+    let export = ["credential", "export", PATH, "--to", "export"];
+    world.keyturn("alice", export).unwrap().ok().unwrap();
+    world.stop().unwrap();
+
+    let request = [
+        "--json",
+        "recover",
+        "request",
+        PATH,
+        "--export",
+        "export",
+        "--reason",
+        "no vault",
+        "--out",
+        "request.json",
+    ];
+    let asked = world
+        .keyturn("alice", request)
+        .unwrap()
+        .ok()
+        .unwrap()
+        .json()
+        .unwrap();
+    let digest = text(&asked["request_sha256"]);
+    for person in ["bob", "dan"] {
+        let out = format!("{person}.json");
+        let share = [
+            "--yes-sha256",
+            &digest,
+            "recover",
+            "share",
+            "request.json",
+            "--export",
+            "export",
+            "--out",
+            &out,
+        ];
+        world.keyturn(person, share).unwrap().ok().unwrap();
+    }
+    let open = |answers: &[&str]| {
+        let args = ["recover", "open", "request.json", "--export", "export"];
+        world.keyturn("alice", args.iter().chain(answers)).unwrap()
+    };
+    let mut answer: Value =
+        serde_json::from_slice(&fs::read(world.folder().join("dan.json")).unwrap()).unwrap();
+    let bobs: Value =
+        serde_json::from_slice(&fs::read(world.folder().join("bob.json")).unwrap()).unwrap();
+    answer["submission"] = bobs["submission"].clone();
+    fs::write(world.folder().join("mixed.json"), answer.to_string()).unwrap();
+    for (name, answers, exit) in [
+        ("one custodian", vec!["bob.json"], 96),
+        ("the same twice", vec!["bob.json", "bob.json"], 96),
+        (
+            "another's share under one's own approval",
+            vec!["bob.json", "mixed.json"],
+            41,
+        ),
+        ("no answer at all", vec!["request.json", "bob.json"], 27),
+        ("two custodians", vec!["bob.json", "dan.json"], 0),
+    ] {
+        let reply = open(&answers);
+        assert_eq!(reply.code, exit, "{name}: {}", reply.stderr);
+        assert_eq!(reply.stdout == format!("{SECRET}\n"), exit == 0, "{name}");
+    }
+    world.start().unwrap();
+    let import = ["recover", "import", asked["ceremony"].as_str().unwrap()];
+    world.keyturn("alice", import).unwrap().ok().unwrap();
+    world
+        .keyturn("alice", ["audit", "verify"])
+        .unwrap()
+        .ok()
+        .unwrap();
+}
+
+#[test]
+fn what_is_wrong_is_told_with_a_code_of_its_own() {
+    let world = founded().unwrap();
+    add(&world).unwrap();
+    for (name, person, line, exit) in [
+        ("no home", "nobody", "status", 25),
+        (
+            "no such path",
+            "alice",
+            "unseal aws/prod/none --reason x",
+            9,
+        ),
+        ("not a path", "alice", "unseal root --reason x", 2),
+        ("no reason", "alice", "unseal aws/prod/root", 2),
+        (
+            "not a requester",
+            "bob",
+            "unseal aws/prod/root --reason x --no-wait",
+            30,
+        ),
+        (
+            "not an operator",
+            "bob",
+            "credential add a/b --kind text --group ops --policy default --no-secret",
+            7,
+        ),
+        (
+            "no such group",
+            "alice",
+            "credential add a/b --kind text --group none --policy default --no-secret",
+            11,
+        ),
+        (
+            "the path is taken",
+            "alice",
+            "credential add aws/prod/root --kind text --group ops --policy default --no-secret",
+            90,
+        ),
+        ("nothing waits", "bob", "approve", 9),
+        (
+            "no such ceremony",
+            "bob",
+            "approve 01ARZ3NDEKTSV4RRFFQ69G5FAV",
+            9,
+        ),
+        (
+            "not a canary",
+            "alice",
+            "drill aws/prod/root --reason x",
+            61,
+        ),
+        (
+            "no such scenario",
+            "alice",
+            "unseal aws/prod/root --reason x --scenario none",
+            59,
+        ),
+        ("no such file", "alice", "join none.welcome", 27),
+        ("no share", "alice", "confirm aws/prod/root", 33),
+        ("a second home in one", "bob", "enroll bob", 10),
+    ] {
+        let reply = world.keyturn(person, line.split(' ')).unwrap();
+        assert_eq!(reply.code, exit, "{name}: {}", reply.stderr);
+        if exit > 2 {
+            let lines: Vec<_> = reply.stderr.lines().collect();
+            assert!(
+                lines.iter().any(|line| line.starts_with("error: ")),
+                "{name}: {lines:?}"
+            );
+            assert!(
+                lines.iter().any(|line| line.starts_with("hint: ")),
+                "{name}: {lines:?}"
+            );
+            assert_eq!(reply.stdout, "", "{name}");
+        }
+    }
+    world
+        .keyturn("bob", ["confirm", PATH])
+        .unwrap()
+        .ok()
+        .unwrap();
+    world.keyturn("bob", ["heartbeat"]).unwrap().ok().unwrap();
+    world.keyturn("alice", ["doctor"]).unwrap().ok().unwrap();
+    world
+        .keyturn("alice", ["audit", "verify"])
+        .unwrap()
+        .ok()
+        .unwrap();
+}
