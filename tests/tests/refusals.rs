@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::too_many_lines,
     reason = "a test that cannot go on fails where it stands"
 )]
 
@@ -492,7 +493,7 @@ async fn requests_that_are_wrong_open_nothing() {
             scene
                 .altered(|request| {
                     request.credentials[0].credential =
-                        keyturn_vault::id::CredentialId::from_bytes([7; 16])
+                        keyturn_vault::id::CredentialId::from_bytes([7; 16]);
                 })
                 .await,
         ),
@@ -586,7 +587,7 @@ async fn credentials_that_are_wrong_are_not_taken() {
             "olga",
             "malformed",
             add(olga, &|new| {
-                new.origin = "vault.example.org/test".parse().unwrap()
+                new.origin = "vault.example.org/test".parse().unwrap();
             }),
         ),
         (
