@@ -183,6 +183,21 @@ impl World {
         finish(child)
     }
 
+    /// Runs another program of this build to its end.
+    pub fn program(&self, name: &str, args: &[&OsStr], input: &[u8]) -> Outcome<Reply> {
+        let mut command = Command::new(Program::path(name)?);
+        command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            let _ = stdin.write_all(input);
+        }
+        finish(child)
+    }
+
     /// Runs `keyturnd` with these arguments to its end.
     pub fn keyturnd<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Outcome<Reply> {
         let mut command = Command::new(Program::path("keyturnd")?);

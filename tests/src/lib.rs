@@ -8,8 +8,10 @@
 #![forbid(unsafe_code)]
 
 pub mod harness;
+pub mod keep;
 pub mod program;
 pub mod raw;
+pub mod stage;
 pub mod story;
 
 pub use harness::{Outcome, World};

@@ -52,12 +52,14 @@ pub fn random<const N: usize>() -> Outcome<[u8; N]> {
     Ok(bytes)
 }
 
-/// Somebody whom nobody asks: software tokens that are open ask nothing.
-pub struct Nobody;
+/// Somebody who knows the passphrase; tokens that are open ask nothing.
+pub struct Scripted;
 
-impl Prompt for Nobody {
+impl Prompt for Scripted {
     fn ask(&mut self, _: &Question) -> Result<SecretBytes, TokenError> {
-        Err(TokenError::NotAnswered("nobody is here"))
+        Ok(SecretBytes::from_slice(
+            crate::harness::PASSPHRASE.as_bytes(),
+        ))
     }
 
     fn notice(&mut self, _: &Notice) {}
@@ -140,7 +142,7 @@ impl Member {
             made: now.stamp(),
         };
         let text = enrol.to_text();
-        let signature = keys.sign(text.as_bytes(), &mut Nobody)?;
+        let signature = keys.sign(text.as_bytes(), &mut Scripted)?;
         Ok(Self {
             person,
             token,
@@ -150,6 +152,25 @@ impl Member {
                 text,
                 signature,
                 signer: Signer::Token(token.id),
+            },
+            keys: Mutex::new(keys),
+        })
+    }
+
+    /// Somebody as the command line enrolled them: the same keys, in other hands.
+    pub fn of_home(home: &Path) -> Outcome<Self> {
+        let profile = keyturn::home::Home::at(home).profile()?;
+        let file = keyturn_hsm::private::read(&home.join("token.key"))?;
+        let keys = SoftwareToken::open(&file, &mut Scripted)?;
+        Ok(Self {
+            person: profile.reference(),
+            token: profile.token,
+            device_id: profile.device,
+            device: DeviceKey::load(&home.join("device.pem"))?,
+            enrol: SignedText {
+                text: String::new(),
+                signature: Vec::new(),
+                signer: Signer::Token(profile.token.id),
             },
             keys: Mutex::new(keys),
         })
@@ -168,7 +189,7 @@ impl Member {
     /// Signs a text with the token.
     pub fn sign<T: Text>(&self, text: &T) -> Outcome<SignedText> {
         let text = text.to_text();
-        let signature = self.keys().sign(text.as_bytes(), &mut Nobody)?;
+        let signature = self.keys().sign(text.as_bytes(), &mut Scripted)?;
         Ok(SignedText {
             text,
             signature,
@@ -202,7 +223,7 @@ impl Member {
 
     /// Decrypts an age file with the token.
     pub fn open(&self, file: &[u8]) -> Outcome<SecretBytes> {
-        let opened = self.keys().open_shares(&[file], &mut Nobody);
+        let opened = self.keys().open_shares(&[file], &mut Scripted);
         Ok(opened.into_iter().next().ok_or("nothing was opened")??)
     }
 

@@ -1,0 +1,372 @@
+//! `./dev demo`: a vault from its founding to the verified log, told by the programs themselves.
+//!
+//! Every step is run for real on loopback, shown, and must end as told; otherwise the demo fails.
+//! `--keep DIR` leaves what an auditor needs, `--hold` keeps the vault running.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    error::Error,
+    ffi::OsStr,
+    fs::File,
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ExitCode, Stdio},
+    time::Duration,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use keyturn_proto::CODE_TRAILER;
+use keyturn_seal::Secret;
+use keyturn_tests::{
+    Outcome, Program, World,
+    harness::{ORIGIN, write_private},
+    keep,
+    raw::{Facts, Member, PEOPLE},
+    stage::{Stage, chapter, says, tell},
+    story::Ballot,
+};
+use serde_json::{Value, json};
+
+const PATH: &str = "accounts/main/root";
+const FIRST_PASSWORD: &str = "summer-rain-on-tin";
+/// The target is waited for this long.
+const TRIES: u32 = 250;
+const STEP: Duration = Duration::from_millis(20);
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: the demo went wrong: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome<()> {
+    let (mut hold, mut kept) = (false, None);
+    let mut args = std::env::args_os().skip(1);
+    while let Some(argument) = args.next() {
+        match argument.to_str() {
+            Some("--hold") => hold = true,
+            Some("--keep") => kept = Some(keep::folder(Path::new(&args.next().ok_or(USAGE)?))?),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    let mut demo = Demo::new()?;
+    demo.found()?;
+    demo.deposit()?;
+    let ceremony = demo.open()?;
+    demo.after(&ceremony)?;
+    demo.audit()?;
+    if let Some(dir) = kept {
+        demo.keep(&dir)?;
+    }
+    if hold {
+        demo.hold()?;
+    }
+    Ok(())
+}
+
+const USAGE: &str = "usage: demo [--hold] [--keep DIR]";
+
+struct Demo {
+    stage: Stage,
+    service: PathBuf,
+    /// The account service; ended with the demo.
+    target: Child,
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.target.kill();
+        let _ = self.target.wait();
+    }
+}
+
+impl Demo {
+    fn new() -> Outcome<Self> {
+        let world = World::new()?;
+        let service = world.folder().join("service");
+        let mut command = std::process::Command::new(Program::path("account")?);
+        command.arg("serve").arg(&service).stdin(Stdio::null());
+        let target = command.spawn()?;
+        for _ in 0..TRIES {
+            if service.exists() {
+                break;
+            }
+            std::thread::sleep(STEP);
+        }
+        Ok(Self {
+            stage: Stage { world },
+            service,
+            target,
+        })
+    }
+
+    fn world(&self) -> &World {
+        &self.stage.world
+    }
+
+    fn found(&mut self) -> Outcome<()> {
+        tell(
+            "Five people and a vault. --home and --passphrase-file are left out of what is shown.",
+        )?;
+        chapter("Everybody makes keys")?;
+        for (name, _) in PEOPLE {
+            let out = format!("people/{name}.enroll");
+            std::fs::create_dir_all(self.world().folder().join("people"))?;
+            self.stage.keyturn(name, &["enroll", name, "--out", &out])?;
+        }
+        chapter("The vault is founded: three custodians, any two of whom open what is sealed")?;
+        let made = self.world().init(&PEOPLE, "")?;
+        tell(&std::fs::read_to_string(
+            self.world().folder().join("FOUNDING.toml"),
+        )?)?;
+        tell("root$ keyturnd init --dir vault --origin … --founding FOUNDING.toml --listen …")?;
+        let made = made.json()?;
+        let text = |pointer: &str| {
+            made.pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        tell(&format!("    charter 1: {}", text("/charter/words")))?;
+        tell(&format!("    its SHA-256: {}", text("/charter/sha256")))?;
+        let digest = text("/charter/sha256").to_owned();
+        self.connector()?;
+        self.stage.world.start()?;
+        for (name, _) in PEOPLE {
+            let welcome = format!("vault/welcome/{name}.welcome");
+            self.stage
+                .keyturn(name, &["join", &welcome, "--yes-sha256", &digest])?;
+        }
+        self.stage.keyturn("alice", &["status"])?;
+        Ok(())
+    }
+
+    /// Names the connector in the daemon's configuration.
+    fn connector(&self) -> Outcome<()> {
+        let config = self.world().vault().join("keyturnd.toml");
+        let before = std::fs::read_to_string(&config)?;
+        let quote = |path: &Path| Value::from(path.display().to_string());
+        let program = quote(&Program::path("account")?);
+        let service = quote(&self.service);
+        let text = format!(
+            "{before}\n[connectors.accounts]\nkind = \"exec\"\ncommand = {program}\nargs = [\"connect\", {service}]\n"
+        );
+        write_private(&config, text.as_bytes())?;
+        Ok(())
+    }
+
+    fn deposit(&self) -> Outcome<()> {
+        chapter("A password is set at the target, and sealed")?;
+        let set = json!({"action": "apply", "settings": {"user": "root"}, "secret": BASE64_STANDARD.encode(FIRST_PASSWORD)});
+        let args = [OsStr::new("connect"), self.service.as_os_str()];
+        let reply = self
+            .world()
+            .program("account", &args, set.to_string().as_bytes())?;
+        says(&reply.ok()?, "done")?;
+        write_private(
+            &self.world().folder().join("first"),
+            FIRST_PASSWORD.as_bytes(),
+        )?;
+        let add = [
+            "credential",
+            "add",
+            PATH,
+            "--kind",
+            "text",
+            "--group",
+            "ops",
+            "--policy",
+            "default",
+            "--connector",
+            "accounts",
+            "--set",
+            "user=root",
+            "--meta",
+            "user=root",
+            "--secret-file",
+            "first",
+        ];
+        self.stage.keyturn("olga", &add)?;
+        self.stage.keyturn("olga", &["credential", "list"])?;
+        Ok(())
+    }
+
+    /// The request and everything that is said to it; gives the ceremony.
+    fn open(&self) -> Outcome<String> {
+        let stage = &self.stage;
+        chapter("Alice asks, with a reason and a ticket, and waits")?;
+        let reason = "identity provider down, nobody can sign in";
+        let unseal = [
+            "unseal",
+            PATH,
+            "--reason",
+            reason,
+            "--ticket",
+            "INC-2024-001",
+            "--check-out",
+            "1h",
+            "--output",
+            "secret",
+        ];
+        let asking = stage.begin("alice", &unseal)?;
+        let ceremony = asking.told("ceremony")?;
+        let digest = asking.told("request")?;
+        asking.told("six words")?;
+        let approve = ["approve", &ceremony, "--no-wait", "--yes-sha256", &digest];
+        chapter("Bob approves")?;
+        stage.keyturn("bob", &approve)?;
+        chapter("Bob approves again: one person is not two")?;
+        stage.refused("bob", &approve, 36, "already approved")?;
+        chapter("Carol's keys, in other hands, hand in a share that was never dealt")?;
+        self.wrong_share("carol", &ceremony)?;
+        chapter("Dan refuses; that blocks nobody, and later approvers see it")?;
+        stage.keyturn(
+            "dan",
+            &[
+                "refuse",
+                &ceremony,
+                "--reason",
+                "call me before you do this",
+                "--yes-sha256",
+                &digest,
+            ],
+        )?;
+        chapter("Carol sees Dan's refusal, and approves: two of three")?;
+        let approved = stage.keyturn("carol", &["approve", &ceremony, "--yes-sha256", &digest])?;
+        says(&approved, "dan")?;
+        chapter("Alice has the secret, and the proof that its release is in the log")?;
+        asking.ends()?;
+        let secret = std::fs::read(self.world().folder().join("secret"))?;
+        if secret != FIRST_PASSWORD.as_bytes() {
+            return Err("another secret came out than was put in".into());
+        }
+        self.sign_in(FIRST_PASSWORD, true)?;
+        Ok(ceremony)
+    }
+
+    /// The password is accepted by the target, or not.
+    fn sign_in(&self, password: &str, accepted: bool) -> Outcome<()> {
+        let args = [
+            OsStr::new("login"),
+            self.service.as_os_str(),
+            OsStr::new("root"),
+        ];
+        let code = i32::from(!accepted);
+        self.stage
+            .program("account", &args, password.as_bytes(), code)?;
+        Ok(())
+    }
+
+    fn wrong_share(&self, person: &str, ceremony: &str) -> Outcome<()> {
+        let (facts, _) = Facts::read(&self.world().welcome(person))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let status = runtime.block_on(async {
+            let carol = Member::of_home(&self.world().home(person))?;
+            let line = carol.connect(&facts).await?;
+            let mut ballot = Ballot::new(&facts, &line, &carol, ceremony).await?;
+            for share in &mut ballot.submission.shares {
+                share.share = Secret::random()?;
+            }
+            let call = ballot.call()?;
+            let reply = line.ceremonies().approve(call).await;
+            reply
+                .err()
+                .ok_or_else(|| Box::<dyn Error>::from("a wrong share was taken"))
+        })?;
+        let code = status
+            .metadata()
+            .get(CODE_TRAILER)
+            .and_then(|code| code.to_str().ok());
+        tell(&format!(
+            "    {}: {}",
+            code.unwrap_or("?"),
+            status.message()
+        ))?;
+        if code == Some("wrong-share") {
+            Ok(())
+        } else {
+            Err(status.into())
+        }
+    }
+
+    fn after(&self, ceremony: &str) -> Outcome<()> {
+        chapter("The entries of the release, each with its proof")?;
+        for kind in ["authorized", "released"] {
+            let base = format!("people/alice/receipts/{ceremony}-{kind}");
+            for end in ["entry.json", "tlog-proof"] {
+                let mut text = String::new();
+                File::open(self.world().folder().join(format!("{base}.{end}")))?
+                    .read_to_string(&mut text)?;
+                tell(&format!("{base}.{end}:\n{text}"))?;
+            }
+        }
+        chapter("Alice returns it; its rotation is owed from now on")?;
+        let worked = format!("{PATH}=v1");
+        self.stage
+            .keyturn("alice", &["checkin", ceremony, "--worked", &worked])?;
+        self.stage.keyturn("olga", &["credential", "show", PATH])?;
+        Ok(())
+    }
+
+    fn audit(&self) -> Outcome<()> {
+        chapter("The whole log is computed again, with all its signatures")?;
+        self.stage
+            .keyturn("alice", &["credential", "history", PATH])?;
+        self.stage.keyturn("alice", &["audit", "verify"])?;
+        Ok(())
+    }
+
+    fn keep(&mut self, dir: &Path) -> Outcome<()> {
+        chapter("What is kept for an auditor")?;
+        let text = dir.display().to_string();
+        let (facts, _) = Facts::read(&self.world().welcome("alice"))?;
+        self.stage
+            .keyturn("alice", &["audit", "export", &format!("{text}/log")])?;
+        self.stage.keyturn(
+            "alice",
+            &[
+                "credential",
+                "export",
+                PATH,
+                "--to",
+                &format!("{text}/export"),
+            ],
+        )?;
+        write_private(&dir.join("vkey"), format!("{}\n", facts.vkey).as_bytes())?;
+        keep::statements(&facts, &dir.join("log"), dir)?;
+        keep::people(self.world(), &["bob", "carol", "dan"], "alice", dir)?;
+        let verify = [
+            "audit",
+            "verify",
+            "--dir",
+            &format!("{text}/log"),
+            "--vkey",
+            &format!("{text}/vkey"),
+        ];
+        self.stage.keyturn("alice", &verify)?;
+        tell(&format!(
+            "\n{text} has log/, vkey, receipts/, requests/, approvals/, export/ and keys/ of {ORIGIN}"
+        ))
+    }
+
+    fn hold(&self) -> Outcome<()> {
+        chapter("The vault keeps running; Enter, or the end of the input, stops it")?;
+        let keyturn = Program::path("keyturn")?;
+        let folder = self.world().folder();
+        tell(&format!("cd {}", folder.display()))?;
+        for (name, _) in PEOPLE {
+            tell(&format!(
+                "{} --home people/{name} --passphrase-file passphrase status",
+                keyturn.display()
+            ))?;
+        }
+        std::io::stdin().read_line(&mut String::new())?;
+        Ok(())
+    }
+}
