@@ -19,6 +19,8 @@ use std::{
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::connector::generate::{self, Rules};
+
 pub use self::value::{AbsolutePath, Addresses, Label, Loopback, Within};
 
 /// Where the daemon looks when it is not told.
@@ -192,7 +194,80 @@ pub enum Connector {
         /// It is killed after this time.
         #[serde(default)]
         deadline_secs: Within<1, 600, 60>,
+        /// What the secrets that it sets look like.
+        #[serde(default)]
+        rules: SecretRules,
     },
+}
+
+impl Connector {
+    /// Its program.
+    pub fn program(&self) -> &Path {
+        match self {
+            Self::Exec { command, .. } => command.as_ref(),
+        }
+    }
+
+    fn rules(&self) -> &SecretRules {
+        match self {
+            Self::Exec { rules, .. } => rules,
+        }
+    }
+}
+
+/// What a target demands of a password.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretRules {
+    /// The number of characters.
+    pub length: Within<8, 256, 32>,
+    /// Classes of which each must occur; absent: all.
+    pub classes: Option<std::collections::BTreeSet<CharacterClass>>,
+    /// The class `symbols`, where the target takes others than the usual ones.
+    pub symbols: Option<String>,
+    /// Characters that must not occur.
+    pub forbidden: String,
+}
+
+/// A class of characters.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "kebab-case")]
+pub enum CharacterClass {
+    /// a to z.
+    Lower,
+    /// A to Z.
+    Upper,
+    /// 0 to 9.
+    Digits,
+    /// Punctuation.
+    Symbols,
+}
+
+impl SecretRules {
+    /// As the generator takes them.
+    pub fn rules(&self) -> Rules {
+        use CharacterClass::{Digits, Lower, Symbols, Upper};
+        let all = [Lower, Upper, Digits, Symbols];
+        let wanted = |class: &CharacterClass| {
+            self.classes
+                .as_ref()
+                .is_none_or(|classes| classes.contains(class))
+        };
+        let characters = |class| match class {
+            Lower => generate::LOWER.to_owned(),
+            Upper => generate::UPPER.to_owned(),
+            Digits => generate::DIGITS.to_owned(),
+            Symbols => self
+                .symbols
+                .clone()
+                .unwrap_or_else(|| generate::SYMBOLS.to_owned()),
+        };
+        Rules {
+            length: self.length.size(),
+            classes: all.into_iter().filter(wanted).map(characters).collect(),
+            forbidden: self.forbidden.clone(),
+        }
+    }
 }
 
 /// Bounds of everything that a peer can make grow. A message is never larger than 4 MiB: that bound
@@ -391,6 +466,14 @@ impl Config {
             {
                 return Err(format!(
                     "two sinks are called `{name}`: give each its own name"
+                ));
+            }
+        }
+        for (name, connector) in &self.connectors {
+            if let Err(error) = connector.rules().rules().generate() {
+                return Err(format!(
+                    "the rules of connector `{}`: {error}",
+                    name.as_ref()
                 ));
             }
         }

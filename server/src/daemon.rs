@@ -12,6 +12,7 @@ use tonic::service::Routes;
 
 use crate::{
     config::Config,
+    connector::Connectors,
     desk::Desks,
     health::Health,
     identity::Node,
@@ -23,6 +24,7 @@ use crate::{
         rows,
     },
     refusal::Refused,
+    rotation::Workshop,
     serve::Shell,
     service::{self, Context},
     store::{Name, OpenError, RedbStore, Store},
@@ -98,7 +100,13 @@ impl Vault {
         }
         let node = Node::new(vault.node, key);
         let (desks, objects) = (Desks::default(), Objects::default());
-        let parts = (desks.clone(), peers.clone(), Arc::clone(&objects));
+        let workshop = Workshop::new(
+            Connectors::of(&config.connectors),
+            node.clone(),
+            clock.clone(),
+            config.rotation.concurrent.size(),
+        );
+        let parts = (desks.clone(), peers.clone(), Arc::clone(&objects), workshop);
         let core = Core::open(
             view.as_ref(),
             (charter, reference),
@@ -208,10 +216,13 @@ fn routes(context: &Context) -> Routes {
     let charter =
         v1::charter_server::CharterServer::new(service::charter::Service(context.clone()));
     let audit = v1::audit_server::AuditServer::new(service::audit::Service(context.clone()));
+    let rotation =
+        v1::rotation_server::RotationServer::new(service::rotation::Service(context.clone()));
     let status = v1::status_server::StatusServer::new(service::status::Service(context.clone()));
     Routes::new(ceremony.max_decoding_message_size(MAX_MESSAGE))
         .add_service(credential.max_decoding_message_size(MAX_MESSAGE))
         .add_service(charter.max_decoding_message_size(MAX_MESSAGE))
         .add_service(audit.max_decoding_message_size(MAX_MESSAGE))
+        .add_service(rotation.max_decoding_message_size(MAX_MESSAGE))
         .add_service(status.max_decoding_message_size(MAX_MESSAGE))
 }

@@ -26,6 +26,7 @@ pub mod owner;
 pub mod peers;
 pub mod refusal;
 pub mod release;
+pub mod rotation;
 pub mod run;
 pub mod serve;
 pub mod service;

@@ -41,6 +41,7 @@ pub struct Order {
 }
 
 /// What came of it.
+#[derive(Clone)]
 pub struct Opened {
     /// The digest of what is handed out.
     pub digest: Option<Digest>,

@@ -296,5 +296,22 @@ fn inspect(config: &Config) -> Found {
             ));
         }
     }
+    for (name, connector) in &config.connectors {
+        let program = connector.program();
+        if !executable(program) {
+            warnings.push(format!(
+                "connector `{}`: {} is not a program that can be run; its rotations will fail",
+                name.as_ref(),
+                program.display()
+            ));
+        }
+    }
     Found { errors, warnings }
+}
+
+fn executable(program: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    program
+        .metadata()
+        .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }

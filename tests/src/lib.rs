@@ -8,11 +8,13 @@
 #![forbid(unsafe_code)]
 
 pub mod harness;
+pub mod inside;
 pub mod keep;
 pub mod program;
 pub mod raw;
 pub mod stage;
 pub mod story;
+pub mod target;
 
 pub use harness::{Outcome, World};
 pub use program::{Program, Reply};

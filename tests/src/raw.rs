@@ -17,7 +17,8 @@ use keyturn_hsm::{
 };
 use keyturn_proto::v1::{
     self, audit_client::AuditClient, ceremony_client::CeremonyClient,
-    charter_client::CharterClient, credential_client::CredentialClient, signer::By,
+    charter_client::CharterClient, credential_client::CredentialClient,
+    rotation_client::RotationClient, signer::By,
 };
 use keyturn_seal::{SecretBytes, keyfile::Cost};
 use keyturn_vault::{
@@ -283,6 +284,11 @@ impl Line {
     /// Charters.
     pub fn charters(&self) -> CharterClient<Channel> {
         CharterClient::new(self.0.channel())
+    }
+
+    /// Rotations.
+    pub fn rotations(&self) -> RotationClient<Channel> {
+        RotationClient::new(self.0.channel())
     }
 
     /// The log.

@@ -245,6 +245,10 @@ impl Connector for Exec {
         self.rules.clone()
     }
 
+    fn deadline(&self) -> Duration {
+        self.timeout
+    }
+
     async fn check(&self, target: &Target) -> Result<(), Failure> {
         self.call("check", target, None).await.map(drop)
     }

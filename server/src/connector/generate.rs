@@ -18,11 +18,11 @@ pub const MIN_ENTROPY_BITS: f64 = 80.0;
 /// has every class is drawn within a few tries.
 const MAX_DRAWS: usize = 1000;
 
-const LOWER: &str = "abcdefghijklmnopqrstuvwxyz";
-const UPPER: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-const DIGITS: &str = "0123456789";
+pub(crate) const LOWER: &str = "abcdefghijklmnopqrstuvwxyz";
+pub(crate) const UPPER: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+pub(crate) const DIGITS: &str = "0123456789";
 /// Symbols that no shell, URL or connection string of the usual targets chokes on.
-const SYMBOLS: &str = "!#%+,-./:=@^_~";
+pub(crate) const SYMBOLS: &str = "!#%+,-./:=@^_~";
 /// Characters that are mistaken for each other when typed from paper.
 const LOOK_ALIKES: &str = "0O1lI|5S2Z8B";
 

@@ -20,6 +20,7 @@ use keyturn_seal::secret::SecretBytes;
 use thiserror::Error;
 
 pub use self::generate::Rules;
+use crate::config;
 
 /// The credential at its target, as the definition has it. Nothing here is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,9 @@ pub trait Connector: Send + Sync {
     /// The rules that generated secrets follow at this target.
     fn rules(&self, target: &Target) -> Rules;
 
+    /// How long a call takes at most.
+    fn deadline(&self) -> Duration;
+
     /// Whether the target refuses a writer that comes late by itself. Without one, retired versions
     /// are kept for the quarantine.
     fn has_fence(&self) -> bool {
@@ -110,6 +114,31 @@ pub struct Connectors {
 }
 
 impl Connectors {
+    /// Those of a configuration.
+    pub fn of(config: &BTreeMap<config::Label, config::Connector>) -> Self {
+        let named = |(name, connector): (&config::Label, &config::Connector)| {
+            let config::Connector::Exec {
+                command,
+                args,
+                env,
+                deadline_secs,
+                rules,
+            } = connector;
+            let exec = exec::Exec {
+                program: AsRef::<std::path::Path>::as_ref(command).to_owned(),
+                args: args.clone(),
+                env: env.clone(),
+                timeout: deadline_secs.secs(),
+                rules: rules.rules(),
+            };
+            let connector: Arc<dyn Connector> = Arc::new(exec);
+            (name.as_ref().to_owned(), connector)
+        };
+        Self {
+            by_name: config.iter().map(named).collect(),
+        }
+    }
+
     /// Adds a connector under a name of the configuration.
     #[must_use]
     pub fn with(mut self, name: &str, connector: Arc<dyn Connector>) -> Self {

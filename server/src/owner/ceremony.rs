@@ -6,20 +6,23 @@ use keyturn_vault::{
     ceremony::{self, Ceremony, Effect, Event, Notice, Outcome, Request, State, ValidShare, Voice},
     charter::Policy,
     check::Check,
-    event::{Cause, Event as Entry, Failure},
+    checkout,
+    event::{Cause, Failure},
     id::{CeremonyId, CredentialId, DeviceId, GroupName},
     machine::Millis,
     quorum::{self, Vote},
     refusal::Refusal,
+    rotation,
     text::{self, Approval, Decision, SignedText},
     time::Span,
     world::{VersionId, World},
 };
 
 use super::{
-    Needs, Work,
-    core::{Core, DueKind, Live, Share},
+    Needs,
+    core::{Core, Live, Share},
     rows,
+    time::DueKind,
     txn::{After, Row, Txn},
 };
 use crate::{
@@ -79,6 +82,7 @@ impl Core {
             authorized: None,
             released: None,
             release: None,
+            checkout: None,
         };
         self.live.insert(
             id,
@@ -96,7 +100,7 @@ impl Core {
             txn.put(Name::Details(id).key(), rows::encode(&details)?);
         }
         self.carry_out(txn, id, effects, &requester.to_string())?;
-        self.schedule(txn, id, None);
+        self.schedule(txn, id);
         Ok(())
     }
 
@@ -213,7 +217,6 @@ impl Core {
         actor: &str,
     ) -> Result<(), Refused> {
         let before = self.ceremony(id)?.clone();
-        let due = due_of(&before.machine.row.state);
         let statement = statement_of(&event);
         let now = self.now();
         let step = self.judge(|world| before.machine.clone().step(now, world, event));
@@ -243,7 +246,7 @@ impl Core {
             self.count_open(txn, requester, -1);
         }
         self.carry_out(txn, id, effects, actor)?;
-        self.schedule(txn, id, due);
+        self.schedule(txn, id);
         Ok(())
     }
 
@@ -268,13 +271,13 @@ impl Core {
                         }
                     }
                 }
-                Effect::CheckOut(credentials, span) => self.check_out(txn, id, &credentials, span),
-                Effect::EndCheckOut => self.end_check_out(txn, id),
-                Effect::KeepRelease => {
-                    if let Some(live) = self.live.get_mut(&id) {
-                        live.row.release = live.opened.take();
-                    }
+                Effect::CheckOut(credentials, span) => {
+                    self.begin_checkout(txn, id, &credentials, span)?;
                 }
+                Effect::EndCheckOut => {
+                    self.step_checkout(txn, id, checkout::Event::Cancel, actor)?;
+                }
+                Effect::KeepRelease => self.keep_release(txn, id)?,
                 Effect::EraseRelease => {
                     if let Some(live) = self.live.get_mut(&id) {
                         live.row.release = None;
@@ -282,14 +285,20 @@ impl Core {
                 }
                 Effect::Combine(sheaves) => txn.after.push(After::Combine(id, sheaves)),
                 Effect::EraseSubmitKey => txn.after.push(After::Forget(id)),
-                Effect::OweRotation(credentials) => self.owe(txn, id, &credentials, actor)?,
+                Effect::OweRotation(credentials) => {
+                    let event = rotation::Event::Owe(Cause::Unseal(id));
+                    self.step_slots(txn, &credentials, &event, actor)?;
+                }
+                Effect::HoldRotation(credentials) => {
+                    self.step_slots(txn, &credentials, &rotation::Event::Hold(id), actor)?;
+                }
+                Effect::FreeRotation(credentials) => {
+                    self.step_slots(txn, &credentials, &rotation::Event::Free(id), actor)?;
+                }
                 Effect::Apply => apply()?,
                 Effect::Notify(notice) => tell(id, notice),
                 // Submit keys are made when somebody first asks; the release is shown by the row itself.
-                Effect::HoldRotation(_)
-                | Effect::FreeRotation(_)
-                | Effect::MakeSubmitKey
-                | Effect::Publish => {}
+                Effect::MakeSubmitKey | Effect::Publish => {}
             }
         }
         if let Some(live) = self.live.get_mut(&id) {
@@ -298,56 +307,39 @@ impl Core {
         Ok(())
     }
 
-    /// Each credential that was opened owes a rotation.
-    fn owe(
-        &self,
+    /// The same step of each of these slots.
+    fn step_slots(
+        &mut self,
         txn: &mut Txn,
-        id: CeremonyId,
         credentials: &BTreeSet<CredentialId>,
+        event: &rotation::Event,
         actor: &str,
     ) -> Result<(), Refused> {
         for credential in credentials {
-            self.log(
-                txn,
-                actor,
-                &Entry::RotationOwed {
-                    credential: *credential,
-                    cause: Cause::Unseal(id),
-                },
-            )?;
+            self.step_slot(txn, *credential, event.clone(), actor)?;
         }
         Ok(())
     }
 
-    fn check_out(
-        &mut self,
-        txn: &mut Txn,
-        id: CeremonyId,
-        credentials: &BTreeSet<CredentialId>,
-        _: Span,
-    ) {
-        let Ok(person) = self.ceremony(id).map(|live| live.machine.row.ask.requester) else {
-            return;
+    /// What was opened is kept for the requester, and counts as delivered.
+    fn keep_release(&mut self, txn: &mut Txn, id: CeremonyId) -> Result<(), Refused> {
+        let Some(live) = self.live.get_mut(&id) else {
+            return Ok(());
         };
-        for credential in credentials {
-            self.change_credential(txn, *credential, |row| {
-                row.out.insert(id, person);
-            });
-        }
-    }
-
-    fn end_check_out(&mut self, txn: &mut Txn, id: CeremonyId) {
-        let out: Vec<_> = self
-            .held
+        live.row.release = live.opened.take();
+        let versions = live
+            .row
+            .release
             .iter()
-            .filter(|(_, held)| held.row.out.contains_key(&id))
-            .map(|(id, _)| *id)
+            .flat_map(|release| &release.versions);
+        let delivered = versions
+            .filter(|version| version.problem.is_empty())
+            .map(|version| VersionId {
+                credential: version.credential,
+                version: version.version,
+            })
             .collect();
-        for credential in out {
-            self.change_credential(txn, credential, |row| {
-                row.out.remove(&id);
-            });
-        }
+        self.step_checkout(txn, id, checkout::Event::Delivered(delivered), DAEMON)
     }
 
     /// Changes a credential's row and the holding beside it.
@@ -383,51 +375,32 @@ impl Core {
     }
 
     /// Keeps the row that says when the ceremony wants a tick.
-    fn schedule(&mut self, txn: &mut Txn, id: CeremonyId, before: Option<(Clocked, Millis)>) {
-        let bytes = id.to_bytes();
+    fn schedule(&mut self, txn: &mut Txn, id: CeremonyId) {
         let now = self.now();
+        let state = self.live.get(&id).map(|live| &live.machine.row.state);
         // A waiting time runs on the other clock; downtime only makes its tick come early and again.
-        let lived = |due: Option<(Clocked, Millis)>| {
-            due.map(|(clock, at)| match clock {
-                Clocked::Lived => at,
-                Clocked::Ran => now.lived.after(now.ran.until(at)),
-            })
-        };
-        let next = self
-            .live
-            .get(&id)
-            .and_then(|live| due_of(&live.machine.row.state));
-        if before == next && before.is_some_and(|(clock, _)| clock == Clocked::Lived) {
-            return;
-        }
-        let stale: Vec<_> = self
-            .due
-            .iter()
-            .filter(|(.., due)| *due == bytes)
-            .copied()
-            .collect();
-        for (at, kind, due) in stale {
-            self.undue(txn, at, kind, due);
-        }
-        if let Some(at) = lived(next) {
-            self.set_due(txn, at, DueKind::Ceremony, bytes);
-        }
+        let due = state.and_then(due_of).map(|(clock, at)| match clock {
+            Clocked::Lived => at,
+            Clocked::Ran => now.lived.after(now.ran.until(at)),
+        });
+        self.set_due(txn, DueKind::Ceremony, id.to_bytes(), due);
     }
 
     /// Time has passed for a ceremony.
     pub(super) fn ceremony_tick(&mut self, txn: &mut Txn, id: CeremonyId) -> Result<(), Refused> {
         if self.live.contains_key(&id) {
             self.step_ceremony(txn, id, Event::Tick, DAEMON)?;
-            self.schedule(txn, id, None);
         }
+        self.schedule(txn, id);
         Ok(())
     }
 
     /// Combines on a thread of its own; the outcome comes back as a step.
     pub(super) fn combine(&self, id: CeremonyId, sheaves: Vec<ceremony::Sheaf<Share>>) {
-        let (Some(queue), Some(live)) = (self.queue(), self.live.get(&id)) else {
+        let (Some(owner), Some(live)) = (self.owner(), self.live.get(&id)) else {
             return;
         };
+        let owner = owner.clone();
         let order = Order {
             origin: self.known.charter.origin.clone(),
             ceremony: id,
@@ -439,11 +412,11 @@ impl Core {
         tokio::spawn(async move {
             let opened = tokio::task::spawn_blocking(move || release::open(order)).await;
             let opened = opened.unwrap_or(Err(Failure::NothingOpened));
-            let work = Work::detached(Needs::ceremony(id), move |core, txn| {
-                core.opened(txn, id, opened)
-            });
-            // The queue closes only when the daemon stops; then the ceremony stays Authorized.
-            let _ = queue.send(work).await;
+            let step = move |core: &mut Core, txn: &mut Txn| core.opened(txn, id, opened.clone());
+            // When the daemon stops first, the ceremony stays Authorized.
+            if let Err(refused) = owner.insist(Needs::ceremony(id), step).await {
+                tracing::warn!(ceremony = %id, %refused, "what was opened was not taken");
+            }
         });
     }
 

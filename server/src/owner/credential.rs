@@ -1,6 +1,6 @@
 //! Credentials: definitions and sealed versions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use keyturn_vault::{
     charter::Role,
@@ -10,12 +10,14 @@ use keyturn_vault::{
     id::PersonId,
     manifest::Manifest,
     reference::PersonRef,
-    world::{Holding, Life, Sealed, Stage, VersionId},
+    rotation,
+    world::Holding,
 };
 
 use super::{
     core::{Core, Held, put_object},
     rows,
+    slot::Fresh,
     txn::{Row, Txn},
 };
 use crate::{refusal::Refused, store::Name, verify::VerifiedDocument};
@@ -43,7 +45,7 @@ pub struct Deposited {
     /// Ciphertext and envelopes, each of which has the digest that the manifest says.
     pub blob: rows::Blob,
     /// Who made it.
-    pub maker: Maker,
+    pub person: PersonId,
     /// Who brings it, for the log.
     pub actor: String,
 }
@@ -121,7 +123,9 @@ impl Core {
             versions: BTreeMap::new(),
             out: BTreeMap::new(),
         };
-        self.held.insert(id, Held { row, holding });
+        let slot = rotation::Slot::new(id);
+        self.held.insert(id, Held { row, holding, slot });
+        txn.touch(Row::Slot(id), |_| ());
         txn.touch(Row::Credential(id), move |core| {
             core.held.remove(&id);
             core.paths.remove(&path);
@@ -136,15 +140,11 @@ impl Core {
             bytes,
             manifest,
             blob,
-            maker,
+            person,
             actor,
         } = deposited;
         self.founded()?;
         let id = manifest.credential;
-        let version = VersionId {
-            credential: id,
-            version: manifest.version,
-        };
         let held = self.credential(id)?;
         if let Some(known) = held.row.versions.get(&manifest.version) {
             let same = known.manifest == verified.digest;
@@ -171,64 +171,24 @@ impl Core {
         manifest
             .validate(&held.holding.definition, &self.known.charter)
             .map_err(|error| Refused::Malformed(error.to_string()))?;
-        if let Maker::Deposit(person) = maker {
-            one_unproven(held, person)?;
-        }
-        let first = held.row.versions.is_empty();
-        let stage = if first {
-            Stage::Current
-        } else {
-            Stage::Candidate
-        };
-        let life = Life {
-            stage,
-            proven: false,
-            rolled: maker == Maker::Rotation,
-        };
-        let digest = put_object(txn, &bytes);
         let signature = Seal {
             signer: verified.signer,
             signature: verified.signature,
         };
-        let entry = self.log(
-            txn,
-            &actor,
-            &Event::VersionSealed {
-                version,
-                manifest: digest,
-                maker,
-                signature,
-            },
-        )?;
-        let key = Name::Version(id, manifest.version.number()).key();
-        txn.put(key, rows::encode(&blob)?);
-        let state = rows::VersionState {
-            life,
-            manifest: digest,
-            maker,
-            entry,
-            sealed: self.now().wall,
-            confirmed: BTreeSet::new(),
-            inconsistent: false,
+        let event = rotation::Event::Deposit {
+            version: manifest.version,
+            manifest: verified.digest,
+            person,
+            signature,
         };
-        let number = manifest.version;
-        let before = held.clone();
-        if let Some(held) = self.held.get_mut(&id) {
-            held.row.versions.insert(number, state);
-            held.holding.versions.insert(
-                number,
-                Sealed {
-                    life,
-                    digest,
-                    manifest,
-                },
-            );
-        }
-        txn.touch(Row::Credential(id), move |core| {
-            drop(core.held.insert(id, before));
-        });
-        self.live_set_changed(txn, id)?;
-        Ok(entry)
+        let fresh = Fresh {
+            manifest,
+            bytes,
+            blob,
+            maker: Maker::Deposit(person),
+        };
+        let entry = self.step_slot_with(txn, id, event, &actor, Some(fresh))?;
+        entry.ok_or(Refused::Row)
     }
 
     /// Tells every ceremony that names this credential that its versions are others now.
@@ -269,22 +229,6 @@ impl Core {
         } else {
             Err(Refused::NotFounded)
         }
-    }
-}
-
-/// One unproven deposit per person and credential: a second one would only hide the first.
-fn one_unproven(held: &Held, person: PersonId) -> Result<(), Refused> {
-    let unproven = held.row.versions.values().any(|state| {
-        state.maker == Maker::Deposit(person)
-            && state.life.stage == Stage::Candidate
-            && !state.life.proven
-    });
-    if unproven {
-        Err(Refused::Denied(
-            "your last deposit is still unproven; check in with it as `--worked` first",
-        ))
-    } else {
-        Ok(())
     }
 }
 

@@ -18,11 +18,16 @@
 //! 4. Every transaction compares and writes the head: a second writer of the same store is found out.
 
 pub mod ceremony;
+pub mod checkout;
 pub mod core;
 pub mod credential;
 pub mod founding;
+mod load;
 pub mod rows;
+pub mod slot;
 pub mod summary;
+pub(crate) mod time;
+mod turn;
 pub mod txn;
 
 use std::{
@@ -52,6 +57,8 @@ use crate::{
 pub const QUEUE: usize = 4096;
 /// A store that takes nothing is tried this often.
 pub const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// How long a step of the daemon's own waits before it is tried again.
+const INSIST_EVERY: Duration = Duration::from_secs(2);
 /// Steps that one transaction takes at most.
 pub const BATCH: usize = 256;
 
@@ -157,6 +164,46 @@ impl Owner {
             .await
             .map(|(value, _)| value)
     }
+
+    /// The way to the owner that does not keep it running.
+    pub fn downgrade(&self) -> WeakOwner {
+        WeakOwner {
+            queue: self.queue.downgrade(),
+        }
+    }
+}
+
+/// The way to the owner for what the daemon does by itself; it ends with the last [`Owner`].
+#[derive(Clone)]
+pub struct WeakOwner {
+    queue: mpsc::WeakSender<Work>,
+}
+
+impl WeakOwner {
+    /// The owner, unless the daemon stops.
+    pub fn upgrade(&self) -> Option<Owner> {
+        let queue = self.queue.upgrade()?;
+        Some(Owner { queue })
+    }
+
+    /// Steps until it is durable or refused: a full queue or store is waited for.
+    pub async fn insist<T: Send + 'static>(
+        &self,
+        needs: Needs,
+        step: impl Fn(&mut Core, &mut Txn) -> Result<T, Refused> + Clone + Send + 'static,
+    ) -> Result<T, Refused> {
+        loop {
+            let owner = self.upgrade().ok_or(Refused::Stopping)?;
+            match owner.ask(needs.clone(), step.clone()).await {
+                Ok((value, _)) => return Ok(value),
+                Err(Refused::Busy | Refused::Store(_)) => {
+                    drop(owner);
+                    tokio::time::sleep(INSIST_EVERY).await;
+                }
+                Err(refused) => return Err(refused),
+            }
+        }
+    }
 }
 
 impl Work {
@@ -183,8 +230,11 @@ pub fn start(
 ) -> (Owner, tokio::task::JoinHandle<()>) {
     let (queue, mut waiting) = mpsc::channel(QUEUE);
     let owner = Owner { queue };
-    core.attach(owner.queue.downgrade());
+    core.attach(owner.downgrade());
     let task = tokio::spawn(async move {
+        let interrupted = core.interrupted();
+        let first = Work::detached(interrupted, Core::restart_slots);
+        turn(&mut core, &store, &health, vec![first]).await;
         let mut works = Vec::with_capacity(BATCH);
         loop {
             let alarm = core.alarm();

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyturn_vault::{
     ceremony,
+    checkout::CheckOut,
     digest::Digest,
     event::{Maker, Seal},
     id::{CeremonyId, CredentialId, DeviceId, GroupName, NodeId, PersonId},
@@ -202,6 +203,8 @@ pub struct Ceremony {
     pub released: Option<u64>,
     /// What was opened, while the requester can still fetch it.
     pub release: Option<Release>,
+    /// The check-out that followed.
+    pub checkout: Option<CheckOut>,
 }
 
 /// What a custodian said.

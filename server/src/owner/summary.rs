@@ -12,7 +12,7 @@ use keyturn_vault::{
     quorum::Says,
     reference::{CharterRef, PersonRef},
     refusal::Refusal,
-    text::{Checkin, NewDevice, Review, SignedText},
+    text::{NewDevice, Review, SignedText},
     world::VersionId,
 };
 use tokio::sync::watch;
@@ -147,67 +147,6 @@ impl Core {
             joins: self.vault.joins.values().cloned().collect(),
             entry: self.known.founded.then_some(0),
         })
-    }
-
-    /// A check-in: the credentials come back, and their rotation is due.
-    pub fn check_in(
-        &mut self,
-        txn: &mut Txn,
-        verified: Verified,
-        checkin: &Checkin,
-        by: &PersonRef,
-    ) -> Result<(), Refused> {
-        verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
-        let id = checkin.ceremony;
-        let live = self.ceremony(id)?;
-        if live.machine.row.ask.requester != by.id || checkin.returned_by.id != by.id {
-            return Err(Refusal::NotYours.into());
-        }
-        if checkin.request != live.machine.row.request {
-            return Err(Refusal::WrongRequest.into());
-        }
-        let out: Vec<_> = checkin
-            .credentials
-            .iter()
-            .map(|returned| returned.credential)
-            .collect();
-        let named = |credential: &keyturn_vault::id::CredentialId| {
-            self.credential(*credential)
-                .is_ok_and(|held| held.row.out.contains_key(&id))
-        };
-        if !out.iter().all(named) {
-            return Err(Refusal::NotOut.into());
-        }
-        let worked = checkin.credentials.iter().filter_map(|returned| {
-            returned.worked.map(|version| VersionId {
-                credential: returned.credential,
-                version,
-            })
-        });
-        let event = Event::CheckoutReturned {
-            ceremony: id,
-            checkin: verified.signed,
-            worked: worked.collect(),
-        };
-        self.log(txn, &by.to_string(), &event)?;
-        for credential in out {
-            self.change_credential(txn, credential, |row| {
-                row.out.remove(&id);
-            });
-        }
-        let still = self
-            .held
-            .values()
-            .any(|held| held.row.out.contains_key(&id));
-        if !still {
-            self.step_ceremony(
-                txn,
-                id,
-                keyturn_vault::ceremony::Event::CheckoutEnded,
-                &by.to_string(),
-            )?;
-        }
-        Ok(())
     }
 
     /// A review of a ceremony.

@@ -10,6 +10,7 @@ use keyturn_vault::{
     ceremony::Sheaf,
     digest::Digest,
     id::{CeremonyId, CredentialId},
+    rotation,
 };
 
 use super::core::{Core, Share};
@@ -22,6 +23,8 @@ pub enum Row {
     Vault,
     /// `credential/<id>`.
     Credential(CredentialId),
+    /// `job/<id>`.
+    Slot(CredentialId),
     /// `ceremony/<id>`.
     Ceremony(CeremonyId),
 }
@@ -34,6 +37,8 @@ pub enum After {
     Forget(CeremonyId),
     /// The charter in force is another one.
     Charter,
+    /// A rotation goes on outside.
+    Rotate(CredentialId, rotation::Effect),
 }
 
 enum Undo {

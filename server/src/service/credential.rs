@@ -4,7 +4,6 @@ use keyturn_proto::v1::{self, credential_name::By, credential_server::Credential
 use keyturn_vault::{
     charter::Role,
     definition::Definition,
-    event::Maker,
     id::CredentialId,
     jcs::Document as _,
     manifest::Manifest,
@@ -122,7 +121,7 @@ impl Credential for Service {
         };
         let step = move |core: &mut Core, txn: &mut _| {
             let entry = core.define(txn, defined)?;
-            Ok((entry, view(id, core.credential(id)?)))
+            Ok((entry, view(core, id, core.credential(id)?)))
         };
         let ((entry, credential), committed) = self.0.owner.ask(needs, step).await?;
         let defined = self.0.receipt(Some(&committed), entry).await?;
@@ -191,7 +190,7 @@ impl Credential for Service {
             bytes: document.document,
             manifest,
             blob,
-            maker: Maker::Deposit(depositor),
+            person: depositor,
             actor: caller.person.to_string(),
         };
         let step = move |core: &mut Core, txn: &mut _| {
@@ -245,7 +244,7 @@ impl Credential for Service {
                     .look(needs, move |core| {
                         credentials
                             .iter()
-                            .map(|id| Ok(view(*id, core.credential(*id)?)))
+                            .map(|id| Ok(view(core, *id, core.credential(*id)?)))
                             .collect::<Result<Vec<_>, _>>()
                     })
                     .await?;
@@ -289,9 +288,9 @@ impl Credential for Service {
                 .take(size)
                 .map(|(version, state)| version_view(core, &held, *version, state))
                 .collect();
-            Ok((id, held, versions))
+            Ok((view(core, id, &held), held, versions))
         };
-        let (id, held, versions) = self.0.owner.look(needs, look).await?;
+        let (credential, held, versions) = self.0.owner.look(needs, look).await?;
         let next = held
             .row
             .versions
@@ -304,7 +303,7 @@ impl Credential for Service {
             versions.last().map(|last| last.version.to_string())
         };
         Ok(Response::new(v1::ShowCredentialReply {
-            credential: Some(view(id, &held)),
+            credential: Some(credential),
             definition: Some(v1::SignedDocument {
                 document: self.0.object(held.row.definition).await?,
                 signature: Some(convert::signature(&held.row.signature)),

@@ -1,7 +1,9 @@
 //! Credentials and their versions as people see them.
 
 use keyturn_proto::v1;
-use keyturn_vault::{event::Maker, id::CredentialId, reference::Version, world::Stage};
+use keyturn_vault::{
+    event::Maker, id::CredentialId, reference::Version, rotation::Job, world::Stage,
+};
 
 use super::convert;
 use crate::owner::{
@@ -10,7 +12,7 @@ use crate::owner::{
 };
 
 /// A credential for display.
-pub fn view(id: CredentialId, held: &Held) -> v1::CredentialView {
+pub fn view(core: &Core, id: CredentialId, held: &Held) -> v1::CredentialView {
     let definition = &held.holding.definition;
     let live: Vec<_> = held
         .row
@@ -27,6 +29,16 @@ pub fn view(id: CredentialId, held: &Held) -> v1::CredentialView {
     }
     if live.iter().any(|(_, state)| state.inconsistent) {
         problems.push("inconsistent".to_owned());
+    }
+    match held.slot.job {
+        Job::Stuck(_) => problems.push("needs-operator".to_owned()),
+        Job::BackingOff { .. } => problems.push("rotation-failed".to_owned()),
+        Job::Idle
+        | Job::Sealing { .. }
+        | Job::Copying { .. }
+        | Job::Applying { .. }
+        | Job::Testing { .. }
+        | Job::Promoted { .. } => {}
     }
     let deposited = |maker: Maker| matches!(maker, Maker::Deposit(_));
     v1::CredentialView {
@@ -60,8 +72,8 @@ pub fn view(id: CredentialId, held: &Held) -> v1::CredentialView {
             .next()
             .map(ToString::to_string)
             .unwrap_or_default(),
-        checkout_ends_ms: 0,
-        rotation_due_ms: 0,
+        checkout_ends_ms: core.checkout_ends(held),
+        rotation_due_ms: core.rotation_due(id, held),
         problems,
     }
 }

@@ -10,6 +10,7 @@ pub mod convert;
 pub mod credential;
 pub mod credential_view;
 pub mod lists;
+pub mod rotation;
 pub mod status;
 pub mod view;
 pub mod watcher;

@@ -3,6 +3,7 @@
 use keyturn_proto::v1;
 use keyturn_vault::{
     ceremony::State,
+    checkout::CheckOut,
     id::{CeremonyId, PersonId},
     machine::Millis,
     quorum::Says,
@@ -60,7 +61,11 @@ impl Core {
             waiting_secs: secs(waiting),
             voices: voices(live),
             needs: self.needs_of(live),
-            checkout: None,
+            checkout: live
+                .row
+                .checkout
+                .as_ref()
+                .map(|out| self.checkout_view(out)),
             outcome_code: outcome(&row.state).to_owned(),
             outcome: outcome(&row.state).replace('-', " "),
             submit_key_sha256: self
@@ -69,6 +74,27 @@ impl Core {
                 .map(|desk| desk.submit_key_sha256.0.to_vec())
                 .unwrap_or_default(),
         })
+    }
+
+    /// A check-out, for display.
+    fn checkout_view(&self, out: &CheckOut) -> v1::Checkout {
+        let now = self.now();
+        let left = now.lived.until(out.until);
+        let ended = now.lived.0.saturating_sub(out.until.0);
+        let ends = now.wall.ms().saturating_add(left).saturating_sub(ended);
+        let afterwards = out.credentials.iter().filter_map(|credential| {
+            let definition = &self.credential(*credential).ok()?.holding.definition;
+            Some(match &definition.connector {
+                Some(connector) => format!("{}: rotated by {}", definition.path, connector.name),
+                None => format!("{}: an operator changes it by hand", definition.path),
+            })
+        });
+        v1::Checkout {
+            ends_ms: if out.out.is_empty() { 0 } else { ends },
+            returned_ms: 0,
+            overdue: !out.out.is_empty() && left == 0,
+            afterwards: afterwards.collect(),
+        }
     }
 
     /// How far each credential is from its quorum.

@@ -1,0 +1,230 @@
+//! Loading: what a step names comes into memory, documents by their digests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use keyturn_vault::{
+    ceremony::Ceremony,
+    definition::Definition,
+    digest::Digest,
+    id::{CeremonyId, CredentialId},
+    jcs::Document,
+    machine::Millis,
+    manifest::Manifest,
+    rotation::Slot,
+    text::{self, Text as _},
+    world::{Holding, Sealed, Stage},
+};
+
+use super::{
+    core::{Core, ENTRY_FORMAT, Held, Live, MAX_HELD, MAX_OVER, Needs},
+    rows,
+    time::DueKind,
+    txn::Txn,
+};
+use crate::{
+    refusal::Refused,
+    store::{self, Key, Name, Store},
+};
+
+impl Core {
+    /// Loads what the clock still has to bring; gives the credentials whose rotation was running.
+    pub(super) async fn wake(&mut self, store: &dyn Store) -> Result<(), Refused> {
+        let mut next = Some(store::KeyRange::family(store::key::Family::Due));
+        let mut ceremonies = BTreeSet::new();
+        while let Some(range) = next {
+            let page = store.range(&range, store::MAX_PAGE_ROWS).await?;
+            for row in &page.rows {
+                let Some(Name::Due { at, kind, id }) = row.key.name() else {
+                    continue;
+                };
+                let Some(kind) = DueKind::of(kind) else {
+                    continue;
+                };
+                self.due.place(kind, id, Some(Millis(at.ms())));
+                match kind {
+                    DueKind::Ceremony | DueKind::CheckOut => {
+                        ceremonies.insert(CeremonyId::from_bytes(id));
+                    }
+                    DueKind::Running => {
+                        self.interrupted.push(CredentialId::from_bytes(id));
+                    }
+                    DueKind::Rotation => {}
+                }
+            }
+            next = page.rest;
+        }
+        for id in ceremonies {
+            self.load(store, &Needs::ceremony(id)).await?;
+            if let Some(live) = self.live.get(&id)
+                && !live.machine.row.state.is_final()
+            {
+                let requester = live.machine.row.ask.requester;
+                let open = self.open_of.entry(requester).or_default();
+                *open = open.saturating_add(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the caches within their bounds.
+    pub(super) fn trim(&mut self) {
+        self.watchers
+            .retain(|_, watcher| watcher.receiver_count() > 0);
+        if self.held.len() > MAX_HELD {
+            let named: BTreeSet<_> = self
+                .live
+                .values()
+                .flat_map(|live| {
+                    live.machine
+                        .row
+                        .ask
+                        .lines
+                        .keys()
+                        .map(|line| line.credential)
+                })
+                .collect();
+            self.held.retain(|id, _| named.contains(id));
+            self.paths.clear();
+        }
+        let over = |live: &Live| live.machine.row.state.is_final();
+        if self.live.values().filter(|live| over(live)).count() > MAX_OVER {
+            self.live.retain(|_, live| !over(live));
+        }
+    }
+
+    /// Makes sure that everything named is in memory, if it exists.
+    pub(super) async fn load(&mut self, store: &dyn Store, needs: &Needs) -> Result<(), Refused> {
+        for id in &needs.ceremonies {
+            if !self.live.contains_key(id)
+                && let Some(live) = load_ceremony(store, *id).await?
+            {
+                self.live.insert(*id, live);
+            }
+            let named: Vec<_> = self
+                .live
+                .get(id)
+                .map(|live| {
+                    live.machine
+                        .row
+                        .ask
+                        .lines
+                        .keys()
+                        .map(|line| line.credential)
+                        .collect()
+                })
+                .unwrap_or_default();
+            for credential in named {
+                self.load_credential(store, credential).await?;
+            }
+        }
+        for path in &needs.paths {
+            if !self.paths.contains_key(path)
+                && let Some((id, _)) = store.get(&Name::Path(path.as_str()).key()).await?
+            {
+                let id: CredentialId = rows::decode(&id)?;
+                self.paths.insert(path.clone(), id);
+            }
+            if let Some(id) = self.paths.get(path).copied() {
+                self.load_credential(store, id).await?;
+            }
+        }
+        for id in &needs.credentials {
+            self.load_credential(store, *id).await?;
+        }
+        Ok(())
+    }
+
+    async fn load_credential(
+        &mut self,
+        store: &dyn Store,
+        id: CredentialId,
+    ) -> Result<(), Refused> {
+        if self.held.contains_key(&id) {
+            return Ok(());
+        }
+        let key = Name::Credential(id).key();
+        let Some(row) = read::<rows::Credential>(store, &key).await? else {
+            return Ok(());
+        };
+        let definition: Definition = document(store, row.definition).await?;
+        let mut versions = BTreeMap::new();
+        for (version, state) in &row.versions {
+            if state.life.stage != Stage::Destroyed {
+                let manifest: Manifest = document(store, state.manifest).await?;
+                versions.insert(
+                    *version,
+                    Sealed {
+                        life: state.life,
+                        digest: state.manifest,
+                        manifest,
+                    },
+                );
+            }
+        }
+        let holding = Holding {
+            definition,
+            digest: row.definition,
+            versions,
+            out: row.out.clone(),
+        };
+        let slot = read(store, &Name::Job(id).key()).await?;
+        let slot = slot.unwrap_or_else(|| Slot::new(id));
+        self.paths.insert(row.path.clone(), id);
+        self.held.insert(id, Held { row, holding, slot });
+        Ok(())
+    }
+}
+
+/// A row of the store, decoded.
+pub async fn read<T: serde::de::DeserializeOwned>(
+    store: &dyn Store,
+    key: &Key,
+) -> Result<Option<T>, Refused> {
+    match store.get(key).await? {
+        Some((bytes, _)) => Ok(Some(rows::decode(&bytes)?)),
+        None => Ok(None),
+    }
+}
+
+/// The bytes of a document; what does not hash to its digest is not there.
+pub async fn object(store: &dyn Store, digest: Digest) -> Result<Vec<u8>, Refused> {
+    let found = store.get(&Name::Object(digest).key()).await?;
+    let bytes = found.and_then(|(bytes, _)| bytes.split_first().map(|(_, rest)| rest.to_vec()));
+    bytes
+        .filter(|bytes| Digest::of(bytes) == digest)
+        .ok_or(Refused::Row)
+}
+
+/// A document by its digest.
+pub async fn document<T: Document>(store: &dyn Store, digest: Digest) -> Result<T, Refused> {
+    T::from_bytes(&object(store, digest).await?).map_err(|_| Refused::Row)
+}
+
+/// Writes a document.
+pub fn put_object(txn: &mut Txn, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(bytes);
+    txn.objects.push(digest);
+    txn.put(
+        Name::Object(digest).key(),
+        [&[ENTRY_FORMAT], bytes].concat(),
+    );
+    digest
+}
+
+async fn load_ceremony(store: &dyn Store, id: CeremonyId) -> Result<Option<Live>, Refused> {
+    let key = Name::Ceremony(id).key();
+    let Some(row) = read::<rows::Ceremony>(store, &key).await? else {
+        return Ok(None);
+    };
+    let request = text::Request::parse(&row.request.text).map_err(|_| Refused::Row)?;
+    Ok(Some(Live {
+        machine: Ceremony::wake(row.row.clone()),
+        request: Arc::new(request),
+        row,
+        opened: None,
+        receipt: None,
+    }))
+}

@@ -1,0 +1,377 @@
+//! Slots: what the owner does with the effects of a credential's rotation machine.
+//!
+//! The machine decides everything. What belongs to the transaction is done here; what happens outside
+//! (sealing, the target) is noted for after the commit, and comes back as a step.
+//!
+//! # Invariants
+//! 1. The lives in the credential's row are those of its slot, in every commit.
+//! 2. A version's manifest, ciphertext and envelopes are stored in the transaction that logs it.
+//! 3. A slot whose job runs has a row that the next start finds.
+
+use std::collections::BTreeSet;
+
+use keyturn_vault::{
+    event::{Event as Entry, Evidence, Maker},
+    id::CredentialId,
+    machine::{Millis, Now},
+    manifest::Manifest,
+    reference::Version,
+    refusal::Refusal,
+    rotation::{Effect, Event, Job, Slot, Terms, UNFENCED_QUARANTINE},
+    time::Span,
+    world::{Sealed, Stage},
+};
+
+use super::{
+    ceremony::DAEMON,
+    core::{Core, Held, Needs, put_object},
+    rows,
+    time::{DueKind, NEVER},
+    txn::{After, Row, Txn},
+};
+use crate::{refusal::Refused, rotation::Order, store::Name};
+
+/// A version that is sealed and not stored yet.
+#[derive(Clone)]
+pub struct Fresh {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Ciphertext and envelopes.
+    pub blob: rows::Blob,
+    /// Who made it.
+    pub maker: Maker,
+}
+
+impl Core {
+    /// One step of a slot, with everything that follows inside the transaction.
+    pub fn step_slot(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        event: Event,
+        actor: &str,
+    ) -> Result<(), Refused> {
+        self.step_slot_with(txn, id, event, actor, None).map(drop)
+    }
+
+    /// As [`Core::step_slot`] with the version that the event names; gives the number of its entry,
+    /// if the slot took it.
+    pub fn step_slot_with(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        event: Event,
+        actor: &str,
+        fresh: Option<Fresh>,
+    ) -> Result<Option<u64>, Refused> {
+        let before = self.credential(id)?.clone();
+        let (now, terms) = (self.now(), self.terms(&before));
+        let step = before.slot.clone().step(now, terms, event);
+        let effects = step.outcome?;
+        let changed = step.state != before.slot;
+        if let Some(held) = self.held.get_mut(&id) {
+            held.slot = step.state;
+        }
+        if changed {
+            txn.touch(Row::Slot(id), move |core| {
+                drop(core.held.insert(id, before));
+            });
+        }
+        let version = fresh.as_ref().map(|fresh| fresh.manifest.version);
+        if let Some(fresh) = fresh {
+            self.keep(txn, id, fresh)?;
+        }
+        self.follow_lives(txn, id);
+        let mut sealed = None;
+        for effect in effects {
+            let n = self.carry_out_slot(txn, id, effect, actor)?;
+            sealed = sealed.or(n);
+        }
+        if let (Some(version), Some(entry)) = (version, sealed) {
+            self.change_credential(txn, id, |row| {
+                if let Some(state) = row.versions.get_mut(&version) {
+                    state.entry = entry;
+                }
+            });
+        }
+        self.schedule_slot(txn, id);
+        Ok(sealed)
+    }
+
+    /// Stores a version that the slot took (invariant 2).
+    fn keep(&mut self, txn: &mut Txn, id: CredentialId, fresh: Fresh) -> Result<(), Refused> {
+        let version = fresh.manifest.version;
+        let Some(kept) = self.credential(id)?.slot.versions.get(&version).copied() else {
+            return Ok(());
+        };
+        let digest = put_object(txn, &fresh.bytes);
+        txn.put(
+            Name::Version(id, version.number()).key(),
+            rows::encode(&fresh.blob)?,
+        );
+        let state = rows::VersionState {
+            life: kept.life,
+            manifest: digest,
+            maker: fresh.maker,
+            entry: 0,
+            sealed: self.now().wall,
+            confirmed: BTreeSet::new(),
+            inconsistent: false,
+        };
+        let sealed = Sealed {
+            life: kept.life,
+            digest,
+            manifest: fresh.manifest,
+        };
+        if let Some(held) = self.held.get_mut(&id) {
+            held.holding.versions.insert(version, sealed);
+        }
+        self.change_credential(txn, id, |row| {
+            row.versions.insert(version, state);
+        });
+        Ok(())
+    }
+
+    /// Invariant 1.
+    fn follow_lives(&mut self, txn: &mut Txn, id: CredentialId) {
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
+        let lives: Vec<_> = held
+            .slot
+            .versions
+            .iter()
+            .map(|(version, kept)| (*version, kept.life))
+            .collect();
+        let same = |(version, life): &(Version, _)| {
+            held.row
+                .versions
+                .get(version)
+                .is_none_or(|state| state.life == *life)
+        };
+        if lives.iter().all(same) {
+            return;
+        }
+        self.change_credential(txn, id, |row| {
+            for (version, life) in lives {
+                if let Some(state) = row.versions.get_mut(&version) {
+                    state.life = life;
+                }
+            }
+        });
+    }
+
+    /// Gives the number of the entry that an effect appended for a sealed version.
+    fn carry_out_slot(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        effect: Effect,
+        actor: &str,
+    ) -> Result<Option<u64>, Refused> {
+        match effect {
+            Effect::Log(event) => {
+                let n = self.log(txn, actor, &event)?;
+                return Ok(matches!(event, Entry::VersionSealed { .. }).then_some(n));
+            }
+            Effect::Changed => self.live_set_changed(txn, id)?,
+            Effect::Notify(notice) => {
+                tracing::info!(credential = %id, ?notice, "rotation");
+            }
+            Effect::Delete(version) => txn.delete(Name::Version(id, version.number()).key()),
+            outside @ (Effect::Roll(_)
+            | Effect::Copy(_)
+            | Effect::Apply(..)
+            | Effect::Test(_)
+            | Effect::EndSessions(..)
+            | Effect::Forget(_)) => txn.after.push(After::Rotate(id, outside)),
+        }
+        Ok(None)
+    }
+
+    /// After the commit: what happens outside.
+    pub(super) fn rotate(&self, id: CredentialId, effect: Effect) {
+        let (Some(owner), Ok(held)) = (self.owner(), self.credential(id)) else {
+            return;
+        };
+        let order = Order {
+            credential: id,
+            definition: held.holding.definition.clone(),
+            digest: held.holding.digest,
+            known: std::sync::Arc::clone(&self.known),
+            effect,
+        };
+        self.workshop.take(owner.clone(), order);
+    }
+
+    /// What policy, definition and chance say.
+    pub(super) fn terms(&self, held: &Held) -> Terms {
+        let definition = &held.holding.definition;
+        let policy = held.holding.policy(&self.known.charter);
+        let span =
+            |read: fn(&keyturn_vault::charter::Policy) -> Span| policy.map_or(Span::ZERO, read);
+        let target = self.workshop.target(definition);
+        Terms {
+            connector: definition.connector.is_some(),
+            fence: target.fence,
+            deadline: target.deadline,
+            grace: span(|policy| policy.grace_secs),
+            quarantine: policy.map_or(UNFENCED_QUARANTINE, |policy| policy.quarantine_secs),
+            max_age: span(|policy| policy.rotate_max_age_secs),
+            jitter: jitter(),
+        }
+    }
+
+    /// Keeps the rows that say when the slot wants a tick, and whether its job runs (invariant 3).
+    fn schedule_slot(&mut self, txn: &mut Txn, id: CredentialId) {
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
+        let running = matches!(
+            held.slot.job,
+            Job::Sealing { .. }
+                | Job::Copying { .. }
+                | Job::Applying { .. }
+                | Job::Testing { .. }
+                | Job::Promoted { .. }
+        );
+        let due = due_of(&held.slot, self.now(), self.terms(held));
+        let bytes = id.to_bytes();
+        self.set_due(txn, DueKind::Rotation, bytes, due);
+        self.set_due(txn, DueKind::Running, bytes, running.then_some(NEVER));
+    }
+
+    /// Time has passed for a slot.
+    pub(super) fn slot_tick(&mut self, txn: &mut Txn, id: CredentialId) -> Result<(), Refused> {
+        if self.held.contains_key(&id) {
+            self.step_slot(txn, id, Event::Tick, DAEMON)
+        } else {
+            self.set_due(txn, DueKind::Rotation, id.to_bytes(), None);
+            Ok(())
+        }
+    }
+
+    /// The credentials whose rotation was running when the daemon stopped.
+    pub(super) fn interrupted(&self) -> Needs {
+        Needs::credentials(self.interrupted.iter().copied())
+    }
+
+    /// The daemon has started again: no candidate's secret is in memory.
+    pub(super) fn restart_slots(&mut self, txn: &mut Txn) -> Result<(), Refused> {
+        for id in std::mem::take(&mut self.interrupted) {
+            if self.held.contains_key(&id) {
+                self.step_slot(txn, id, Event::Restart, DAEMON)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A version was sealed for a rotation, or could not be.
+    pub fn rolled(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        fresh: Option<Fresh>,
+    ) -> Result<(), Refused> {
+        let Some(fresh) = fresh else {
+            return self.step_slot(txn, id, Event::NotSealed, DAEMON);
+        };
+        // Charter or definition may have changed while it was sealed.
+        let fits = fresh.manifest.validate(
+            &self.credential(id)?.holding.definition,
+            &self.known.charter,
+        );
+        if fits.is_err() {
+            return self.step_slot(txn, id, Event::NotSealed, DAEMON);
+        }
+        let event = Event::Sealed {
+            version: fresh.manifest.version,
+            manifest: keyturn_vault::digest::Digest::of(&fresh.bytes),
+            signature: fresh.blob.signature.clone(),
+        };
+        self.step_slot_with(txn, id, event, DAEMON, Some(fresh))
+            .map(drop)
+    }
+
+    /// Old sessions are ended; the target showed this.
+    pub fn sessions_ended(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        evidence: Evidence,
+    ) -> Result<(), Refused> {
+        self.step_slot(txn, id, Event::SessionsEnded(evidence), DAEMON)
+    }
+
+    /// A rotation is asked for by an operator; whether it was due already.
+    pub fn rotate_now(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        by: &keyturn_vault::reference::PersonRef,
+    ) -> Result<bool, Refused> {
+        let event = Event::Owe(keyturn_vault::event::Cause::Asked(by.id));
+        match self.step_slot(txn, id, event, &by.to_string()) {
+            Ok(()) => Ok(false),
+            Err(Refused::Vault(Refusal::Rotating)) => Ok(true),
+            Err(refused) => Err(refused),
+        }
+    }
+}
+
+/// When a slot wants its next tick.
+fn due_of(slot: &Slot, now: Now, terms: Terms) -> Option<Millis> {
+    let free = slot.holds.is_empty();
+    // Not before an earlier call can no longer take effect, nor while a ceremony holds it.
+    let begin = |at: Millis| {
+        let landed = slot.asked.map_or(at, |(_, until)| at.max(until));
+        match slot.held_until {
+            Some(until) if !free => landed.max(until),
+            Some(_) | None => landed,
+        }
+    };
+    let job = match slot.job {
+        Job::Idle => (terms.connector && slot.is_due()).then(|| begin(now.lived)),
+        Job::BackingOff { until } => Some(begin(until)),
+        Job::Applying { until, .. } | Job::Testing { until, .. } => Some(until),
+        Job::Sealing { .. } | Job::Copying { .. } | Job::Promoted { .. } | Job::Stuck(_) => None,
+    };
+    let retiring = slot
+        .retiring
+        .as_ref()
+        .filter(|retiring| !retiring.rotation || retiring.evidence.is_some())
+        .map(|retiring| if free { now.lived } else { retiring.latest });
+    let quarantine = if terms.fence {
+        terms.quarantine
+    } else {
+        terms.quarantine.max(UNFENCED_QUARANTINE)
+    };
+    let destroy = slot
+        .versions
+        .values()
+        .filter(|kept| free && kept.life.stage == Stage::Retired)
+        .filter_map(|kept| Some(kept.retired?.after(quarantine.ms())))
+        .min();
+    let aged = slot
+        .owed
+        .iter()
+        .any(|(cause, _)| *cause == keyturn_vault::event::Cause::Age);
+    let age = slot
+        .current_since
+        .filter(|_| !aged && terms.max_age > Span::ZERO)
+        .map(|since| since.after(terms.max_age.ms()));
+    [job, retiring, destroy, age].into_iter().flatten().min()
+}
+
+/// A random number from 0 to 1000; without one every daemon backs off alike, and no worse.
+fn jitter() -> u16 {
+    let mut bytes = [0; 2];
+    if getrandom::fill(&mut bytes).is_err() {
+        return 0;
+    }
+    u16::from_be_bytes(bytes)
+        .checked_rem(1001)
+        .unwrap_or_default()
+}

@@ -1,0 +1,212 @@
+//! Time: what is due, and the clocks that are stored.
+//!
+//! # Invariants
+//! 1. What is due has a row in the store, so that a start finds it without looking at anything else.
+//! 2. A step that fails for one ceremony or rotation stands in the way of no other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use keyturn_vault::{
+    id::{CeremonyId, CredentialId},
+    machine::Millis,
+    time::Time,
+};
+
+use super::{
+    core::{CLOCKS_EVERY, Core, ENTRY_FORMAT, Needs},
+    rows::{self, Clocks},
+    txn::Txn,
+};
+use crate::{refusal::Refused, store::Name};
+
+/// What the clock will bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum DueKind {
+    /// A ceremony waits or ends.
+    Ceremony,
+    /// A check-out is warned of or ends.
+    CheckOut,
+    /// A rotation begins, goes on, retires or destroys something.
+    Rotation,
+    /// A rotation runs: at [`NEVER`], and looked at when the daemon starts.
+    Running,
+}
+
+/// The time of what is not waited for.
+pub(crate) const NEVER: Millis = Millis(u64::MAX);
+/// What one tick steps at most; the next one follows at once.
+const MAX_DUE: usize = 16;
+/// What was stepped and is still due comes again after this time, not at once.
+const AGAIN_MS: u64 = 1000;
+/// What failed comes again after this time.
+const FAILED_MS: u64 = 60_000;
+
+impl DueKind {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Ceremony, "ceremony"),
+        (Self::CheckOut, "checkout"),
+        (Self::Rotation, "rotation"),
+        (Self::Running, "running"),
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ceremony => "ceremony",
+            Self::CheckOut => "checkout",
+            Self::Rotation => "rotation",
+            Self::Running => "running",
+        }
+    }
+
+    pub(super) fn of(name: &str) -> Option<Self> {
+        let found = Self::ALL.into_iter().find(|(_, known)| *known == name);
+        found.map(|(kind, _)| kind)
+    }
+}
+
+/// What is due, by time and by what it is.
+#[derive(Default)]
+pub(crate) struct Due {
+    by_time: BTreeSet<(Millis, DueKind, [u8; 16])>,
+    by_what: BTreeMap<(DueKind, [u8; 16]), Millis>,
+}
+
+impl Due {
+    /// Sets or clears when something is due; gives what was set before.
+    pub(super) fn place(
+        &mut self,
+        kind: DueKind,
+        id: [u8; 16],
+        at: Option<Millis>,
+    ) -> Option<Millis> {
+        let before = match at {
+            Some(at) => self.by_what.insert((kind, id), at),
+            None => self.by_what.remove(&(kind, id)),
+        };
+        if let Some(before) = before {
+            self.by_time.remove(&(before, kind, id));
+        }
+        if let Some(at) = at {
+            self.by_time.insert((at, kind, id));
+        }
+        before
+    }
+
+    /// When something is due.
+    pub(crate) fn at(&self, kind: DueKind, id: [u8; 16]) -> Option<Millis> {
+        self.by_what.get(&(kind, id)).copied()
+    }
+
+    fn first(&self) -> Option<Millis> {
+        self.by_time.first().map(|(at, ..)| *at)
+    }
+
+    fn until(&self, now: Millis) -> Vec<(DueKind, [u8; 16])> {
+        self.by_time
+            .iter()
+            .take_while(|(at, ..)| *at <= now)
+            .take(MAX_DUE)
+            .map(|(_, kind, id)| (*kind, *id))
+            .collect()
+    }
+}
+
+impl Core {
+    /// Sleeps until something is due, at most until the clocks are to be stored.
+    pub(super) fn alarm(&self) -> impl Future<Output = ()> + 'static + use<> {
+        let lived = self.now().lived;
+        let next = self
+            .due
+            .first()
+            .map_or(CLOCKS_EVERY, |at| Duration::from_millis(lived.until(at)));
+        let clock = self.clock.clone();
+        async move {
+            clock
+                .sleep(next.clamp(Duration::from_millis(1), CLOCKS_EVERY))
+                .await;
+        }
+    }
+
+    /// What a tick looks at.
+    pub(super) fn due(&self) -> Needs {
+        let mut needs = Needs::nothing();
+        for (kind, id) in self.due.until(self.now().lived) {
+            match kind {
+                DueKind::Ceremony | DueKind::CheckOut => {
+                    needs.ceremonies.push(CeremonyId::from_bytes(id));
+                }
+                DueKind::Rotation | DueKind::Running => {
+                    needs.credentials.push(CredentialId::from_bytes(id));
+                }
+            }
+        }
+        needs
+    }
+
+    /// Steps what is due, and stores the clocks.
+    pub(super) fn tick(&mut self, txn: &mut Txn) -> Result<(), Refused> {
+        let now = self.now();
+        for (kind, id) in self.due.until(now.lived) {
+            let before = self.due.at(kind, id);
+            let step = |core: &mut Self, txn: &mut Txn| match kind {
+                DueKind::Ceremony => core.ceremony_tick(txn, CeremonyId::from_bytes(id)),
+                DueKind::CheckOut => core.checkout_tick(txn, CeremonyId::from_bytes(id)),
+                DueKind::Rotation => core.slot_tick(txn, CredentialId::from_bytes(id)),
+                DueKind::Running => Ok(()),
+            };
+            let again = match self.whole(txn, step) {
+                Ok(()) => AGAIN_MS,
+                Err(refused) => {
+                    tracing::warn!(%refused, kind = kind.name(), "what is due cannot be stepped");
+                    FAILED_MS
+                }
+            };
+            // Nothing may keep the owner busy by staying due.
+            if self.due.at(kind, id) == before && before.is_some_and(|at| at <= now.lived) {
+                self.set_due(txn, kind, id, Some(now.lived.after(again)));
+            }
+        }
+        let running = self.clock.running();
+        if running.saturating_sub(self.clocks_stored) >= CLOCKS_EVERY {
+            self.clocks_stored = running;
+            let clocks = Clocks {
+                wall: now.wall,
+                ran: now.ran,
+                lived: now.lived,
+            };
+            txn.put(Name::Clock.key(), rows::encode(&clocks)?);
+        }
+        Ok(())
+    }
+
+    /// Sets or clears when something is due.
+    pub(super) fn set_due(
+        &mut self,
+        txn: &mut Txn,
+        kind: DueKind,
+        id: [u8; 16],
+        at: Option<Millis>,
+    ) {
+        let before = self.due.place(kind, id, at);
+        if before == at {
+            return;
+        }
+        txn.remember(move |core| {
+            core.due.place(kind, id, before);
+        });
+        let key = |at: Millis| {
+            let at = Time::from_ms(at.0);
+            let kind = kind.name();
+            Name::Due { at, kind, id }.key()
+        };
+        if let Some(before) = before {
+            txn.delete(key(before));
+        }
+        if let Some(at) = at {
+            txn.put(key(at), vec![ENTRY_FORMAT]);
+        }
+    }
+}

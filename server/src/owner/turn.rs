@@ -1,0 +1,205 @@
+//! One turn of the owner: what is stepped becomes a transaction, and what follows it.
+
+use std::sync::{Arc, PoisonError};
+
+use keyturn_audit::{entry::Entry, tree::Edge};
+use keyturn_proto::v1;
+use keyturn_vault::{event::Event, id::CeremonyId};
+
+use super::{
+    Committed,
+    core::{Core, ENTRY_FORMAT, Seen},
+    rows,
+    txn::{After, Row, Txn},
+};
+use crate::{
+    refusal::Refused,
+    service::ceremony::wire_release,
+    store::{self, Key, Name, Rev},
+};
+
+impl Core {
+    /// Steps as one: what fails leaves no trace.
+    pub(super) fn whole<T>(
+        &mut self,
+        txn: &mut Txn,
+        step: impl FnOnce(&mut Self, &mut Txn) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let mark = txn.mark();
+        let result = step(self, txn);
+        if result.is_err() {
+            txn.back_to(mark, self);
+        }
+        result
+    }
+
+    /// Appends an entry to the transaction; gives its number.
+    pub(super) fn log(&self, txn: &mut Txn, actor: &str, event: &Event) -> Result<u64, Refused> {
+        let n = self
+            .edge
+            .size()
+            .saturating_add(u64::try_from(txn.entries.len()).unwrap_or(u64::MAX));
+        let entry = Entry {
+            n,
+            time: self.clock.now().to_string(),
+            charter: self.known.reference.index,
+            actor: actor.to_owned(),
+            kind: event.kind().to_owned(),
+            body: event.body(),
+        };
+        let bytes = entry
+            .encode()
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        txn.entries.push(bytes);
+        Ok(n)
+    }
+
+    /// The transaction for the store, and what it appends; none when nothing changed.
+    pub(super) fn prepare(
+        &self,
+        txn: &mut Txn,
+    ) -> Result<Option<(store::Txn, Arc<Committed>)>, Refused> {
+        if txn.is_empty() {
+            return Ok(None);
+        }
+        let batch = self.edge.append(&txn.entries).map_err(|_| Refused::Full)?;
+        let mut out = store::Txn::new().when(Name::Head.key(), self.head_rev);
+        out = out.put(Name::Head.key(), batch.edge().to_bytes());
+        for (n, entry) in (self.edge.size()..).zip(&txn.entries) {
+            let mut value = Vec::with_capacity(entry.len().saturating_add(1));
+            value.push(ENTRY_FORMAT);
+            value.extend_from_slice(entry);
+            out = out.put(Name::Entry(n).key(), value);
+        }
+        for row in &txn.dirty {
+            let (key, value) = self.encode(*row)?;
+            out = out.put(key, value);
+        }
+        for (key, value) in std::mem::take(&mut txn.rows) {
+            out = match value {
+                Some(value) => out.put(key, value),
+                None => out.delete(key),
+            };
+        }
+        out.check(self.limits)
+            .map_err(|invalid| Refused::Store(store::StoreError::Invalid(invalid)))?;
+        let entries = std::mem::take(&mut txn.entries);
+        Ok(Some((
+            out,
+            Arc::new(Committed::new(batch, entries, Arc::clone(&self.key))),
+        )))
+    }
+
+    fn encode(&self, row: Row) -> Result<(Key, Vec<u8>), Refused> {
+        Ok(match row {
+            Row::Vault => (Name::Vault.key(), rows::encode(&self.vault)?),
+            Row::Credential(id) => (
+                Name::Credential(id).key(),
+                rows::encode(&self.credential(id)?.row)?,
+            ),
+            Row::Slot(id) => (
+                Name::Job(id).key(),
+                rows::encode(&self.credential(id)?.slot)?,
+            ),
+            Row::Ceremony(id) => {
+                let live = self.ceremony(id)?;
+                let row = rows::Ceremony {
+                    row: live.machine.row.clone(),
+                    ..live.row.clone()
+                };
+                (Name::Ceremony(id).key(), rows::encode(&row)?)
+            }
+        })
+    }
+
+    /// An outcome for a turn that changed nothing.
+    pub(super) fn nothing(&self) -> Arc<Committed> {
+        let batch = self.edge.append::<Vec<u8>>([]);
+        // Appending nothing to a tree that is there cannot fail; an empty edge stands in if it does.
+        let batch = batch.or_else(|_| Edge::new().append::<Vec<u8>>([]));
+        match batch {
+            Ok(batch) => Arc::new(Committed::new(batch, Vec::new(), Arc::clone(&self.key))),
+            Err(_) => std::process::abort(),
+        }
+    }
+
+    pub(super) fn advance(&mut self, rev: Rev, committed: &Committed) {
+        self.head_rev = rev;
+        self.edge = committed.batch.edge().clone();
+    }
+
+    pub(super) fn roll_back(&mut self, txn: &mut Txn) {
+        let start = Txn::default().mark();
+        txn.back_to(start, self);
+    }
+
+    /// When the outcome is known and everybody has been answered: what follows a commit.
+    pub(super) fn settle(&mut self, txn: Txn, committed: Option<&Committed>) {
+        let Some(committed) = committed else { return };
+        self.heads.send_replace(self.edge.size());
+        for row in &txn.dirty {
+            if let Row::Ceremony(id) = row {
+                self.show(*id, committed);
+            }
+        }
+        if !txn.objects.is_empty() {
+            self.objects
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(txn.objects);
+        }
+        for after in txn.after {
+            match after {
+                After::Combine(id, sheaves) => self.combine(id, sheaves),
+                After::Forget(id) => self.desks.forget(id),
+                After::Rotate(id, effect) => self.rotate(id, effect),
+                After::Charter => {
+                    self.peers.follow(&self.known.charter, &self.vault.joined());
+                    self.announce.send_replace(Arc::clone(&self.known));
+                }
+            }
+        }
+        self.trim();
+    }
+
+    /// Shows a ceremony that has changed to those who watch it, with receipts of what was just appended.
+    fn show(&mut self, id: CeremonyId, committed: &Committed) {
+        if !self.watchers.contains_key(&id) {
+            return;
+        }
+        let authorized = self.live.get(&id).and_then(|live| live.row.authorized);
+        if let Some(receipt) = authorized.and_then(|n| committed.wire_receipt(n))
+            && let Some(live) = self.live.get_mut(&id)
+        {
+            live.receipt = Some(receipt);
+        }
+        let Ok(mut seen) = self.seen(id) else { return };
+        if let Some(live) = self.live.get(&id)
+            && let Some(release) = &live.row.release
+            && let Some(receipt) = live.row.released.and_then(|n| committed.wire_receipt(n))
+        {
+            let release = v1::Release {
+                authorized: live.receipt.clone(),
+                released: Some(receipt),
+                ..wire_release(id, release)
+            };
+            seen.release = release.authorized.is_some().then(|| Arc::new(release));
+        }
+        if let Some(watcher) = self.watchers.get(&id) {
+            watcher.send_replace(Arc::new(seen));
+        }
+    }
+
+    /// A ceremony as its watchers see it.
+    pub(super) fn seen(&self, id: CeremonyId) -> Result<Seen, Refused> {
+        let live = self.ceremony(id)?;
+        let row = &live.machine.row;
+        Ok(Seen {
+            state: row.state.clone(),
+            opens: row.purpose.opens(),
+            requester: row.ask.requester,
+            view: self.view(id)?,
+            release: None,
+        })
+    }
+}

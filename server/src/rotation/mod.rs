@@ -1,0 +1,357 @@
+//! The workshop: what rotations do outside the store, for the slots' machines, which decide.
+//!
+//! Each effect of a slot becomes a task; what comes of it goes back to the owner as a step. A secret
+//! that is being rolled is here, in memory only, from its sealing until its slot says `Forget`; with
+//! it goes the permit that bounds how many rotations run at once, first come, first served.
+//!
+//! # Invariants
+//! 1. Nothing here decides: a result is reported, and the slot's machine says what follows.
+//! 2. A secret is handed to its connector only after the version that holds it is sealed and committed.
+//! 3. At most `rotation.concurrent` secrets are here.
+//! 4. No message of a target reaches the log; the last one is shown to operators.
+
+pub mod sealing;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use keyturn_seal::SecretBytes;
+use keyturn_vault::{
+    definition::Definition,
+    digest::Digest,
+    event::{Answer, Evidence},
+    id::CredentialId,
+    name::Line,
+    reference::Version,
+    refusal::Refusal,
+    rotation::{Effect, Event},
+    time::Span,
+    world::VersionId,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    clock::Clock,
+    connector::{self, Attempt, Connector, Connectors, Failure, Target},
+    identity::Node,
+    owner::{Core, Needs, Txn, WeakOwner, ceremony::DAEMON, core::Known},
+    refusal::Refused,
+};
+
+/// The time of a call where no connector says.
+const DEADLINE: Span = Span::from_secs(60);
+/// Failures that are remembered for operators.
+const MAX_PROBLEMS: usize = 1000;
+
+/// The workshop; clones are the same one.
+#[derive(Clone)]
+pub struct Workshop(Arc<Inner>);
+
+struct Inner {
+    connectors: Connectors,
+    node: Node,
+    clock: Clock,
+    permits: Arc<Semaphore>,
+    bench: Mutex<HashMap<VersionId, Candidate>>,
+    problems: Mutex<BTreeMap<CredentialId, String>>,
+}
+
+/// A secret that is being rolled.
+struct Candidate {
+    secret: Arc<SecretBytes>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a connector promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promises {
+    /// Whether a fence at the target stops a late writer.
+    pub fence: bool,
+    /// How long a call takes at most.
+    pub deadline: Span,
+}
+
+/// An effect of a slot, with the documents in force when it was committed.
+pub struct Order {
+    /// The credential.
+    pub credential: CredentialId,
+    /// Its definition.
+    pub definition: Definition,
+    /// The digest of the definition.
+    pub digest: Digest,
+    /// The charter.
+    pub known: Arc<Known>,
+    /// The effect.
+    pub effect: Effect,
+}
+
+impl Workshop {
+    /// A workshop where `concurrent` rotations run at once.
+    pub fn new(connectors: Connectors, node: Node, clock: Clock, concurrent: usize) -> Self {
+        Self(Arc::new(Inner {
+            connectors,
+            node,
+            clock,
+            permits: Arc::new(Semaphore::new(concurrent)),
+            bench: Mutex::default(),
+            problems: Mutex::default(),
+        }))
+    }
+
+    /// What the connector of a credential promises.
+    pub fn target(&self, definition: &Definition) -> Promises {
+        self.connector(definition).map_or(
+            Promises {
+                fence: false,
+                deadline: DEADLINE,
+            },
+            |connector| Promises {
+                fence: connector.has_fence(),
+                deadline: Span::from_secs(connector.deadline().as_secs().max(1)),
+            },
+        )
+    }
+
+    /// What last went wrong, for operators.
+    pub fn problem(&self, credential: CredentialId) -> Option<String> {
+        self.problems().get(&credential).cloned()
+    }
+
+    /// Carries an effect out; what comes of it is stepped.
+    pub fn take(&self, owner: WeakOwner, order: Order) {
+        let workshop = self.clone();
+        match &order.effect {
+            Effect::Forget(version) => {
+                let version = VersionId {
+                    credential: order.credential,
+                    version: *version,
+                };
+                drop(self.bench().remove(&version));
+            }
+            Effect::Roll(_)
+            | Effect::Copy(_)
+            | Effect::Apply(..)
+            | Effect::Test(_)
+            | Effect::EndSessions(..) => {
+                tokio::spawn(async move { workshop.carry_out(owner, order).await });
+            }
+            Effect::Log(_) | Effect::Changed | Effect::Notify(_) | Effect::Delete(_) => {}
+        }
+    }
+
+    async fn carry_out(&self, owner: WeakOwner, order: Order) {
+        match order.effect {
+            Effect::Roll(version) => self.roll(owner, order, version).await,
+            Effect::Copy(version) => self.copy(owner, &order, version).await,
+            Effect::Apply(version, within) => {
+                let answer = self.ask(&order, version, Some(within)).await;
+                self.step(owner, order.credential, Event::Applied(answer))
+                    .await;
+            }
+            Effect::Test(version) => {
+                let answer = self.ask(&order, version, None).await;
+                self.step(owner, order.credential, Event::Tested(answer))
+                    .await;
+            }
+            Effect::EndSessions(_, grace) => {
+                self.0.clock.sleep(Duration::from_millis(grace.ms())).await;
+                let evidence = self.end_sessions(&order).await;
+                let event = Event::SessionsEnded(evidence);
+                self.step(owner, order.credential, event).await;
+            }
+            Effect::Log(_)
+            | Effect::Changed
+            | Effect::Notify(_)
+            | Effect::Delete(_)
+            | Effect::Forget(_) => {}
+        }
+    }
+
+    /// Makes a secret and seals it; it is on the bench before the version is committed.
+    async fn roll(&self, owner: WeakOwner, order: Order, version: Version) {
+        let credential = order.credential;
+        // The semaphore is never closed; without a permit there is nothing to do but try later.
+        let permit = Arc::clone(&self.0.permits).acquire_owned().await.ok();
+        let rules = self
+            .connector(&order.definition)
+            .map(|connector| connector.rules(&target(&order.definition)));
+        let node = self.0.node.clone();
+        let make = move || {
+            let rules = rules.ok_or("this daemon has no such connector in its configuration")?;
+            let secret = rules.generate().map_err(|error| error.to_string())?;
+            let fresh = sealing::seal(&node, &order.known, &order.definition, version, &secret)?;
+            Ok::<_, String>((secret, fresh))
+        };
+        let made = tokio::task::spawn_blocking(make).await;
+        let made = made.unwrap_or_else(|_| Err("sealing failed".to_owned()));
+        let id = VersionId {
+            credential,
+            version,
+        };
+        let fresh = match (made, permit) {
+            (Ok((secret, fresh)), Some(permit)) => {
+                let candidate = Candidate {
+                    secret: Arc::new(secret),
+                    _permit: permit,
+                };
+                self.bench().insert(id, candidate);
+                Some(fresh)
+            }
+            (Ok(_), None) => None,
+            (Err(problem), _) => {
+                self.blame(credential, problem);
+                None
+            }
+        };
+        let step =
+            move |core: &mut Core, txn: &mut Txn| core.rolled(txn, credential, fresh.clone());
+        if let Err(refused) = owner.insist(Needs::credentials([credential]), step).await {
+            tracing::warn!(%credential, %refused, "a sealed version was not taken");
+            drop(self.bench().remove(&id));
+        }
+    }
+
+    /// Waits for the copies of a version that is being rolled.
+    async fn copy(&self, owner: WeakOwner, order: &Order, version: Version) {
+        let id = VersionId {
+            credential: order.credential,
+            version,
+        };
+        // Only a rotation waits; a deposit is copied behind its answer.
+        if self.bench().contains_key(&id) {
+            self.step(owner, order.credential, Event::Copied).await;
+        }
+    }
+
+    /// Asks the target to take a version, or whether it has it.
+    async fn ask(&self, order: &Order, version: Version, apply: Option<Span>) -> Answer {
+        let id = VersionId {
+            credential: order.credential,
+            version,
+        };
+        let secret = self.bench().get(&id).map(|one| Arc::clone(&one.secret));
+        let (Some(secret), Some(connector)) = (secret, self.connector(&order.definition)) else {
+            // Nothing was asked of the target; but an earlier call may have been.
+            self.blame(
+                order.credential,
+                "the candidate or its connector is gone".to_owned(),
+            );
+            return Answer::Unclear;
+        };
+        let (target, deadline) = (
+            target(&order.definition),
+            apply.map_or_else(
+                || connector.deadline(),
+                |within| Duration::from_millis(within.ms()),
+            ),
+        );
+        let attempt = Attempt {
+            version: version.number(),
+            deadline,
+        };
+        let answer = if apply.is_some() {
+            connector.apply(&target, attempt, &secret).await
+        } else {
+            connector.test(&target, attempt, &secret).await
+        };
+        match answer {
+            Ok(()) => {
+                self.problems().remove(&order.credential);
+                Answer::Done
+            }
+            Err(failure) => {
+                self.blame(order.credential, failure.to_string());
+                match failure {
+                    Failure::Refused(_) => Answer::Refused,
+                    Failure::Unknown(_) => Answer::Unclear,
+                }
+            }
+        }
+    }
+
+    async fn end_sessions(&self, order: &Order) -> Evidence {
+        let Some(connector) = self.connector(&order.definition) else {
+            return Evidence::NotObservable;
+        };
+        let target = target(&order.definition);
+        if let Err(failure) = connector.end_sessions(&target).await {
+            self.blame(
+                order.credential,
+                format!("old sessions were not ended: {failure}"),
+            );
+        }
+        match connector.evidence(&target).await {
+            Ok(connector::Evidence::Shown(line)) => line
+                .parse::<Line>()
+                .map_or(Evidence::NotObservable, Evidence::Shown),
+            Ok(connector::Evidence::NotObservable) => Evidence::NotObservable,
+            Err(failure) => {
+                self.blame(order.credential, format!("no evidence: {failure}"));
+                Evidence::NotObservable
+            }
+        }
+    }
+
+    async fn step(&self, owner: WeakOwner, credential: CredentialId, event: Event) {
+        let step = move |core: &mut Core, txn: &mut Txn| {
+            core.step_slot(txn, credential, event.clone(), DAEMON)
+        };
+        match owner.insist(Needs::credentials([credential]), step).await {
+            // An answer that comes when its time is over, or when the daemon stops, tells nothing new.
+            Ok(()) | Err(Refused::Vault(Refusal::NotRunning) | Refused::Stopping) => {}
+            Err(refused) => {
+                tracing::warn!(%credential, %refused, "a step of a rotation was not taken");
+            }
+        }
+    }
+
+    fn connector(&self, definition: &Definition) -> Option<Arc<dyn Connector>> {
+        self.0
+            .connectors
+            .named(definition.connector.as_ref()?.name.as_str())
+    }
+
+    fn blame(&self, credential: CredentialId, problem: String) {
+        tracing::warn!(%credential, problem, "rotation");
+        let mut problems = self.problems();
+        if problems.len() >= MAX_PROBLEMS {
+            problems.pop_first();
+        }
+        problems.insert(credential, problem);
+    }
+
+    fn bench(&self) -> MutexGuard<'_, HashMap<VersionId, Candidate>> {
+        self.0.bench.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn problems(&self) -> MutexGuard<'_, BTreeMap<CredentialId, String>> {
+        self.0
+            .problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The credential at its target.
+fn target(definition: &Definition) -> Target {
+    let lines = |lines: &BTreeMap<keyturn_vault::name::Name, Line>| {
+        lines
+            .iter()
+            .map(|(name, line)| (name.to_string(), line.to_string()))
+            .collect()
+    };
+    Target {
+        credential: definition.credential.to_string(),
+        path: definition.path.to_string(),
+        kind: definition.kind.to_string(),
+        metadata: lines(&definition.metadata),
+        settings: definition
+            .connector
+            .as_ref()
+            .map(|connector| lines(&connector.settings))
+            .unwrap_or_default(),
+    }
+}

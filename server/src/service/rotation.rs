@@ -1,0 +1,363 @@
+//! `keyturn.v1.Rotation`.
+
+use std::collections::BTreeSet;
+
+use keyturn_proto::v1::{self, rotation_server::Rotation};
+use keyturn_vault::{
+    charter::Role,
+    event::{Cause, Stuck},
+    id::CredentialId,
+    name::CredentialPath,
+    reference::Version,
+    refusal::Refusal,
+    rotation::{Event, Job},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Context, MAX_PAGE, convert, credential_view::matches, page};
+use crate::{
+    owner::{
+        Core, Needs,
+        core::Held,
+        time::{DueKind, NEVER},
+    },
+    refusal::Refused,
+};
+
+/// Most credentials that one call makes due.
+const MAX_NAMED: usize = 100;
+
+/// The service.
+#[derive(Clone)]
+pub struct Service(pub Context);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Core {
+    /// When a credential's check-out ends, by the wall clock; 0 when there is none in memory.
+    pub fn checkout_ends(&self, held: &Held) -> u64 {
+        let out = held.row.out.keys().filter_map(|ceremony| {
+            let live = self.ceremony(*ceremony).ok()?;
+            Some(live.row.checkout.as_ref()?.until)
+        });
+        out.max().map_or(0, |until| self.wall(until))
+    }
+
+    /// When a credential's rotation is due, by the wall clock; 0 when it is not.
+    pub fn rotation_due(&self, id: CredentialId, held: &Held) -> u64 {
+        if held.slot.owed.is_empty() {
+            return 0;
+        }
+        if held.slot.is_due() {
+            let at = self.due.at(DueKind::Rotation, id.to_bytes());
+            return at
+                .filter(|at| *at < NEVER)
+                .map_or(self.now().wall.ms(), |at| self.wall(at));
+        }
+        self.checkout_ends(held)
+    }
+
+    /// A time of the vault's own clock on the wall's.
+    fn wall(&self, at: keyturn_vault::machine::Millis) -> u64 {
+        let now = self.now();
+        now.wall
+            .ms()
+            .saturating_add(now.lived.until(at))
+            .saturating_sub(at.until(now.lived))
+    }
+
+    /// A rotation that was loaded, for display.
+    pub fn rotation_view(&self, id: CredentialId) -> Result<v1::RotationView, Refused> {
+        let held = self.credential(id)?;
+        let slot = &held.slot;
+        let definition = &held.holding.definition;
+        let state = state(held);
+        let version = match slot.job {
+            Job::Sealing { version }
+            | Job::Copying { version }
+            | Job::Applying { version, .. }
+            | Job::Testing { version, .. }
+            | Job::Promoted { version } => version.number(),
+            Job::Idle | Job::BackingOff { .. } | Job::Stuck(_) => 0,
+        };
+        let next = if let Job::BackingOff { until } = slot.job {
+            self.wall(until)
+        } else {
+            0
+        };
+        let held_by = slot.holds.first().filter(|_| slot.held_until.is_some());
+        let problem = self.workshop.problem(id).unwrap_or_default();
+        Ok(v1::RotationView {
+            credential: id.to_string(),
+            path: definition.path.to_string(),
+            connector: definition
+                .connector
+                .as_ref()
+                .map(|connector| connector.name.to_string())
+                .unwrap_or_default(),
+            state: state.into(),
+            cause: slot
+                .owed
+                .last()
+                .map_or("", |(why, _)| cause(*why))
+                .to_owned(),
+            due_ms: self.rotation_due(id, held),
+            next_try_ms: next,
+            attempts: slot.failures.into(),
+            version,
+            held_by: held_by.map(ToString::to_string).unwrap_or_default(),
+            held_until_ms: slot
+                .held_until
+                .filter(|_| held_by.is_some())
+                .map_or(0, |until| self.wall(until)),
+            problem_code: problem_code(slot.job).to_owned(),
+            problem,
+            hint: hint(state, slot.job).to_owned(),
+            evidence: String::new(),
+        })
+    }
+}
+
+fn state(held: &Held) -> v1::RotationState {
+    let slot = &held.slot;
+    match slot.job {
+        Job::Idle if slot.owed.is_empty() => v1::RotationState::Idle,
+        Job::Idle if held.holding.definition.connector.is_none() && slot.is_due() => {
+            v1::RotationState::Manual
+        }
+        Job::Idle => v1::RotationState::Due,
+        Job::Sealing { .. } | Job::Copying { .. } | Job::Applying { .. } | Job::Testing { .. } => {
+            v1::RotationState::Applying
+        }
+        Job::BackingOff { .. } => v1::RotationState::BackingOff,
+        Job::Promoted { .. } => v1::RotationState::Promoted,
+        Job::Stuck(_) => v1::RotationState::NeedsOperator,
+    }
+}
+
+fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Unseal(_) => "opened",
+        Cause::Asked(_) => "operator",
+        Cause::Age => "max-age",
+        Cause::Roster => "old-roster",
+    }
+}
+
+fn problem_code(job: Job) -> &'static str {
+    match job {
+        Job::Stuck(Stuck::Failures) => "too-many-failures",
+        Job::Stuck(Stuck::Live) => "too-many-live",
+        Job::BackingOff { .. } => "failed",
+        Job::Idle
+        | Job::Sealing { .. }
+        | Job::Copying { .. }
+        | Job::Applying { .. }
+        | Job::Testing { .. }
+        | Job::Promoted { .. } => "",
+    }
+}
+
+fn hint(state: v1::RotationState, job: Job) -> &'static str {
+    if let Job::Stuck(Stuck::Failures) = job {
+        "mend the target or the connector, then `keyturn rotate retry`"
+    } else if let Job::Stuck(Stuck::Live) = job {
+        "open it, log in, `keyturn checkin --worked` with the version that works, then retry"
+    } else if state == v1::RotationState::Manual {
+        "change it at the target, deposit the new secret, then `keyturn rotate complete`"
+    } else {
+        ""
+    }
+}
+
+impl Service {
+    /// Every credential whose path matches.
+    async fn matching(&self, pattern: &str) -> Result<Vec<CredentialId>, Refused> {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let paths = self.0.paths(&after, MAX_PAGE).await?;
+            let full = paths.len() >= MAX_PAGE;
+            for (path, id) in paths {
+                if pattern.is_empty() || matches(pattern, &path) {
+                    found.push(id);
+                }
+                after = path;
+            }
+            if !full {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The credentials that a call names by ids or paths.
+    async fn named(&self, names: &[String]) -> Result<Vec<CredentialId>, Refused> {
+        let (mut ids, mut paths) = (Vec::new(), Vec::new());
+        for name in names {
+            match name.parse::<CredentialId>() {
+                Ok(id) => ids.push(id),
+                Err(_) => paths.push(convert::parse::<CredentialPath>(name, "credentials")?),
+            }
+        }
+        let needs = Needs {
+            credentials: ids.clone(),
+            paths: paths.clone(),
+            ..Needs::default()
+        };
+        let look = move |core: &Core| {
+            for path in &paths {
+                let none = Refused::NotFound("no credential has this path");
+                ids.push(core.at_path(path).ok_or(none)?);
+            }
+            ids.iter()
+                .try_for_each(|id| core.credential(*id).map(drop))?;
+            Ok(ids)
+        };
+        self.0.owner.look(needs, look).await
+    }
+
+    async fn step(
+        &self,
+        id: CredentialId,
+        by: keyturn_vault::reference::PersonRef,
+        event: Event,
+    ) -> Result<v1::RotationView, Refused> {
+        let step = move |core: &mut Core, txn: &mut _| {
+            core.step_slot(txn, id, event, &by.to_string())?;
+            core.rotation_view(id)
+        };
+        let (view, _) = self.0.owner.ask(Needs::credentials([id]), step).await?;
+        Ok(view)
+    }
+}
+
+#[tonic::async_trait]
+impl Rotation for Service {
+    async fn list(
+        &self,
+        request: Request<v1::ListRotationsRequest>,
+    ) -> Answer<v1::ListRotationsReply> {
+        self.0.peers.of(&request)?;
+        let asked = request.into_inner();
+        let (after, size) = page(asked.page);
+        let skip = if after.is_empty() {
+            0
+        } else {
+            convert::parse::<usize>(&after, "after")?
+        };
+        let mut views = Vec::new();
+        for ids in self.matching(&asked.r#match).await?.chunks(MAX_NAMED) {
+            let ids = ids.to_vec();
+            let needs = Needs::credentials(ids.iter().copied());
+            let look = move |core: &Core| {
+                let views = ids.iter().map(|id| core.rotation_view(*id));
+                views.collect::<Result<Vec<_>, _>>()
+            };
+            views.extend(self.0.owner.look(needs, look).await?);
+        }
+        let counts = counts(&views);
+        if !asked.all {
+            views.retain(|view| view.state() != v1::RotationState::Idle);
+        }
+        let people = [v1::RotationState::NeedsOperator, v1::RotationState::Manual];
+        let first = |view: &v1::RotationView| {
+            let place = people.iter().position(|state| *state == view.state());
+            place.unwrap_or(people.len())
+        };
+        views.sort_by_key(|view| (first(view), view.due_ms, view.path.clone()));
+        let total = views.len();
+        let rotations: Vec<_> = views.into_iter().skip(skip).take(size).collect();
+        let done = skip.saturating_add(rotations.len());
+        Ok(Response::new(v1::ListRotationsReply {
+            rotations,
+            next_page: if done < total {
+                done.to_string()
+            } else {
+                String::new()
+            },
+            counts: Some(counts),
+            paused: false,
+            paused_until_ms: 0,
+        }))
+    }
+
+    async fn now(&self, request: Request<v1::RotateNowRequest>) -> Answer<v1::RotateNowReply> {
+        let caller = self.0.peers.of_role(&request, &[Role::Operator])?;
+        let asked = request.into_inner();
+        if asked.credentials.is_empty() == asked.r#match.is_empty() {
+            let why = "name credentials, or a pattern over paths, and never both";
+            return Err(Refused::Malformed(why.to_owned()).into());
+        }
+        let by_pattern = asked.credentials.is_empty();
+        let ids = if by_pattern {
+            self.matching(&asked.r#match).await?
+        } else {
+            self.named(&asked.credentials).await?
+        };
+        if ids.len() > MAX_NAMED {
+            let why = format!("{} credentials; at most {MAX_NAMED} at a time", ids.len());
+            return Err(Refused::Malformed(why).into());
+        }
+        let ids: BTreeSet<_> = ids.into_iter().collect();
+        let mut reply = v1::RotateNowReply::default();
+        for id in ids {
+            let by = caller.person.clone();
+            let step = move |core: &mut Core, txn: &mut _| core.rotate_now(txn, id, &by);
+            let count = match self.0.owner.ask(Needs::credentials([id]), step).await {
+                Ok((false, _)) => &mut reply.made_due,
+                Ok((true, _)) => &mut reply.already_due,
+                Err(Refused::Vault(Refusal::NoConnector)) if by_pattern => &mut reply.manual,
+                Err(refused) => return Err(refused.into()),
+            };
+            *count = count.saturating_add(1);
+        }
+        Ok(Response::new(reply))
+    }
+
+    async fn retry(&self, request: Request<v1::RetryRequest>) -> Answer<v1::RetryReply> {
+        let caller = self.0.peers.of_role(&request, &[Role::Operator])?;
+        let id = convert::parse(&request.into_inner().credential, "credential")?;
+        let event = Event::Retry(caller.person.id);
+        let rotation = self.step(id, caller.person, event).await?;
+        Ok(Response::new(v1::RetryReply {
+            rotation: Some(rotation),
+        }))
+    }
+
+    async fn complete(&self, request: Request<v1::CompleteRequest>) -> Answer<v1::CompleteReply> {
+        let caller = self.0.peers.of_role(&request, &[Role::Operator])?;
+        let asked = request.into_inner();
+        let id = convert::parse(&asked.credential, "credential")?;
+        let version = Version::new(asked.version).ok_or(Refused::Vault(Refusal::NotPromotable))?;
+        let event = Event::Complete(version, caller.person.id);
+        let rotation = self.step(id, caller.person, event).await?;
+        Ok(Response::new(v1::CompleteReply {
+            rotation: Some(rotation),
+        }))
+    }
+
+    async fn pause(&self, request: Request<v1::PauseRequest>) -> Answer<v1::PauseReply> {
+        self.0.peers.of_role(&request, &[Role::Operator])?;
+        // The log has no entry for it yet, and what keeps a rotation from running must be in the log.
+        Err(
+            Refused::Unsupported("this daemon cannot pause rotations; stop the connector instead")
+                .into(),
+        )
+    }
+}
+
+/// How many there are of each.
+pub(super) fn counts(views: &[v1::RotationView]) -> v1::RotationCounts {
+    let mut counts = v1::RotationCounts::default();
+    for view in views {
+        let count = match view.state() {
+            v1::RotationState::Due => &mut counts.due,
+            v1::RotationState::Applying | v1::RotationState::Promoted => &mut counts.running,
+            v1::RotationState::BackingOff => &mut counts.backing_off,
+            v1::RotationState::NeedsOperator => &mut counts.needs_operator,
+            v1::RotationState::Manual => &mut counts.manual,
+            v1::RotationState::Idle | v1::RotationState::Unspecified => continue,
+        };
+        *count = count.saturating_add(1);
+    }
+    counts
+}

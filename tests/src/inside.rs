@@ -1,0 +1,68 @@
+//! A daemon inside the test, whose clock the test moves by hand.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use keyturn_hsm::device::DeviceKey;
+use keyturn_vault::time::Time;
+use keyturnd::{
+    clock::Clock,
+    config::Config,
+    daemon::Vault,
+    health::Health,
+    metrics::Metrics,
+    peers::Peers,
+    serve::{Bound, ServeError, Shell, serve},
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use crate::{World, harness::Outcome};
+
+/// A daemon over the folder of a [`World`], whose own daemon is stopped.
+pub struct Inside {
+    /// Its clock.
+    pub clock: Clock,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Inside {
+    /// Starts it; by its clock it is `wall`.
+    pub async fn start(world: &World, wall: Time) -> Outcome<Self> {
+        let config = Config::load(&world.vault().join("keyturnd.toml"))?;
+        let key: &Path = config.keys.node.as_ref();
+        let key = Arc::new(DeviceKey::load(key)?);
+        let clock = Clock::by_hand(wall);
+        let (health, service) = Health::starting().await;
+        let shell = Shell {
+            clock: clock.clone(),
+            metrics: Metrics::new(),
+            peers: Peers::nobody(),
+            health,
+        };
+        let vault = Vault::open(&config, Arc::clone(&key), shell.clone()).await?;
+        shell.health.serving().await;
+        let bound = Bound::new(&config).await?;
+        let (stop, stopped) = oneshot::channel();
+        let streams = vault.stopping();
+        let task = tokio::spawn(async move {
+            let until = async move {
+                // Dropped is as good as sent.
+                let _ = stopped.await;
+                streams.send_replace(true);
+            };
+            let routes = (vault.routes.clone(), service);
+            let served = serve(bound, &key, shell, routes, until).await;
+            vault.close().await;
+            served
+        });
+        Ok(Self { clock, stop, task })
+    }
+
+    /// Stops it; what it had in memory is gone.
+    pub async fn stop(self) -> Outcome<Time> {
+        let now = self.clock.now();
+        drop(self.stop);
+        tokio::time::timeout(Duration::from_secs(60), self.task).await???;
+        Ok(now)
+    }
+}

@@ -1,0 +1,147 @@
+//! A rotation's target for tests: the account service, and a connector that can be made to fail.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use crate::{
+    Program,
+    harness::{Outcome, PATIENCE, STEP, World},
+};
+
+/// How the target's connector behaves from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// As it should.
+    Well,
+    /// Nobody answers.
+    Down,
+    /// It takes no new password.
+    Refusing,
+    /// It takes the new password and never says so.
+    Silent,
+    /// It takes its time: longer than any deadline, and changes nothing.
+    Hanging,
+}
+
+/// The service, running.
+pub struct Target {
+    folder: PathBuf,
+    service: Child,
+}
+
+/// What stands between the daemon and the account service.
+const CONNECTOR: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+doc=$(cat)
+mood=$(cat "$here/mood")
+case "$doc" in
+*'"action":"apply"'*)
+    case "$mood" in
+    refusing) echo '{"outcome":"refused","message":"password policy"}'; exit 0 ;;
+    silent) printf %s "$doc" | "$here/account" connect "$here/place" >/dev/null; echo '{"outcome":"unknown"}'; exit 0 ;;
+    hanging) sleep 30; exit 1 ;;
+    esac ;;
+esac
+if [ "$mood" = down ]; then echo '{"outcome":"unknown","message":"no route to host"}'; exit 0; fi
+printf %s "$doc" | exec "$here/account" connect "$here/place"
+"#;
+
+impl Target {
+    /// Starts the service, and names its connector `accounts` in the configuration of a vault.
+    pub fn start(world: &World) -> Outcome<Self> {
+        let folder = world.folder().join("target");
+        fs::create_dir(&folder)?;
+        std::os::unix::fs::symlink(Program::path("account")?, folder.join("account"))?;
+        let connector = folder.join("connector");
+        fs::File::create(&connector)?.write_all(CONNECTOR.as_bytes())?;
+        fs::set_permissions(&connector, fs::Permissions::from_mode(0o755))?;
+        let service = Command::new(folder.join("account"))
+            .arg("serve")
+            .arg(folder.join("place"))
+            .stdin(Stdio::null())
+            .spawn()?;
+        let target = Self { folder, service };
+        target.becomes(Mood::Well)?;
+        target.wait()?;
+        let config = world.vault().join("keyturnd.toml");
+        let mut config = fs::File::options().append(true).open(config)?;
+        write!(
+            config,
+            "\n[connectors.accounts]\nkind = \"exec\"\ncommand = \"{}\"\ndeadline_secs = 3\nrules = {{ length = 24, forbidden = \"@\" }}\n",
+            connector.display()
+        )?;
+        Ok(target)
+    }
+
+    fn wait(&self) -> Outcome<()> {
+        let steps = PATIENCE.as_millis().checked_div(STEP.as_millis());
+        for _ in 0..steps.unwrap_or_default() {
+            if self.folder.join("place").exists() {
+                return Ok(());
+            }
+            thread::sleep(STEP);
+        }
+        Err("the account service does not start".into())
+    }
+
+    /// From now on it behaves like this.
+    pub fn becomes(&self, mood: Mood) -> Outcome<()> {
+        let name = match mood {
+            Mood::Well => "well",
+            Mood::Down => "down",
+            Mood::Refusing => "refusing",
+            Mood::Silent => "silent",
+            Mood::Hanging => "hanging",
+        };
+        let new = self.folder.join("mood.new");
+        fs::File::create(&new)?.write_all(name.as_bytes())?;
+        Ok(fs::rename(new, self.folder.join("mood"))?)
+    }
+
+    /// Sets a password as an administrator would.
+    pub fn set(&self, user: &str, password: &[u8]) -> Outcome<()> {
+        use base64::Engine as _;
+        let secret = base64::prelude::BASE64_STANDARD.encode(password);
+        let ask = serde_json::json!({
+            "action": "apply", "settings": { "user": user }, "secret": secret,
+        });
+        self.account(&["connect"], &[], ask.to_string().as_bytes())?
+            .then_some(())
+            .ok_or_else(|| "the password was not set".into())
+    }
+
+    /// Whether this password is accepted.
+    pub fn accepts(&self, user: &str, password: &[u8]) -> Outcome<bool> {
+        self.account(&["login"], &[user], password)
+    }
+
+    fn account(&self, before: &[&str], after: &[&str], input: &[u8]) -> Outcome<bool> {
+        let place: &Path = &self.folder.join("place");
+        let mut child = Command::new(self.folder.join("account"))
+            .args(before)
+            .arg(place)
+            .args(after)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input)?;
+        }
+        Ok(child.wait()?.success())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.service.kill();
+        let _ = self.service.wait();
+    }
+}
