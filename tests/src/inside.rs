@@ -62,7 +62,7 @@ impl Inside {
     pub async fn stop(self) -> Outcome<Time> {
         let now = self.clock.now();
         drop(self.stop);
-        tokio::time::timeout(Duration::from_secs(60), self.task).await???;
+        tokio::time::timeout(Duration::from_mins(1), self.task).await???;
         Ok(now)
     }
 }
