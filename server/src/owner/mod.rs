@@ -21,6 +21,7 @@ pub mod ceremony;
 pub mod checkout;
 pub mod core;
 pub mod credential;
+mod effects;
 pub mod founding;
 mod load;
 pub mod rows;
