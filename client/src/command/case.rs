@@ -36,6 +36,8 @@ pub struct Case {
     pub sealed: Vec<Sealed>,
     /// What others have said, verified.
     pub statements: Vec<Statement>,
+    /// How many statements could not be verified; they stand in nobody's way.
+    pub unverified: usize,
     /// Where shares go, not verified yet.
     pub submit_key: Option<SignedText>,
     /// The ceremony as the daemon tells it.
@@ -109,12 +111,12 @@ impl Case {
             }
             .into());
         }
-        let statements = reply
-            .statements
-            .into_iter()
-            .map(|statement| said(charter, &request, statement));
+        let told = reply.statements.len();
+        let said = |statement| said(session, &request, statement).ok();
+        let statements: Vec<_> = reply.statements.into_iter().filter_map(said).collect();
         Ok(Self {
-            statements: statements.collect::<Result<_, _>>()?,
+            unverified: told.saturating_sub(statements.len()),
+            statements,
             request,
             signed,
             details,
@@ -251,6 +253,12 @@ impl Case {
                 odd.push(format!("{name} has refused: {reason}"));
             }
         }
+        if self.unverified > 0 {
+            odd.push(format!(
+                "{} statements of others could not be verified",
+                self.unverified
+            ));
+        }
         if let Some(scenario) = &request.scenario {
             odd.push(format!("scenario {scenario}"));
         }
@@ -362,13 +370,19 @@ fn signer_charter<'a>(session: &'a Session, request: &Request) -> Result<&'a Cha
 }
 
 fn said(
-    charter: &Charter,
+    session: &Session,
     request: &Request,
     statement: v1::SignedStatement,
 ) -> Result<Statement, VerifyError> {
     let what = || "what a custodian said".to_owned();
     let signed = wire::signed_text(statement.statement, "a statement")?;
-    verify::text(charter, &signed, &what())?;
+    verify::document(
+        &session.chain,
+        signed.signer,
+        signed.text.as_bytes(),
+        &signed.signature,
+        &what(),
+    )?;
     let approval: Approval = signed
         .parse()
         .map_err(|source| VerifyError::Text(what(), source))?;

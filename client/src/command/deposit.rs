@@ -13,7 +13,7 @@ use keyturn_vault::{
     jcs::Document as _,
     manifest::{Format, Manifest, SealedGroup},
     name::{CredentialPath, Line, Name, PolicyName},
-    reference::{Signer, Version},
+    reference::{CharterRef, Signer, Version},
 };
 use serde_json::json;
 
@@ -237,11 +237,66 @@ async fn deposit(
     let definition = open::definition(session, &document, path)?;
     let version =
         Version::new(reply.next_version).ok_or(VerifyError::Missing("the next version"))?;
-    let (charter_ref, charter) = session.charter()?;
+    let Draft {
+        manifest: bytes,
+        ciphertext,
+        envelopes,
+    } = seal_to(session.charter()?, &definition, version, secret)?;
+    let signature = session.device.sign(&bytes)?;
+    let digest = Digest::of(&bytes);
+    let request = v1::DepositRequest {
+        manifest: Some(wire::wire_document(
+            bytes,
+            Signer::Device(session.profile.device),
+            signature,
+        )),
+        ciphertext,
+        envelopes,
+    };
+    let reply = session.credentials().deposit(request).await?.into_inner();
+    let proven = log::receipt(reply.sealed, &session.vkey()?)?;
+    let named = matches!(&proven.event, keyturn_vault::event::Event::VersionSealed { manifest, .. } if *manifest == digest);
+    if !named {
+        return Err(VerifyError::Other {
+            what: "the entry in the log".to_owned(),
+            by: "the deposit",
+        }
+        .into());
+    }
+    keep_receipt(
+        &session.home,
+        &format!("{}-{version}-sealed", definition.credential),
+        &proven,
+    )?;
+    Ok(version.number())
+}
+
+/// A sealed secret whose manifest is not signed yet.
+pub(crate) struct Draft {
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) ciphertext: Vec<u8>,
+    pub(crate) envelopes: Vec<v1::Envelope>,
+}
+
+/// Seals a secret to the custodians whom the charter names.
+pub(crate) fn seal_to(
+    (charter_ref, charter): (CharterRef, &Charter),
+    definition: &Definition,
+    version: Version,
+    secret: &SecretBytes,
+) -> Result<Draft, Refusal> {
+    let odd = |error: &dyn std::error::Error| {
+        Refusal::new(
+            "internal",
+            told(error),
+            "report this; nothing was deposited",
+        )
+    };
+    let definition_digest = Digest::of(&definition.to_bytes().map_err(|error| odd(&error))?);
     let mut manifest = Manifest {
         format: Format::V1,
-        origin: session.vault.origin.clone(),
-        definition: Digest::of(&document.document),
+        origin: charter.origin.clone(),
+        definition: definition_digest,
         credential: definition.credential,
         version,
         kind: definition.kind,
@@ -279,44 +334,15 @@ async fn deposit(
             envelope: share.envelope,
         }));
     }
-    let odd = |error: &dyn std::error::Error| {
-        Refusal::new(
-            "internal",
-            told(error),
-            "report this; nothing was deposited",
-        )
-    };
     manifest
-        .validate(&definition, charter)
+        .validate(definition, charter)
         .map_err(|error| odd(&error))?;
     let bytes = manifest.to_bytes().map_err(|error| odd(&error))?;
-    let signature = session.device.sign(&bytes)?;
-    let digest = Digest::of(&bytes);
-    let request = v1::DepositRequest {
-        manifest: Some(wire::wire_document(
-            bytes,
-            Signer::Device(session.profile.device),
-            signature,
-        )),
+    Ok(Draft {
+        manifest: bytes,
         ciphertext: sealed.ciphertext,
         envelopes,
-    };
-    let reply = session.credentials().deposit(request).await?.into_inner();
-    let proven = log::receipt(reply.sealed, &session.vkey()?)?;
-    let named = matches!(&proven.event, keyturn_vault::event::Event::VersionSealed { manifest, .. } if *manifest == digest);
-    if !named {
-        return Err(VerifyError::Other {
-            what: "the entry in the log".to_owned(),
-            by: "the deposit",
-        }
-        .into());
-    }
-    keep_receipt(
-        &session.home,
-        &format!("{}-{version}-sealed", definition.credential),
-        &proven,
-    )?;
-    Ok(version.number())
+    })
 }
 
 /// The members of a group with all their tokens, in the order of their ids.

@@ -62,6 +62,9 @@ pub struct Unseal {
     resume: Option<CeremonyId>,
 }
 
+/// Refusals that mean: look again and ask again.
+const CHANGED: [&str; 4] = ["not-live", "old-charter", "unknown-version", "stale"];
+
 /// A request whose release is awaited.
 struct Waiting {
     request: Request,
@@ -79,7 +82,7 @@ impl Unseal {
         mut context: Context,
         purpose: Purpose,
     ) -> Result<(), Refusal> {
-        let session = context.session().await?;
+        let mut session = context.session().await?;
         let sink = std::mem::take(&mut self.sink);
         if let Some(ceremony) = self.resume {
             let kept = release::kept(&context.home, ceremony)?;
@@ -95,7 +98,14 @@ impl Unseal {
             return wait(&context, &session, waiting, None, sink).await;
         }
         let (approve, no_wait) = (self.approve, self.no_wait);
-        let (waiting, view) = self.ask(&context, &session, purpose).await?;
+        let (waiting, view) = match self.ask(&context, &session, &purpose).await {
+            // What is live, or the charter, changed in between: the request is made again, once.
+            Err(refusal) if CHANGED.contains(&refusal.code.as_str()) => {
+                session.follow().await?;
+                self.ask(&context, &session, &purpose).await?
+            }
+            asked => asked?,
+        };
         let held = if approve {
             let case = Case::load(&session, waiting.request.ceremony).await?;
             Some(Held::give(&mut context, &session, &case).await?)
@@ -112,10 +122,10 @@ impl Unseal {
     }
 
     async fn ask(
-        self,
+        &self,
         context: &Context,
         session: &Session,
-        purpose: Purpose,
+        purpose: &Purpose,
     ) -> Result<(Waiting, CeremonyView), Refusal> {
         let mut targets = Vec::with_capacity(self.paths.len());
         for path in &self.paths {
@@ -128,17 +138,17 @@ impl Unseal {
         let key = ShareIdentity::generate().map_err(|error| {
             Refusal::new("no-entropy", told(&error), "do not use this computer")
         })?;
-        let reason = self.reason.ok_or_else(|| {
+        let reason = self.reason.clone().ok_or_else(|| {
             Refusal::new("malformed", "there is no reason", "give one with --reason")
         })?;
         let prepared = prepare(
             session,
             Ask {
-                purpose,
+                purpose: purpose.clone(),
                 reason,
-                about: self.about,
-                group: self.group,
-                used_by: self.used_by,
+                about: self.about.clone(),
+                group: self.group.clone(),
+                used_by: self.used_by.clone(),
                 deliver_to: Some(
                     key.share_key()
                         .to_string()

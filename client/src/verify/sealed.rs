@@ -202,3 +202,223 @@ pub fn binding(manifest: &Manifest) -> Result<Binding, VerifyError> {
     )
     .map_err(|_| VerifyError::Missing("a manifest that shares can be checked by"))
 }
+
+#[cfg(test)]
+mod tests {
+    use keyturn_audit::{entry::Entry, note::LogKey, proof::Receipt, tree::Edge};
+    use keyturn_hsm::device::DeviceKey;
+    use keyturn_seal::{SecretBytes, ShareIdentity};
+    use keyturn_vault::{
+        charter::Charter,
+        event::{Maker, Seal},
+        key::PublicKey,
+        reference::{Signer, Version},
+    };
+
+    use super::*;
+    use crate::command::deposit::{Draft, seal_to};
+
+    /// The golden charter with keys that this test has, and a version that was sealed under it.
+    struct Case {
+        chain: Chain,
+        log: LogKey,
+        line: CredentialLine,
+        sealed: v1::SealedVersion,
+    }
+
+    fn case() -> Case {
+        let mut charter = Charter::from_bytes(include_bytes!(
+            "../../../vault/testdata/valid/charter.first.json"
+        ))
+        .unwrap();
+        let log = LogKey::generate(charter.origin.as_str()).unwrap();
+        charter.log_key = log.vkey().to_string().parse().unwrap();
+        for token in charter
+            .persons
+            .iter_mut()
+            .flat_map(|person| &mut person.tokens)
+        {
+            token.share_key = ShareIdentity::generate()
+                .unwrap()
+                .share_key()
+                .to_string()
+                .parse()
+                .unwrap();
+        }
+        let device = DeviceKey::generate("alice").unwrap();
+        let owned = charter
+            .persons
+            .iter_mut()
+            .find_map(|person| person.devices.first_mut())
+            .unwrap();
+        owned.key = PublicKey::from_der(device.public().spki()).unwrap();
+        let signer = Signer::Device(owned.id);
+        let bytes = charter.to_bytes().unwrap();
+        let chain = Chain::begin(&bytes, Digest::of(&bytes)).unwrap();
+        let mut definition = Definition::from_bytes(include_bytes!(
+            "../../../vault/testdata/valid/definition.canary.json"
+        ))
+        .unwrap();
+        definition.origin = charter.origin.clone();
+        definition.group = charter.groups[0].name.clone();
+        definition.fallback = None;
+        definition.policy = charter.policies[0].name.clone();
+        let secret = SecretBytes::from_slice(b"hunter2");
+        let Draft {
+            manifest,
+            ciphertext,
+            envelopes,
+        } = seal_to(
+            chain.newest().unwrap(),
+            &definition,
+            Version::FIRST,
+            &secret,
+        )
+        .unwrap();
+        let line = CredentialLine {
+            path: definition.path.clone(),
+            credential: definition.credential,
+            version: Version::FIRST,
+            manifest: Digest::of(&manifest),
+        };
+        let sign = |bytes: &[u8]| v1::Signature {
+            signature: device.sign(bytes).unwrap(),
+            signer: Some(wire::wire_signer(signer)),
+        };
+        let event = Event::VersionSealed {
+            version: VersionId {
+                credential: line.credential,
+                version: line.version,
+            },
+            manifest: line.manifest,
+            maker: Maker::Deposit(charter.persons[0].id),
+            signature: Seal {
+                signer,
+                signature: sign(&manifest).signature,
+            },
+        };
+        let definition = definition.to_bytes().unwrap();
+        let sealed = v1::SealedVersion {
+            definition: Some(v1::SignedDocument {
+                signature: Some(sign(&definition)),
+                document: definition,
+                ceremony: String::new(),
+            }),
+            manifest: Some(v1::SignedDocument {
+                signature: Some(sign(&manifest)),
+                document: manifest,
+                ceremony: String::new(),
+            }),
+            ciphertext,
+            envelopes,
+            sealed: Some(logged(&log, &event)),
+            ..v1::SealedVersion::default()
+        };
+        Case {
+            chain,
+            log,
+            line,
+            sealed,
+        }
+    }
+
+    fn logged(log: &LogKey, event: &Event) -> v1::Receipt {
+        let entry = Entry {
+            n: 0,
+            time: "2026-11-21T02:17:00.123Z".to_owned(),
+            charter: 1,
+            actor: "keyturnd".to_owned(),
+            kind: event.kind().to_owned(),
+            body: event.body(),
+        };
+        let entry = entry.encode().unwrap();
+        let batch = Edge::new().append([&entry]).unwrap();
+        let signed = log.sign(1, batch.edge().root()).unwrap();
+        let proof = Receipt::new(0, batch.inclusion(0).unwrap(), &signed);
+        v1::Receipt {
+            n: 0,
+            entry,
+            tlog_proof: proof.to_string(),
+        }
+    }
+
+    /// What somebody changes on the way.
+    type Change<'a> = &'a dyn Fn(&mut Case);
+
+    /// What a custodian's client makes of it.
+    fn verify(case: &Case) -> Result<Sealed, VerifyError> {
+        let manifest = manifest(&case.chain, &case.line, &case.sealed)?;
+        let definition = case.sealed.definition.clone().unwrap_or_default().document;
+        check(
+            &case.chain,
+            case.log.vkey(),
+            &case.line,
+            manifest,
+            &definition,
+            case.sealed.clone(),
+        )
+    }
+
+    #[test]
+    fn no_share_is_opened_for_anything_but_the_version_that_is_asked_for() {
+        let whole = verify(&case()).unwrap();
+        let group = whole.asked(None).clone();
+        for holder in &whole.manifest.group(&group).unwrap().holders {
+            assert!(whole.share_of(&group, holder.person).unwrap().1.is_some());
+        }
+        let other = case();
+        let changes: [(&str, Change<'_>); 13] = [
+            ("another manifest", &|case| {
+                case.sealed.manifest = other.sealed.manifest.clone();
+            }),
+            ("the line names another manifest", &|case| {
+                case.line.manifest = other.line.manifest;
+            }),
+            ("the line names another version", &|case| {
+                case.line.version = Version::FIRST.next();
+            }),
+            ("the line names another path", &|case| {
+                case.line.path = "some/other".parse().unwrap();
+            }),
+            ("no manifest", &|case| case.sealed.manifest = None),
+            ("an unsigned manifest", &|case| {
+                case.sealed.manifest.as_mut().unwrap().signature = None;
+            }),
+            ("a signature of another key", &|case| {
+                case.sealed.manifest.as_mut().unwrap().signature =
+                    other.sealed.manifest.as_ref().unwrap().signature.clone();
+            }),
+            ("another definition", &|case| {
+                case.sealed.definition.as_mut().unwrap().document.push(b' ');
+            }),
+            ("a definition signed by another key", &|case| {
+                case.sealed.definition.as_mut().unwrap().signature =
+                    other.sealed.definition.as_ref().unwrap().signature.clone();
+            }),
+            ("another charter", &|case| case.chain = other.chain.clone()),
+            ("an entry of another log", &|case| {
+                case.sealed.sealed = other.sealed.sealed.clone();
+            }),
+            ("an entry about something else", &|case| {
+                case.sealed.sealed = Some(logged(&case.log, &Event::Alive {}));
+            }),
+            ("no entry", &|case| case.sealed.sealed = None),
+        ];
+        for (name, change) in changes {
+            let mut case = case();
+            change(&mut case);
+            assert!(verify(&case).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_that_was_not_sealed_is_nobodys() {
+        let (mut case, other) = (case(), case());
+        case.sealed.envelopes = other.sealed.envelopes;
+        let sealed = verify(&case).unwrap();
+        let group = sealed.asked(None).clone();
+        for holder in &sealed.manifest.group(&group).unwrap().holders {
+            assert!(sealed.share_of(&group, holder.person).unwrap().1.is_none());
+        }
+    }
+}
