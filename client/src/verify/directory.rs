@@ -87,6 +87,7 @@ pub fn verify(
         .map_or(2, std::num::NonZero::get)
         .min(8);
     let mut fold = Fold {
+        log,
         dir: &dir,
         genesis,
         chain: None,
@@ -138,6 +139,7 @@ pub fn verify(
 }
 
 struct Fold<'a> {
+    log: &'a Vkey,
     dir: &'a Dir,
     genesis: Option<Digest>,
     chain: Option<Chain>,
@@ -304,7 +306,7 @@ impl Fold<'_> {
         let bytes = self.document(charter.digest)?;
         self.chain = Some(Chain::begin(&bytes, charter.digest).map_err(|error| told(&error))?);
         self.charters = 1;
-        Ok(())
+        self.log_key()
     }
 
     fn next_charter(&mut self, charter: CharterRef) -> Result<(), String> {
@@ -312,10 +314,19 @@ impl Fold<'_> {
         let chain = self.chain.as_mut().ok_or("there is no first charter")?;
         chain.push(&bytes).map_err(|error| told(&error))?;
         self.charters = self.charters.saturating_add(1);
-        if chain.newest().is_some_and(|(newest, _)| newest == charter) {
+        if chain.newest().is_none_or(|(newest, _)| newest != charter) {
+            return Err("the charter is not the one that the entry names".to_owned());
+        }
+        self.log_key()
+    }
+
+    /// The charter names the key that signs this log.
+    fn log_key(&self) -> Result<(), String> {
+        let key = self.in_force().map(|charter| charter.log_key.to_string());
+        if key.as_deref() == Some(&*self.log.to_string()) {
             Ok(())
         } else {
-            Err("the charter is not the one that the entry names".to_owned())
+            Err("the charter names another log key".to_owned())
         }
     }
 
@@ -391,5 +402,164 @@ fn texts(event: &Event) -> Vec<&SignedText> {
         texts.iter().collect()
     } else {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyturn_audit::{entry::Entry, publish::Publisher};
+    use keyturn_vault::event::Maker;
+
+    use super::*;
+    use crate::{
+        verify::sealed::tests::{Case, case},
+        wire,
+    };
+
+    fn seal(signature: Option<keyturn_proto::v1::Signature>) -> Seal {
+        let (signer, signature) = wire::signature(signature, "a signature").unwrap();
+        Seal { signer, signature }
+    }
+
+    /// A vault with one sealed version, entry by entry.
+    fn events(case: &Case) -> Vec<Event> {
+        let definition = case.sealed.definition.clone().unwrap();
+        let manifest = case.sealed.manifest.clone().unwrap();
+        let (charter, document) = case.chain.newest().unwrap();
+        vec![
+            Event::VaultFounded {
+                charter,
+                joins: Vec::new(),
+            },
+            Event::CredentialDefined {
+                credential: case.line.credential,
+                path: case.line.path.clone(),
+                definition: Digest::of(&definition.document),
+                signature: seal(definition.signature),
+                ceremony: None,
+            },
+            Event::VersionSealed {
+                version: VersionId {
+                    credential: case.line.credential,
+                    version: case.line.version,
+                },
+                manifest: case.line.manifest,
+                maker: Maker::Deposit(document.persons[0].id),
+                signature: seal(manifest.signature),
+            },
+        ]
+    }
+
+    /// Publishes a log of these events and verifies it; gives the entries with findings.
+    fn findings(case: &Case, events: &[Event], charter: u64, genesis: Option<Digest>) -> Vec<u64> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::open(Dir::new(dir.path()), case.log.vkey()).unwrap();
+        let documents = [&case.sealed.definition, &case.sealed.manifest];
+        for document in documents.into_iter().flatten() {
+            publisher.object(&document.document).unwrap();
+        }
+        let (_, document) = case.chain.newest().unwrap();
+        publisher.object(&document.to_bytes().unwrap()).unwrap();
+        let entries = events.iter().zip(0..).map(|(event, n)| {
+            let entry = Entry {
+                n,
+                time: "2026-11-21T02:17:00.123Z".to_owned(),
+                charter,
+                actor: "keyturnd".to_owned(),
+                kind: event.kind().to_owned(),
+                body: event.body(),
+            };
+            entry.encode().unwrap()
+        });
+        publisher.append(&entries.collect::<Vec<_>>()).unwrap();
+        let edge = publisher.edge();
+        let checkpoint = case.log.sign(edge.size(), edge.root()).unwrap();
+        publisher.publish(&checkpoint).unwrap();
+        let report = verify(dir.path(), case.log.vkey(), genesis, &[]).unwrap();
+        report
+            .findings
+            .into_iter()
+            .map(|finding| finding.n)
+            .collect()
+    }
+
+    #[test]
+    fn what_a_daemon_could_not_have_been_told_is_found() {
+        let (case, other) = (case(), case());
+        let ceremony: CeremonyId = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
+        let whole = events(&case);
+        let with = |n: usize, event: Event| {
+            let mut events = whole.clone();
+            events.truncate(n);
+            events.push(event);
+            events
+        };
+        let [founded, defined, sealed]: [Event; 3] = events(&other).try_into().unwrap();
+        let released = Event::UnsealReleased {
+            ceremony,
+            ciphertext: Some(Digest::of(b"")),
+            delivered: BTreeSet::new(),
+            missing: BTreeSet::new(),
+        };
+        let genesis = case.chain.genesis();
+        for (name, events, charter, genesis, want) in [
+            ("as it should be", whole.clone(), 1, genesis, vec![]),
+            ("not anchored in a charter", whole.clone(), 1, None, vec![]),
+            (
+                "another first charter than compared",
+                with(0, founded),
+                1,
+                other.chain.genesis(),
+                vec![0, 0],
+            ),
+            (
+                "the first charter was compared otherwise",
+                with(0, whole[0].clone()),
+                1,
+                other.chain.genesis(),
+                vec![0, 0],
+            ),
+            (
+                "a definition of another key",
+                with(1, defined),
+                1,
+                genesis,
+                vec![1],
+            ),
+            (
+                "a manifest that is not there",
+                with(2, sealed),
+                1,
+                genesis,
+                vec![2, 2],
+            ),
+            (
+                "a release without authorization",
+                with(3, released),
+                1,
+                genesis,
+                vec![3],
+            ),
+            (
+                "another charter's number",
+                whole.clone(),
+                2,
+                genesis,
+                vec![0, 1, 2],
+            ),
+            (
+                "no founding",
+                vec![whole[1].clone()],
+                1,
+                genesis,
+                vec![0, 0],
+            ),
+        ] {
+            assert_eq!(
+                findings(&case, &events, charter, genesis),
+                want,
+                "invariant 2: {name}"
+            );
+        }
     }
 }

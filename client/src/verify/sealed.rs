@@ -204,7 +204,7 @@ pub fn binding(manifest: &Manifest) -> Result<Binding, VerifyError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use keyturn_audit::{entry::Entry, note::LogKey, proof::Receipt, tree::Edge};
     use keyturn_hsm::device::DeviceKey;
     use keyturn_seal::{SecretBytes, ShareIdentity};
@@ -219,14 +219,14 @@ mod tests {
     use crate::command::deposit::{Draft, seal_to};
 
     /// The golden charter with keys that this test has, and a version that was sealed under it.
-    struct Case {
-        chain: Chain,
-        log: LogKey,
-        line: CredentialLine,
-        sealed: v1::SealedVersion,
+    pub(crate) struct Case {
+        pub(crate) chain: Chain,
+        pub(crate) log: LogKey,
+        pub(crate) line: CredentialLine,
+        pub(crate) sealed: v1::SealedVersion,
     }
 
-    fn case() -> Case {
+    pub(crate) fn case() -> Case {
         let mut charter = Charter::from_bytes(include_bytes!(
             "../../../vault/testdata/valid/charter.first.json"
         ))
