@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::program::{Program, Reply, finish};
 
 /// What a story's step gives, or why it could not be told.
-pub type Outcome<T> = Result<T, Box<dyn Error>>;
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// The vault's name in demo and tests.
 pub const ORIGIN: &str = "vault.example.org/prod";

@@ -47,7 +47,7 @@ impl Core {
         details: Option<&str>,
     ) -> Result<(), Refused> {
         if let Some(known) = self.live.get(&request.ceremony) {
-            return if known.row.request == verified.signed {
+            return if known.row.request.text == verified.signed.text {
                 Ok(())
             } else {
                 Err(Refusal::KnownCeremony.into())

@@ -38,6 +38,15 @@ pub struct Service(pub Context);
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
+    /// The submit key of a ceremony; none once it is over.
+    async fn submit_key(&self, id: CeremonyId) -> Result<Option<v1::SignedText>, Refused> {
+        match self.0.desk(id).await {
+            Ok(desk) => Ok(Some(convert::wire_text(&desk.submit_key))),
+            Err(Refused::Vault(Refusal::Decided)) => Ok(None),
+            Err(refused) => Err(refused),
+        }
+    }
+
     pub(super) async fn view(&self, id: CeremonyId) -> Result<v1::CeremonyView, Refused> {
         self.0
             .owner
@@ -160,7 +169,7 @@ impl Ceremony for Service {
         };
         let (view, _) = self.0.owner.ask(needs, step).await?;
         let submit_key = if opens {
-            Some(convert::wire_text(&self.0.desk(id).await?.submit_key))
+            self.submit_key(id).await?
         } else {
             None
         };
@@ -190,7 +199,7 @@ impl Ceremony for Service {
         let state = &live.machine.row.state;
         let takes = live.machine.row.purpose.opens() && !state.is_final();
         let submit_key = if takes {
-            Some(convert::wire_text(&self.0.desk(id).await?.submit_key))
+            self.submit_key(id).await?
         } else {
             None
         };

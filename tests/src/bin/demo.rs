@@ -277,7 +277,7 @@ impl Demo {
             let reply = line.ceremonies().approve(call).await;
             reply
                 .err()
-                .ok_or_else(|| Box::<dyn Error>::from("a wrong share was taken"))
+                .ok_or_else(|| Box::<dyn Error + Send + Sync>::from("a wrong share was taken"))
         })?;
         let code = status
             .metadata()

@@ -6,9 +6,7 @@ use crate::{assert_none, files};
 const LINES_MAX: usize = 480;
 
 /// Longer files, and why each is better whole.
-const LONG_FILES: [(&str, &str); 1] = [
-    ("vault/src/event.rs", "one list: every type of log entry"),
-];
+const LONG_FILES: [(&str, &str); 1] = [("vault/src/event.rs", "one list: every type of log entry")];
 
 /// Files of tests may be longer: a table grows with what it knows.
 fn is_test(name: &str) -> bool {

@@ -1,0 +1,303 @@
+//! The daemon is killed in the middle of its work, again and again.
+//!
+//! # Invariants
+//! 1. What was acknowledged before a kill is in the log after it.
+//! 2. The final log is consistent with every checkpoint that was ever handed out.
+//! 3. Every secret that was handed out has its entries in the log, in their order; an auditor finds nothing.
+//! 4. What a kill interrupted can be finished: no ceremony stays stuck.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use keyturn::verify::directory::{Anchor, verify};
+use keyturn_audit::{entry::Entry, note::SignedCheckpoint, proof::Receipt};
+use keyturn_proto::v1;
+use keyturn_tests::{
+    Outcome, keep,
+    raw::{Founded, Line},
+    story::{Asked, Ballot, definition, release},
+};
+use keyturn_vault::{
+    event::Event,
+    jcs::Document as _,
+    text::{CredentialLine, SubmitKey, Text as _},
+};
+use tokio::time::{sleep, timeout};
+
+const ROUNDS: u64 = 50;
+/// Ceremonies at once.
+const WORKERS: usize = 3;
+/// A call that a killed daemon does not answer is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+const SECRET: &[u8] = b"kept through every kill";
+
+/// What the daemon said that it did.
+#[derive(Default)]
+struct Acknowledged {
+    receipts: Vec<v1::Receipt>,
+    opened: BTreeSet<String>,
+    approved: BTreeSet<(String, String)>,
+    delivered: BTreeSet<String>,
+    checkpoints: Vec<SignedCheckpoint>,
+}
+
+/// A ceremony on its way; what a kill interrupts is taken up again.
+struct Job {
+    asked: Asked,
+    ballots: BTreeMap<&'static str, Ballot>,
+}
+
+struct Load {
+    vault: Founded,
+    named: CredentialLine,
+    jobs: Mutex<Vec<Job>>,
+    acknowledged: Mutex<Acknowledged>,
+}
+
+type Lines = BTreeMap<&'static str, Line>;
+
+impl Load {
+    fn note<T>(&self, note: impl FnOnce(&mut Acknowledged) -> T) {
+        let _ = note(&mut self.acknowledged.lock().unwrap());
+    }
+
+    async fn lines(&self) -> Outcome<Lines> {
+        let mut lines = Lines::new();
+        for name in ["alice", "olga", "bob", "carol"] {
+            lines.insert(name, self.vault.line(name).await?);
+        }
+        Ok(lines)
+    }
+
+    /// Ceremonies, one after the other, until the daemon is gone.
+    async fn work(&self, lines: &Lines) {
+        loop {
+            let job = self.jobs.lock().unwrap().pop();
+            let mut job = match job {
+                Some(job) => job,
+                None => match self.new_job(lines).await {
+                    Ok(job) => job,
+                    Err(_) => return,
+                },
+            };
+            let done = timeout(PATIENCE, self.advance(lines, &mut job)).await;
+            if !matches!(done, Ok(Ok(()))) {
+                self.jobs.lock().unwrap().push(job);
+                return;
+            }
+        }
+    }
+
+    async fn new_job(&self, lines: &Lines) -> Outcome<Job> {
+        let (facts, alice) = (&self.vault.facts, self.vault.who("alice")?);
+        let named = vec![self.named.clone()];
+        let asked = timeout(PATIENCE, Asked::new(facts, &lines["alice"], alice, named)).await??;
+        Ok(Job {
+            asked,
+            ballots: BTreeMap::new(),
+        })
+    }
+
+    /// From wherever it is to the secret. Every call may have been made before.
+    async fn advance(&self, lines: &Lines, job: &mut Job) -> Outcome<()> {
+        let (facts, id) = (&self.vault.facts, job.asked.id());
+        let open = job.asked.open(self.vault.who("alice")?)?;
+        let reply = lines["alice"].ceremonies().open(open).await?.into_inner();
+        self.note(|said| said.opened.insert(id.clone()));
+        for name in ["bob", "carol"] {
+            if !job.ballots.contains_key(name) {
+                let who = self.vault.who(name)?;
+                let ballot = Ballot::new(facts, &lines[name], who, &id).await?;
+                job.ballots.insert(name, ballot);
+            }
+            let ballot = job.ballots.get_mut(name).ok_or("no ballot")?;
+            if let Some(key) = &reply.submit_key {
+                ballot.submit_key = SubmitKey::parse(&key.text)?.submit_key.as_str().parse()?;
+            }
+            match lines[name].ceremonies().approve(ballot.call()?).await {
+                Ok(_) => {
+                    self.note(|said| said.approved.insert((id.clone(), name.to_owned())));
+                }
+                Err(status) => {
+                    let code = status.metadata().get(keyturn_proto::CODE_TRAILER);
+                    if code.is_none_or(|code| code != "decided") {
+                        return Err(status.into());
+                    }
+                }
+            }
+        }
+        let released = release(&lines["alice"], &id).await?;
+        let released = released.map_err(|view| format!("ended in {:?}", view.state()))?;
+        let secrets = job.asked.receive(facts, &released)?;
+        assert_eq!(secrets, [SECRET]);
+        self.note(|said| {
+            said.delivered.insert(id);
+            said.receipts.extend(
+                [released.authorized, released.released]
+                    .into_iter()
+                    .flatten(),
+            );
+        });
+        Ok(())
+    }
+
+    /// Credentials and checkpoints, until the daemon is gone.
+    async fn watch(&self, lines: &Lines, round: u64) {
+        for turn in 0_u32.. {
+            let add = async {
+                let olga = self.vault.who("olga")?;
+                let definition = definition(&self.vault.facts, &format!("round-{round}/{turn}"))?;
+                let definition = Some(olga.sign_document(definition.to_bytes()?)?);
+                let add = v1::AddRequest { definition };
+                let added = lines["olga"].credentials().add(add).await?.into_inner();
+                self.note(|said| said.receipts.extend(added.defined));
+                let newest = lines["olga"].checkpoint(&self.vault.facts.vkey).await?;
+                self.note(|said| said.checkpoints.push(newest));
+                Outcome::Ok(())
+            };
+            if !matches!(timeout(PATIENCE, add).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
+/// The checkpoint that a receipt leads to.
+fn checkpoint_of(receipt: &v1::Receipt, load: &Load) -> SignedCheckpoint {
+    let proof: Receipt = receipt.tlog_proof.parse().unwrap();
+    proof
+        .verify(&receipt.entry, &load.vault.facts.vkey)
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_when_the_daemon_is_killed() {
+    let vault = Founded::new("").await.unwrap();
+    let (_, named) = vault.seal("aws/1/root", SECRET).await.unwrap();
+    let mut load = Arc::new(Load {
+        vault,
+        named,
+        jobs: Mutex::default(),
+        acknowledged: Mutex::default(),
+    });
+    for round in 0..ROUNDS {
+        let lines = Arc::new(load.lines().await.unwrap());
+        let mut tasks = Vec::new();
+        for _ in 0..WORKERS {
+            let (load, lines) = (Arc::clone(&load), Arc::clone(&lines));
+            tasks.push(tokio::spawn(async move { load.work(&lines).await }));
+        }
+        let (watcher, seen) = (Arc::clone(&load), Arc::clone(&lines));
+        tasks.push(tokio::spawn(
+            async move { watcher.watch(&seen, round).await },
+        ));
+        // Between the first call and a few whole ceremonies.
+        sleep(Duration::from_millis(20 + round * 37 % 300)).await;
+        let pid = i32::try_from(load.vault.world.pid().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        drop(lines);
+        Arc::get_mut(&mut load)
+            .unwrap()
+            .vault
+            .world
+            .start()
+            .unwrap();
+    }
+
+    // Invariant 4: what is left is finished.
+    let lines = load.lines().await.unwrap();
+    let left: Vec<Job> = std::mem::take(&mut *load.jobs.lock().unwrap());
+    for mut job in left {
+        load.advance(&lines, &mut job).await.unwrap();
+    }
+    let newest = lines["alice"]
+        .checkpoint(&load.vault.facts.vkey)
+        .await
+        .unwrap();
+    load.note(|said| said.checkpoints.push(newest));
+    drop(lines);
+    Arc::get_mut(&mut load).unwrap().vault.world.stop().unwrap();
+    check(&load);
+}
+
+fn check(load: &Load) {
+    let said = load.acknowledged.lock().unwrap();
+    let facts = &load.vault.facts;
+    let log = load.vault.world.log();
+    let handed_out = said.checkpoints.iter().cloned();
+    let proven = said
+        .receipts
+        .iter()
+        .map(|receipt| checkpoint_of(receipt, load));
+    let anchors: Vec<_> = handed_out
+        .chain(proven)
+        .map(|checkpoint| Anchor {
+            name: format!("size {}", checkpoint.size()),
+            checkpoint: checkpoint.checkpoint().clone(),
+        })
+        .collect();
+    let count = anchors.len();
+    let report = verify(&log, &facts.vkey, Some(facts.reference.digest), &anchors).unwrap();
+    let findings: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| &finding.what)
+        .collect();
+    assert!(findings.is_empty(), "invariant 3: {findings:?}");
+    assert_eq!(report.anchors.len(), count + 2, "invariant 2");
+
+    let entries = keep::entries(facts, &log).unwrap();
+    for receipt in &said.receipts {
+        let at = usize::try_from(receipt.n).unwrap();
+        assert_eq!(
+            entries[at],
+            Entry::decode(&receipt.entry).unwrap(),
+            "invariant 1"
+        );
+    }
+    let mut in_log = Acknowledged::default();
+    for entry in &entries {
+        match Event::parse(&entry.kind, &entry.body).unwrap() {
+            Event::CeremonyOpened { ceremony, .. } => {
+                in_log.opened.insert(ceremony.to_string());
+            }
+            Event::CeremonyApproved { ceremony, .. } => {
+                let who = entry.actor.split(' ').next().unwrap().to_owned();
+                in_log.approved.insert((ceremony.to_string(), who));
+            }
+            Event::UnsealReleased { ceremony, .. } => {
+                in_log.delivered.insert(ceremony.to_string());
+            }
+            _ => {}
+        }
+    }
+    assert!(said.opened.is_subset(&in_log.opened), "invariant 1: opened");
+    assert!(
+        said.approved.is_subset(&in_log.approved),
+        "invariant 1: approved"
+    );
+    assert!(
+        said.delivered.is_subset(&in_log.delivered),
+        "invariant 3: released"
+    );
+    // It was a load: secrets were handed out, and many heads are held against the log.
+    assert!(
+        said.delivered.len() >= 20 && count >= 100,
+        "too little was done: {} releases, {count} heads",
+        said.delivered.len()
+    );
+}
