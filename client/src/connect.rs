@@ -134,7 +134,9 @@ impl ConnectError {
             (_, "wrong-server-key") => {
                 "do not go on: ask the vault's operator on another way whether its key was replaced"
             }
-            (_, "not-let-in") => "a custodian signs this device in with `keyturn join --device`",
+            (_, "not-let-in") => {
+                "use the home with which you joined; a new device is added by a charter change"
+            }
             _ => "check the network; `keyturn doctor` looks at the whole way",
         }
     }

@@ -176,7 +176,7 @@ fn not_let_in() -> Refusal {
     Refusal::new(
         "not-let-in",
         "the vault closed the door: it does not know this device",
-        "a custodian signs it in with `keyturn join --device`",
+        "use the home with which you joined; a new device is added by a charter change",
     )
 }
 
@@ -189,7 +189,7 @@ const fn general(code: Code) -> (&'static str, &'static str) {
         ),
         Code::Unauthenticated => (
             "unknown-device",
-            "a custodian signs it in with `keyturn join --device`",
+            "use the home with which you joined; a new device is added by a charter change",
         ),
         Code::PermissionDenied => (
             "denied",
