@@ -7,6 +7,8 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use keyturn_proto::CODE_TRAILER;
+use keyturn_vault::id::PersonId;
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower_service::Service;
 
@@ -14,6 +16,8 @@ use crate::{
     clock::Clock,
     metrics::Metrics,
     peers::{OPEN_TO_STRANGERS, Peer, Peers, unknown_device},
+    serve::Shell,
+    tally::Tally,
 };
 
 /// The routes, behind a look at who calls.
@@ -23,17 +27,25 @@ pub struct Anteroom {
     peers: Peers,
     clock: Clock,
     metrics: Metrics,
+    tally: Tally,
 }
 
 impl Anteroom {
     /// Stands before these routes.
-    pub fn new(routes: Routes, peers: Peers, clock: Clock, metrics: Metrics) -> Self {
+    pub fn new(routes: Routes, shell: &Shell) -> Self {
         Self {
             routes: routes.prepare(),
-            peers,
-            clock,
-            metrics,
+            peers: shell.peers.clone(),
+            clock: shell.clock.clone(),
+            metrics: shell.metrics.clone(),
+            tally: shell.tally.clone(),
         }
+    }
+
+    /// Who calls, if the charter knows them.
+    fn caller(&self, request: &Request<Body>) -> Option<PersonId> {
+        let peer = request.extensions().get::<Peer>()?;
+        Some(self.peers.caller(&peer.pin)?.person.id)
     }
 
     fn lets_in(&self, request: &Request<Body>) -> bool {
@@ -63,6 +75,8 @@ impl Service<Request<Body>> for Anteroom {
             return Box::pin(async { Ok(unknown_device().into_http()) });
         }
         let path: Arc<str> = request.uri().path().trim_start_matches('/').into();
+        let caller = self.caller(&request);
+        let tally = self.tally.clone();
         let begun = self.clock.running();
         let answer = self.routes.call(request);
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
@@ -71,6 +85,13 @@ impl Service<Request<Body>> for Anteroom {
             // A refusal has its status in the headers; a stream's later end is not a call's outcome.
             let code =
                 Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
+            let word = answer
+                .headers()
+                .get(CODE_TRAILER)
+                .and_then(|word| word.to_str().ok());
+            if let Some((person, word)) = caller.zip(word) {
+                tally.count(person, word);
+            }
             // What is not served here is a path that a peer made up.
             let method = if code == Code::Unimplemented {
                 "other"

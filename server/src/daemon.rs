@@ -73,6 +73,7 @@ impl Vault {
             clock,
             peers,
             health,
+            tally,
             ..
         } = shell;
         let health = Arc::new(watch::Sender::new(health));
@@ -107,7 +108,7 @@ impl Vault {
             config.rotation.concurrent.size(),
         );
         let parts = (desks.clone(), peers.clone(), Arc::clone(&objects), workshop);
-        let core = Core::open(
+        let mut core = Core::open(
             view.as_ref(),
             (charter, reference),
             vault,
@@ -116,6 +117,7 @@ impl Vault {
             parts,
         )
         .await?;
+        core.tally = tally;
         let (known, heads) = (core.known(), core.heads());
         let dir = Dir::new(data.join("log"));
         let (printer, published) =

@@ -32,6 +32,7 @@ pub mod serve;
 pub mod service;
 pub mod store;
 pub mod systemd;
+pub mod tally;
 pub mod telemetry;
 pub mod tls;
 pub mod verify;

@@ -26,7 +26,9 @@ use crate::{
     metrics::Metrics,
     peers::Peers,
     serve::{Bound, ServeError, Shell, serve},
-    systemd, telemetry,
+    systemd,
+    tally::Tally,
+    telemetry,
 };
 
 /// Why the daemon does not run.
@@ -124,6 +126,7 @@ async fn serve_until_stopped(config: &Config, node: &Arc<DeviceKey>) -> Result<(
         metrics: Metrics::new(),
         peers: Peers::nobody(),
         health,
+        tally: Tally::default(),
     };
     let watchdog = systemd::watchdog();
     let mut outcome = Ok(());

@@ -19,6 +19,7 @@ use crate::{
     http,
     metrics::Metrics,
     peers::Peers,
+    tally::Tally,
     tls,
 };
 
@@ -56,6 +57,8 @@ pub struct Shell {
     pub peers: Peers,
     /// Whether it serves.
     pub health: Health,
+    /// Refusals that the log does not have yet.
+    pub tally: Tally,
 }
 
 /// Sockets that listen already; nobody is answered yet.
@@ -137,7 +140,7 @@ pub async fn serve(
     });
 
     let routes = routes.add_service(health).add_service(reflection()?);
-    let routes = Anteroom::new(routes, shell.peers, shell.clock, shell.metrics);
+    let routes = Anteroom::new(routes, &shell);
     let (stopped, begun) = tokio::sync::oneshot::channel();
     let serving = builder(&limits).serve_with_incoming_shutdown(
         routes,

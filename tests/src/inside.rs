@@ -12,6 +12,7 @@ use keyturnd::{
     metrics::Metrics,
     peers::Peers,
     serve::{Bound, ServeError, Shell, serve},
+    tally::Tally,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -38,6 +39,7 @@ impl Inside {
             metrics: Metrics::new(),
             peers: Peers::nobody(),
             health,
+            tally: Tally::default(),
         };
         let vault = Vault::open(&config, Arc::clone(&key), shell.clone()).await?;
         shell.health.serving().await;

@@ -34,6 +34,7 @@ use keyturnd::{
     metrics::Metrics,
     peers::{Caller, Peers},
     serve::{Bound, ServeError, Shell, serve},
+    tally::Tally,
 };
 use tokio::{
     io::AsyncReadExt as _,
@@ -104,6 +105,7 @@ async fn start(key: &Path, known: &[&DeviceKey], limits: &str, port: u16) -> Dae
         metrics: Metrics::new(),
         peers: Peers::nobody(),
         health,
+        tally: Tally::default(),
     };
     shell.peers.replace(
         known

@@ -1,5 +1,6 @@
 //! The job after the opening: check-in, rotation, what the target then accepts, and everything that fails.
 #![expect(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -74,7 +75,9 @@ impl Stage {
     /// The daemon stops and starts again; so much time has passed meanwhile.
     async fn restart(mut self, away: Duration) -> Self {
         let stopped = self.inside.stop().await.unwrap();
-        let ms = stopped.ms() + u64::try_from(away.as_millis()).unwrap();
+        let ms = stopped
+            .ms()
+            .saturating_add(u64::try_from(away.as_millis()).unwrap());
         let wall = keyturn_vault::time::Time::from_ms(ms);
         self.inside = Inside::start(&self.vault.world, wall).await.unwrap();
         self.line = self.vault.line("olga").await.unwrap();

@@ -40,6 +40,7 @@ use crate::{
     refusal::Refused,
     rotation::Workshop,
     store::{self, Name, Rev, Store},
+    tally::Tally,
 };
 
 /// A share that was checked against its commitment; the machine cannot look at it.
@@ -172,6 +173,8 @@ pub struct Core {
     /// The running time of the process at which `base` was read.
     pub(super) based: Duration,
     pub(super) clocks_stored: Duration,
+    /// Refusals that the log does not have yet.
+    pub(crate) tally: Tally,
     pub(super) announce: watch::Sender<Arc<Known>>,
     pub(super) heads: watch::Sender<u64>,
     pub(super) watchers: HashMap<CeremonyId, watch::Sender<Arc<Seen>>>,
@@ -217,6 +220,8 @@ impl Core {
                 wall: now,
                 ran: Millis(0),
                 lived: Millis(0),
+                spoke: Millis(0),
+                size: 0,
             },
             |stored| {
                 // Downtime counts only where the wall clock says that there was some.
@@ -225,6 +230,7 @@ impl Core {
                     wall: now,
                     ran: stored.ran,
                     lived: stored.lived.after(down),
+                    ..stored
                 }
             },
         );
@@ -253,6 +259,7 @@ impl Core {
             clocks_stored: clock.running(),
             clock,
             base,
+            tally: Tally::default(),
             announce: watch::Sender::new(known),
             heads: watch::Sender::new(size),
             watchers: HashMap::new(),

@@ -113,6 +113,10 @@ pub struct Clocks {
     pub ran: Millis,
     /// Running time and downtime.
     pub lived: Millis,
+    /// When, in lived time, the log was last seen to have grown.
+    pub spoke: Millis,
+    /// How many entries it had.
+    pub size: u64,
 }
 
 /// `credential/<id>`.

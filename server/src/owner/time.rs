@@ -10,12 +10,14 @@ use std::{
 };
 
 use keyturn_vault::{
+    event::Event,
     id::{CeremonyId, CredentialId},
-    machine::Millis,
+    machine::{Millis, Now},
     time::Time,
 };
 
 use super::{
+    ceremony::DAEMON,
     core::{CLOCKS_EVERY, Core, ENTRY_FORMAT, Needs},
     rows::{self, Clocks},
     txn::Txn,
@@ -41,6 +43,10 @@ pub(crate) const NEVER: Millis = Millis(u64::MAX);
 const MAX_DUE: usize = 16;
 /// What was stepped and is still due comes again after this time, not at once.
 const AGAIN_MS: u64 = 1000;
+/// Where nothing else was logged for a day, an entry says that the vault was there.
+const ALIVE_EVERY_MS: u64 = 24 * 3_600_000;
+/// The minute of the clocks, which refusals are counted by.
+const CLOCKS_EVERY_MS: u64 = 60_000;
 /// What failed comes again after this time.
 const FAILED_MS: u64 = 60_000;
 
@@ -172,13 +178,40 @@ impl Core {
         let running = self.clock.running();
         if running.saturating_sub(self.clocks_stored) >= CLOCKS_EVERY {
             self.clocks_stored = running;
-            let clocks = Clocks {
-                wall: now.wall,
-                ran: now.ran,
-                lived: now.lived,
-            };
-            txn.put(Name::Clock.key(), rows::encode(&clocks)?);
+            self.each_minute(txn, now)?;
         }
+        Ok(())
+    }
+
+    /// Logs what was refused, or that there is nothing to log; stores the clocks.
+    fn each_minute(&mut self, txn: &mut Txn, now: Now) -> Result<(), Refused> {
+        let since = Time::from_ms(now.wall.ms().saturating_sub(CLOCKS_EVERY_MS));
+        for (person, code, count) in self.tally.take() {
+            let event = Event::RefusalsCounted {
+                person,
+                code,
+                count,
+                since,
+            };
+            self.log(txn, DAEMON, &event)?;
+        }
+        let mut size = self.log_size(txn);
+        if size > self.base.size {
+            self.base.spoke = now.lived;
+        } else if self.base.spoke.until(now.lived) >= ALIVE_EVERY_MS && size > 0 {
+            self.log(txn, DAEMON, &Event::Alive {})?;
+            self.base.spoke = now.lived;
+            size = size.saturating_add(1);
+        }
+        self.base.size = size;
+        let clocks = Clocks {
+            wall: now.wall,
+            ran: now.ran,
+            lived: now.lived,
+            spoke: self.base.spoke,
+            size,
+        };
+        txn.put(Name::Clock.key(), rows::encode(&clocks)?);
         Ok(())
     }
 

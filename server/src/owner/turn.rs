@@ -33,12 +33,15 @@ impl Core {
         result
     }
 
+    /// The size of the log with what this transaction appends.
+    pub(super) fn log_size(&self, txn: &Txn) -> u64 {
+        let new = u64::try_from(txn.entries.len()).unwrap_or(u64::MAX);
+        self.edge.size().saturating_add(new)
+    }
+
     /// Appends an entry to the transaction; gives its number.
     pub(super) fn log(&self, txn: &mut Txn, actor: &str, event: &Event) -> Result<u64, Refused> {
-        let n = self
-            .edge
-            .size()
-            .saturating_add(u64::try_from(txn.entries.len()).unwrap_or(u64::MAX));
+        let n = self.log_size(txn);
         let entry = Entry {
             n,
             time: self.clock.now().to_string(),
