@@ -55,7 +55,7 @@ fn openssl_and_another_program_verify_what_the_demo_keeps() {
 
     let approvals = folders(&kept.path().join("approvals"));
     let requests = folders(&kept.path().join("requests"));
-    assert_eq!((approvals.len(), requests.len()), (2, 1), "{said}");
+    assert_eq!((approvals.len(), requests.len()), (4, 2), "{said}");
     for folder in approvals.iter().chain(&requests) {
         assert!(verified(folder, "statement.txt"), "{}", folder.display());
         let text = fs::read_to_string(folder.join("statement.txt")).unwrap();

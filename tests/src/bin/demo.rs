@@ -23,7 +23,7 @@ use keyturn_tests::{
     harness::{ORIGIN, write_private},
     keep,
     raw::{Facts, Member, PEOPLE},
-    stage::{Stage, chapter, says, tell},
+    stage::{Running, Stage, chapter, says, shown, tell},
     story::Ballot,
 };
 use serde_json::{Value, json};
@@ -59,6 +59,7 @@ fn run() -> Outcome<()> {
     demo.deposit()?;
     let ceremony = demo.open()?;
     demo.after(&ceremony)?;
+    demo.rotated()?;
     demo.audit()?;
     if let Some(dir) = kept {
         demo.keep(&dir)?;
@@ -195,57 +196,68 @@ impl Demo {
         Ok(())
     }
 
-    /// The request and everything that is said to it; gives the ceremony.
-    fn open(&self) -> Outcome<String> {
-        let stage = &self.stage;
-        chapter("Alice asks, with a reason and a ticket, and waits")?;
-        let reason = "identity provider down, nobody can sign in";
+    /// Alice asks; gives the command that waits, the ceremony and the digest to agree to.
+    fn ask(&self, reason: &str, ticket: &str, output: &str) -> Outcome<(Running, String, String)> {
         let unseal = [
             "unseal",
             PATH,
             "--reason",
             reason,
             "--ticket",
-            "INC-2024-001",
+            ticket,
             "--check-out",
             "1h",
             "--output",
-            "secret",
+            output,
         ];
-        let asking = stage.begin("alice", &unseal)?;
+        let asking = self.stage.begin("alice", &unseal)?;
         let ceremony = asking.told("ceremony")?;
         let digest = asking.told("request")?;
         asking.told("six words")?;
+        Ok((asking, ceremony, digest))
+    }
+
+    /// The request and everything that is said to it; gives the ceremony.
+    fn open(&self) -> Outcome<String> {
+        let stage = &self.stage;
+        chapter("Alice asks, with a reason and a ticket, and waits")?;
+        let reason = "identity provider down, nobody can sign in";
+        let (asking, ceremony, digest) = self.ask(reason, "INC-2024-001", "secret")?;
         let approve = ["approve", &ceremony, "--no-wait", "--yes-sha256", &digest];
         chapter("Bob approves")?;
         stage.keyturn("bob", &approve)?;
-        chapter("Bob approves again: one person is not two")?;
-        stage.refused("bob", &approve, 36, "already approved")?;
         chapter("Carol's keys, in other hands, hand in a share that was never dealt")?;
         self.wrong_share("carol", &ceremony)?;
+        chapter("Bob approves again: one person is not two")?;
+        stage.refused("bob", &approve, 36, "already approved")?;
         chapter("Dan refuses; that blocks nobody, and later approvers see it")?;
+        let reason = "call me before you do this";
         stage.keyturn(
             "dan",
             &[
                 "refuse",
                 &ceremony,
                 "--reason",
-                "call me before you do this",
+                reason,
                 "--yes-sha256",
                 &digest,
             ],
         )?;
         chapter("Carol sees Dan's refusal, and approves: two of three")?;
         let approved = stage.keyturn("carol", &["approve", &ceremony, "--yes-sha256", &digest])?;
-        says(&approved, "dan")?;
-        chapter("Alice has the secret, and the proof that its release is in the log")?;
+        says(&approved, reason)?;
+        chapter("Alice has the secret")?;
         asking.ends()?;
-        let secret = std::fs::read(self.world().folder().join("secret"))?;
-        if secret != FIRST_PASSWORD.as_bytes() {
+        if self.secret("secret")? != FIRST_PASSWORD {
             return Err("another secret came out than was put in".into());
         }
         self.sign_in(FIRST_PASSWORD, true)?;
         Ok(ceremony)
+    }
+
+    /// What `unseal` wrote.
+    fn secret(&self, file: &str) -> Outcome<String> {
+        Ok(std::fs::read_to_string(self.world().folder().join(file))?)
     }
 
     /// The password is accepted by the target, or not.
@@ -306,11 +318,46 @@ impl Demo {
                 tell(&format!("{base}.{end}:\n{text}"))?;
             }
         }
-        chapter("Alice returns it; its rotation is owed from now on")?;
+        chapter("Alice returns it, and the daemon sets a new password at the target")?;
         let worked = format!("{PATH}=v1");
         self.stage
             .keyturn("alice", &["checkin", ceremony, "--worked", &worked])?;
+        Ok(())
+    }
+
+    /// The rotation has been done: the old password is void, and the new one opens like the first.
+    fn rotated(&self) -> Outcome<()> {
+        let show = ["--json", "credential", "show", PATH];
+        let mut current = None;
+        for _ in 0..TRIES {
+            let shown = self.world().keyturn("olga", show)?.ok()?.json()?;
+            current = shown.get("current").and_then(Value::as_u64);
+            if current == Some(2) {
+                break;
+            }
+            std::thread::sleep(STEP);
+        }
+        self.stage.keyturn("olga", &["rotate", "list", "--all"])?;
         self.stage.keyturn("olga", &["credential", "show", PATH])?;
+        if current != Some(2) {
+            return Err("the password was not rotated".into());
+        }
+        chapter("The target refuses the old password")?;
+        self.sign_in(FIRST_PASSWORD, false)?;
+        chapter("The new one is sealed; opened by Bob and Dan, it is accepted")?;
+        let (asking, ceremony, digest) =
+            self.ask("see that the new one works", "INC-2024-002", "second")?;
+        let approve = ["approve", &ceremony, "--no-wait", "--yes-sha256", &digest];
+        self.quietly("bob", &approve)?;
+        self.quietly("dan", &approve)?;
+        asking.ends()?;
+        self.sign_in(&self.secret("second")?, true)
+    }
+
+    /// A command whose output was seen before.
+    fn quietly(&self, person: &str, args: &[&str]) -> Outcome<()> {
+        tell(&shown(person, "keyturn", args))?;
+        self.world().keyturn(person, args)?.ok()?;
         Ok(())
     }
 
