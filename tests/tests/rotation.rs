@@ -3,8 +3,6 @@
     clippy::panic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic,
     reason = "a test that cannot go on fails where it stands"
 )]
 
