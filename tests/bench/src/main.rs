@@ -1,0 +1,84 @@
+//! What keyturn costs: `keyturn-bench [--write] [SECTION…]`.
+//!
+//! Sections: `parts`, `unseal`, `appends`, `log`, `size`; all of them, if none is named. Nothing here asserts a
+//! time: machines differ, and what counts are the ratios of one run. `--write` puts the tables into
+//! docs/BENCHMARKS.md.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a program for developers, over its own small tables"
+)]
+
+mod appends;
+mod figures;
+mod floor;
+mod log;
+mod page;
+mod parts;
+mod place;
+mod size;
+mod unseal;
+
+use std::process::ExitCode;
+
+use figures::Section;
+use keyturn_seal::alloc::Wiping;
+use keyturn_tests::Outcome;
+
+// Daemon, floor and parts pay alike for wiping what is freed.
+#[global_allocator]
+static ALLOCATOR: Wiping = Wiping::SYSTEM;
+
+const SECTIONS: [&str; 5] = ["parts", "unseal", "appends", "log", "size"];
+
+fn main() -> ExitCode {
+    let mut write = false;
+    let mut wanted = Vec::new();
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--write" => write = true,
+            name if SECTIONS.contains(&name) => wanted.push(argument),
+            _ => {
+                eprintln!("usage: keyturn-bench [--write] [{}]…", SECTIONS.join("|"));
+                return ExitCode::from(2);
+            }
+        }
+    }
+    if wanted.is_empty() {
+        wanted = SECTIONS.map(str::to_owned).to_vec();
+    }
+    match run(&wanted, write) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(wanted: &[String], write: bool) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let mut sections: Vec<Section> = Vec::new();
+    for name in wanted {
+        let made = match name.as_str() {
+            "parts" => vec![parts::measure()?],
+            "unseal" => runtime.block_on(unseal::measure())?,
+            "appends" => vec![runtime.block_on(appends::measure())?],
+            "log" => vec![log::measure()?],
+            _ => runtime.block_on(size::measure())?,
+        };
+        for section in made {
+            println!("{}", section.markdown());
+            sections.push(section);
+        }
+    }
+    if write {
+        page::write(&sections)?;
+    }
+    Ok(())
+}
