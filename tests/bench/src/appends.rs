@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use keyturn_hsm::device::DeviceKey;
 use keyturn_tests::Outcome;
 use keyturn_vault::{
     charter::Charter,
@@ -11,8 +12,10 @@ use keyturn_vault::{
 use keyturnd::{
     clock::Clock,
     config::Config,
+    connector::Connectors,
     desk::Desks,
     health::Health,
+    identity::Node,
     keys,
     owner::{
         self, Needs, Owner,
@@ -20,6 +23,7 @@ use keyturnd::{
         rows,
     },
     peers::Peers,
+    rotation::Workshop,
     store::{Name, RedbStore, Store},
     verify,
 };
@@ -64,9 +68,17 @@ async fn open(vault: &Path) -> Outcome<Owner> {
         config.keys.log.as_ref(),
         charter.origin.as_str(),
     )?);
-    let parts = (Desks::default(), Peers::nobody(), Objects::default());
+    let device = Arc::new(DeviceKey::load(config.keys.node.as_ref())?);
+    let (node, clock) = (Node::new(row.node, device), Clock::system());
+    let workshop = Workshop::new(Connectors::of(&config.connectors), node, clock.clone(), 1);
+    let parts = (
+        Desks::default(),
+        Peers::nobody(),
+        Objects::default(),
+        workshop,
+    );
     let charter = (Arc::new(charter), reference);
-    let core = Core::open(store.as_ref(), charter, row, key, Clock::system(), parts).await?;
+    let core = Core::open(store.as_ref(), charter, row, key, clock, parts).await?;
     let (health, _) = Health::starting().await;
     let (owner, _) = owner::start(core, store, Arc::new(watch::Sender::new(health)));
     Ok(owner)
