@@ -5,12 +5,17 @@
 use std::{io, process::ExitCode};
 
 use clap::Parser as _;
+use keyturn_seal::alloc::Wiping;
 use keyturnd::{
     cli::{Cli, Command, InitArgs},
     clock::Clock,
     init,
     run::{self, RunError},
 };
+
+/// Libraries copy secrets; what they free is wiped.
+#[global_allocator]
+static ALLOCATOR: Wiping = Wiping::SYSTEM;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -15,6 +15,7 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::memory::Memory;
 use crate::program::{Program, Reply, finish};
 
 /// What a story's step gives, or why it could not be told.
@@ -36,6 +37,7 @@ pub struct World {
     _owned: Option<TempDir>,
     address: SocketAddr,
     daemon: Option<Child>,
+    memory: Option<Memory>,
 }
 
 impl World {
@@ -48,6 +50,7 @@ impl World {
             _owned: Some(owned),
             address: free_address()?,
             daemon: None,
+            memory: None,
         })
     }
 
@@ -232,7 +235,10 @@ impl World {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        self.daemon = Some(command.spawn()?);
+        let daemon = command.spawn()?;
+        // Only now: in a moment it makes itself unreadable.
+        self.memory = Memory::of(daemon.id()).ok();
+        self.daemon = Some(daemon);
         self.wait_until_up()
     }
 
@@ -259,6 +265,14 @@ impl World {
             self.daemon_log()?
         )
         .into())
+    }
+
+    /// The memory of the daemon that was started last, where the system lets its parent read it.
+    pub fn memory(&mut self) -> Outcome<&mut Memory> {
+        Ok(self
+            .memory
+            .as_mut()
+            .ok_or("the daemon's memory could not be opened")?)
     }
 
     /// What the daemon has logged.

@@ -10,6 +10,7 @@
 pub mod harness;
 pub mod inside;
 pub mod keep;
+pub mod memory;
 pub mod program;
 pub mod raw;
 pub mod stage;
