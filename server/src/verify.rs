@@ -122,7 +122,10 @@ impl Verified {
             // The charter changed between the handler and the step, or the text names another signer.
             Check::Text { .. } | Check::NoKey { .. } => Err(Refused::UnknownSigner),
             // Shares are compared where they enter; documents and attestations are not the text's business.
-            Check::Commitment { .. } | Check::Document { .. } | Check::Attestation { .. } => Ok(()),
+            Check::Commitment { .. }
+            | Check::Document { .. }
+            | Check::Attestation { .. }
+            | Check::Head(_) => Ok(()),
         }
     }
 }

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    charter::{Charter, Group, MIN_QUORUM, Role, Token, touched_groups},
+    charter::{Charter, Group, MIN_QUORUM, Person, Role, Token, touched_groups},
     definition::Definition,
     digest::Digest,
     id::{CredentialId, GroupName, PersonId},
@@ -260,24 +260,29 @@ pub fn add(
     }
 }
 
-/// Whether charter 1 takes force: every token in it has joined this very charter.
+/// Whether charter 1 takes force: everybody in it has joined this very charter with a token of theirs.
 pub fn found(charter: &Charter, reference: CharterRef, joins: &[Join]) -> Result<(), Refusal> {
     if charter.index != 1 || charter.validate().is_err() {
         return Err(Refusal::BrokenCharter);
     }
-    let joined = |person: PersonId, token: &Token| {
+    let joined = |person: &Person| {
         joins.iter().any(|join| {
             let vault = join.vault == charter.origin
                 && join.genesis == reference.digest
                 && join.charter == reference;
-            vault && join.person.id == person && join.token == token.reference()
+            vault
+                && join.person.id == person.id
+                && person
+                    .tokens
+                    .iter()
+                    .any(|token| join.token == token.reference())
         })
     };
-    let mut tokens = charter
+    let mut founders = charter
         .persons
         .iter()
-        .flat_map(|person| person.tokens.iter().map(|token| (person.id, token)));
-    if tokens.all(|(person, token)| joined(person, token)) {
+        .filter(|person| !person.tokens.is_empty());
+    if founders.all(joined) {
         Ok(())
     } else {
         Err(Refusal::NotFounded)

@@ -8,7 +8,7 @@ use crate::{
     digest::Digest,
     id::{GroupName, PersonId, TokenId},
     key::PublicKey,
-    reference::Signer,
+    reference::{Head, Signer},
     text::SignedText,
     world::VersionId,
 };
@@ -52,6 +52,8 @@ pub enum Check {
         /// The object that holds the certificates.
         object: Digest,
     },
+    /// The log had this root at this size: somebody signed that they saw it so.
+    Head(Head),
     /// Nobody could say which key this is to be checked with: the check fails.
     NoKey {
         /// Who is said to have signed.
@@ -101,5 +103,14 @@ pub fn key(charter: &Charter, signer: Signer) -> Option<PublicKey> {
             .person_of_device(id)
             .map(|(_, device)| device.key.clone()),
         Signer::Node(id) => charter.node(id).map(|node| node.key.clone()),
+    }
+}
+
+/// Whose token or device signs; nobody's, where it is a node.
+pub fn owner(charter: &Charter, signer: Signer) -> Option<PersonId> {
+    match signer {
+        Signer::Token(id) => charter.person_of_token(id).map(|(person, _)| person.id),
+        Signer::Device(id) => charter.person_of_device(id).map(|(person, _)| person.id),
+        Signer::Node(_) => None,
     }
 }

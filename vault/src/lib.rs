@@ -29,6 +29,7 @@ pub mod name;
 pub mod quorum;
 pub mod reference;
 pub mod refusal;
+pub mod replay;
 pub mod restore;
 pub mod rotation;
 pub mod text;

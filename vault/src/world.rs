@@ -16,6 +16,7 @@ use crate::{
     id::{CeremonyId, CredentialId, GroupName, PersonId},
     manifest::Manifest,
     reference::{CharterRef, Version},
+    rotation::Slot,
 };
 
 /// Everything a step may look at.
@@ -89,6 +90,15 @@ impl Holding {
             .iter()
             .filter(|(_, sealed)| sealed.life.stage.live())
             .map(|(version, sealed)| (*version, sealed))
+    }
+
+    /// Takes the lives of the versions from their slot.
+    pub fn follow(&mut self, slot: &Slot) {
+        for (version, sealed) in &mut self.versions {
+            if let Some(kept) = slot.versions.get(version) {
+                sealed.life = kept.life;
+            }
+        }
     }
 
     /// Its policy, as the charter in force has it.

@@ -373,7 +373,7 @@ impl Fold<'_> {
                 Err("it is signed by nobody whom the charter in force knows".to_owned())
             }
             // The daemon compares shares as they come; nothing of them is in the log.
-            Some(Check::Commitment { .. } | Check::Attestation { .. }) => return,
+            Some(Check::Commitment { .. } | Check::Attestation { .. } | Check::Head(_)) => return,
             None => Err("no charter is in force".to_owned()),
         };
         match outcome {

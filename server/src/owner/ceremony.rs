@@ -175,6 +175,7 @@ impl Core {
             Check::Text { .. }
             | Check::Document { .. }
             | Check::Attestation { .. }
+            | Check::Head(_)
             | Check::NoKey { .. } => false,
         };
         if !self

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Base, Ceremony, CredentialId, Effect, End, Entry, MIN_QUORUM, Millis, Notice, Now, Opening,
-    Purpose, Row, Sheaf, Span, Stage, State, VersionId, World,
+    PersonId, Purpose, Row, Sheaf, Span, Stage, State, VersionId, World,
 };
 
 impl<S> Ceremony<S> {
@@ -77,6 +77,25 @@ impl<S> Ceremony<S> {
         self.row.state = State::Authorized { until, openings };
         self.combining = true;
         self.shares.clear();
+    }
+
+    /// For a replay: the shares of these persons are there, and it is authorized by them; nothing
+    /// where they are not enough.
+    pub(crate) fn authorized(
+        &mut self,
+        now: Now,
+        world: World<'_>,
+        shares: impl Iterator<Item = (VersionId, PersonId)>,
+    ) -> Vec<Effect<S>>
+    where
+        S: Default,
+    {
+        self.shares = shares.map(|share| (share, S::default())).collect();
+        let mut effects = Vec::new();
+        if !self.row.state.is_final() {
+            self.advance(now, world, &mut effects);
+        }
+        effects
     }
 
     /// Invariant 7: after a restart, the same opening as soon as its shares are here again.

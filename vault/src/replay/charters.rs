@@ -1,0 +1,215 @@
+//! Founding, joins, charters; what people sign beside ceremonies.
+
+use super::{At, Fault, Level, Replay, fault, read};
+use crate::{
+    change::{self, Joined},
+    charter::{Chain, Charter},
+    check::{Check, owner},
+    event::Event,
+    id::PersonId,
+    reference::{CharterRef, Signer},
+    text::{self, Enrol, Heartbeat, Join, NewDevice, SignedText, Text as _},
+};
+
+impl Replay {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the fold has sorted the kinds; any other is a fault"
+    )]
+    pub(super) fn judge_charter(&mut self, at: &mut At<'_>) -> Result<Vec<Event>, Fault> {
+        match &at.record.event {
+            Event::VaultFounded { charter, joins } => self.founded(at, *charter, joins),
+            Event::CharterJoined { enrolment, join } => self.joined(at, enrolment, join),
+            Event::CharterInForce { charter, ceremony } => {
+                let purpose = text::Purpose::Change(text::Change::Charter(*charter));
+                self.take_decided(*ceremony, &purpose)?;
+                self.in_force(at, *charter)
+            }
+            Event::DeviceJoined { person, join } => {
+                let device: NewDevice = read(join)?;
+                self.signed(at, join, *person)?;
+                if device.person.id == *person {
+                    Ok(at.entry())
+                } else {
+                    Err(fault("text"))
+                }
+            }
+            Event::HeartbeatReceived { heartbeat } => {
+                let text: Heartbeat = read(heartbeat)?;
+                self.signed(at, heartbeat, text.person.id)?;
+                at.out.checks.push(Check::Head(text.log));
+                Ok(at.entry())
+            }
+            Event::RestoreAccepted {
+                ceremony,
+                restored,
+                lost,
+                ..
+            } => {
+                let accepted = |purpose: &text::Purpose| match purpose {
+                    text::Purpose::AcceptRestore(restore) => {
+                        restore.head == *restored && restore.lost == *lost
+                    }
+                    _ => false,
+                };
+                if !self.decided.get(ceremony).is_some_and(accepted) {
+                    return Err(fault("undecided"));
+                }
+                self.decided.remove(ceremony);
+                Ok(at.entry())
+            }
+            Event::RecoverImported { texts, .. } => {
+                for text in texts {
+                    at.out.checks.push(Check::text(self.world()?.charter, text));
+                }
+                at.note(Fault {
+                    level: Level::Info,
+                    ..fault("open-end")
+                });
+                Ok(at.entry())
+            }
+            _ => Err(fault("unknown")),
+        }
+    }
+
+    /// A text must be signed by the person whom it names.
+    pub(super) fn signed(
+        &mut self,
+        at: &mut At<'_>,
+        text: &SignedText,
+        person: PersonId,
+    ) -> Result<(), Fault> {
+        let charter = self.world()?.charter;
+        at.out.checks.push(Check::text(charter, text));
+        if owner(charter, text.signer) != Some(person) {
+            return Err(fault("signer"));
+        }
+        if matches!(text.signer, Signer::Token(_)) {
+            self.seen.sign(person, at.now.lived);
+        }
+        Ok(())
+    }
+
+    /// What a ceremony decided, once.
+    pub(super) fn take_decided(
+        &mut self,
+        ceremony: crate::id::CeremonyId,
+        purpose: &text::Purpose,
+    ) -> Result<(), Fault> {
+        if self.decided.get(&ceremony) != Some(purpose) {
+            return Err(fault("undecided"));
+        }
+        self.decided.remove(&ceremony);
+        Ok(())
+    }
+
+    fn founded(
+        &mut self,
+        at: &mut At<'_>,
+        charter: CharterRef,
+        joins: &[SignedText],
+    ) -> Result<Vec<Event>, Fault> {
+        if self.chain.is_some() {
+            return Err(fault("founded-twice"));
+        }
+        if charter.digest != self.genesis {
+            return Err(fault("genesis"));
+        }
+        let bytes = at.document(&charter.digest, |bytes| Some(bytes.to_vec()))?;
+        let chain = Chain::begin(&bytes, self.genesis).map_err(|error| Fault {
+            detail: error.to_string(),
+            ..fault("chain")
+        })?;
+        let texts: Vec<Join> = joins.iter().map(read).collect::<Result<_, _>>()?;
+        let (reference, first) = chain.newest().ok_or_else(|| fault("chain"))?;
+        change::found(first, reference, &texts)?;
+        for (signed, join) in joins.iter().zip(&texts) {
+            at.out
+                .checks
+                .extend(Check::signature(first, join.token.id, signed));
+            self.seen.sign(join.person.id, at.now.lived);
+        }
+        for token in first.persons.iter().flat_map(|person| &person.tokens) {
+            if !texts.iter().any(|join| join.token.id == token.id) {
+                at.warn(Fault {
+                    detail: token.id.to_string(),
+                    ..fault("unjoined-token")
+                });
+            }
+        }
+        self.chain = Some(chain);
+        Ok(at.entry())
+    }
+
+    /// A join proves itself: both texts are signed with the approval key that the enrolment names.
+    fn joined(
+        &mut self,
+        at: &mut At<'_>,
+        enrolment: &SignedText,
+        join: &SignedText,
+    ) -> Result<Vec<Event>, Fault> {
+        let (enrol, text): (Enrol, Join) = (read(enrolment)?, read(join)?);
+        let world = self.world()?;
+        let vault = text.vault == world.charter.origin && text.genesis == self.genesis;
+        if !vault
+            || text.enrolment != enrolment.digest()
+            || text.person != enrol.person
+            || text.token != enrol.token
+        {
+            return Err(fault("text"));
+        }
+        for signed in [enrolment, join] {
+            let key = enrol.approval_key.clone();
+            at.out.checks.push(Check::Text {
+                key,
+                signed: signed.clone(),
+            });
+        }
+        self.seen.sign(text.person.id, at.now.lived);
+        self.joined.insert(
+            text.digest(),
+            Joined {
+                join: text,
+                enrolment: enrol,
+            },
+        );
+        Ok(at.entry())
+    }
+
+    fn in_force(&mut self, at: &mut At<'_>, charter: CharterRef) -> Result<Vec<Event>, Fault> {
+        let bytes = at.document(&charter.digest, |bytes| Some(bytes.to_vec()))?;
+        let chain = self
+            .chain
+            .as_mut()
+            .ok_or_else(|| fault("not-founded-yet"))?;
+        chain.push(&bytes).map_err(|error| Fault {
+            detail: error.to_string(),
+            ..fault("chain")
+        })?;
+        let mut entries = at.entry();
+        let open: Vec<_> = self.ceremonies.keys().copied().collect();
+        for id in open {
+            entries.extend(self.changed(at, id)?);
+        }
+        Ok(entries)
+    }
+
+    /// What the change to this charter needs now.
+    pub(super) fn charter_needs(
+        &self,
+        at: &At<'_>,
+        charter: CharterRef,
+    ) -> Result<change::Needs, Fault> {
+        use crate::jcs::Document as _;
+        let new = at.document(&charter.digest, |bytes| Charter::from_bytes(bytes).ok())?;
+        let world = self.world()?;
+        Ok(change::charter(
+            at.now,
+            world,
+            &new,
+            self.holdings.values(),
+            &self.joined,
+            &self.seen,
+        )?)
+    }
+}
