@@ -5,22 +5,22 @@ use std::{io, path::Path, sync::Arc};
 use keyturn_audit::publish::Dir;
 use keyturn_hsm::device::DeviceKey;
 use keyturn_proto::{MAX_MESSAGE, v1};
-use keyturn_vault::{charter::Charter, jcs::Document as _, reference::CharterRef};
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
 use crate::{
+    chain,
     config::Config,
     connector::Connectors,
     desk::Desks,
     health::Health,
     identity::Node,
-    keys::{self, LogKeyError},
+    keys::{self, LogKeyError, Pinned},
     log::Printer,
     owner::{
         self, Reporter,
-        core::{Core, Objects, object, read},
+        core::{Core, Objects, read},
         rows,
     },
     refusal::Refused,
@@ -89,7 +89,14 @@ impl Vault {
         let vault: rows::Vault = read(view.as_ref(), &Name::Vault.key())
             .await?
             .ok_or(VaultError::Foreign("it was never founded"))?;
-        let (charter, reference) = charter(config, view.as_ref(), &vault).await?;
+        let path: &Path = config.keys.genesis.as_ref();
+        let pins = keys::read_pins(path).map_err(VaultError::Pins)?;
+        let (charter, reference) = chain::walk(&pins, view.as_ref(), &vault).await?;
+        let charter = Arc::new(charter);
+        let pinned = Pinned {
+            path: path.to_owned(),
+            genesis: pins.genesis,
+        };
         let log_key = Arc::new(keys::read_log_key(
             config.keys.log.as_ref(),
             charter.origin.as_str(),
@@ -107,7 +114,13 @@ impl Vault {
             clock.clone(),
             config.rotation.concurrent.size(),
         );
-        let parts = (desks.clone(), peers.clone(), Arc::clone(&objects), workshop);
+        let parts = (
+            desks.clone(),
+            peers.clone(),
+            Arc::clone(&objects),
+            workshop,
+            pinned,
+        );
         let mut core = Core::open(
             view.as_ref(),
             (charter, reference),
@@ -184,30 +197,6 @@ impl Vault {
             store.close().await;
         }
     }
-}
-
-/// The charter in force (or proposed), by the pins and by its digest.
-async fn charter(
-    config: &Config,
-    store: &dyn Store,
-    vault: &rows::Vault,
-) -> Result<(Arc<Charter>, CharterRef), VaultError> {
-    let pins = keys::read_pins(config.keys.genesis.as_ref()).map_err(VaultError::Pins)?;
-    if pins.genesis != vault.genesis {
-        return Err(VaultError::Foreign(
-            "its first charter is not the pinned one",
-        ));
-    }
-    let reference = vault.in_force.unwrap_or(vault.genesis);
-    if reference.index < pins.newest.index {
-        return Err(VaultError::Foreign(
-            "its charter is older than one that this node has seen; see `accept-restore`",
-        ));
-    }
-    let bytes = object(store, reference.digest).await?;
-    let charter = Charter::from_bytes(&bytes)
-        .map_err(|_| VaultError::Foreign("its charter cannot be read"))?;
-    Ok((Arc::new(charter), reference))
 }
 
 fn routes(context: &Context) -> Routes {

@@ -190,6 +190,9 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         joins: BTreeMap::new(),
         invitations: BTreeMap::new(),
         devices: Vec::new(),
+        charters: Vec::new(),
+        joined: Vec::new(),
+        seen: BTreeMap::new(),
     };
     vault.invitations = welcomes
         .iter()
@@ -302,6 +305,7 @@ fn welcome(
         let invitation = rows::Invitation {
             nonce: Digest::of(nonce.as_bytes()),
             enrolment: one.enrolment,
+            text: None,
         };
         welcomes.push((person.id, invitation, path));
     }

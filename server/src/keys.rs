@@ -1,6 +1,9 @@
 //! The node's own files: the log key, and the pins that no store can talk it out of.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use keyturn_audit::note::LogKey;
 use keyturn_hsm::private::{self, FileError};
@@ -54,6 +57,23 @@ pub struct Pins {
     pub genesis: CharterRef,
     /// The newest charter that this node has seen in force.
     pub newest: CharterRef,
+}
+
+/// Where the pins are.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    /// Their file.
+    pub path: PathBuf,
+    /// The first charter.
+    pub genesis: CharterRef,
+}
+
+impl Pinned {
+    /// Moves them to a charter that has taken force.
+    pub fn follow(&self, newest: CharterRef) -> io::Result<()> {
+        let genesis = self.genesis;
+        write_pins(&self.path, &Pins { genesis, newest })
+    }
 }
 
 /// Reads the pins.

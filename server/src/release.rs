@@ -3,25 +3,37 @@
 //! # Invariants
 //! 1. It runs only for sheaves that the ceremony's machine gave after `unseal.authorized` was durable.
 //! 2. A secret leaves encrypted to the request's `deliver-to`, and in no other way.
-//! 3. What does not combine or open is named and does not stand in the way of what does.
+//! 3. A reshare delivers nothing: the current secrets are sealed anew, or nothing changes.
+//! 4. What does not combine or open is named and does not stand in the way of what does.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use keyturn_seal::{self as seal, Release, Released};
 use keyturn_vault::{
     ceremony::Sheaf,
+    definition::Definition,
     digest::Digest,
-    event::Failure,
-    id::{CeremonyId, GroupName},
+    event::{Failure, Maker},
+    id::{CeremonyId, CredentialId, GroupName},
     key::ShareKey,
     name::Origin,
+    reference::Version,
     text::CredentialLine,
     world::VersionId,
 };
 
 use crate::{
     desk::Desk,
-    owner::{core::Share, rows},
+    identity::Node,
+    owner::{
+        core::{Known, Share},
+        rows,
+        slot::Fresh,
+    },
+    rotation::sealing,
 };
 
 /// What to open, and for whom.
@@ -38,6 +50,18 @@ pub struct Order {
     pub desk: Option<Arc<Desk>>,
     /// The shares.
     pub sheaves: Vec<Sheaf<Share>>,
+    /// What is sealed anew, and delivered to nobody; none to deliver.
+    pub reshare: Option<Reshare>,
+}
+
+/// Sealing the same secrets for the charter in force.
+pub struct Reshare {
+    /// Who signs the manifests.
+    pub node: Node,
+    /// The charter.
+    pub known: Arc<Known>,
+    /// Per credential: its definition, the version that is current, and the number of the new one.
+    pub of: BTreeMap<CredentialId, (Definition, Version, Version)>,
 }
 
 /// What came of it.
@@ -51,6 +75,8 @@ pub struct Opened {
     pub inconsistent: BTreeSet<(VersionId, GroupName)>,
     /// What is kept for the requester.
     pub release: rows::Release,
+    /// What was sealed anew, with the version whose secret it has.
+    pub resealed: Vec<(Version, Fresh)>,
 }
 
 /// Opens what can be opened. Takes a few hundred microseconds of computing; no I/O.
@@ -62,6 +88,7 @@ pub fn open(order: Order) -> Result<Opened, Failure> {
         lines,
         desk,
         sheaves,
+        reshare,
     } = order;
     let desk = desk.ok_or(Failure::NothingOpened)?;
     let mut inconsistent = BTreeSet::new();
@@ -96,6 +123,24 @@ pub fn open(order: Order) -> Result<Opened, Failure> {
     if secrets.is_empty() {
         return Err(Failure::NothingOpened);
     }
+    if let Some(reshare) = reshare {
+        let resealed = reshare.seal(ceremony, &secrets)?;
+        let kept = |version: &VersionId| {
+            let sealed = reshare.of.get(&version.credential);
+            sealed.is_some_and(|(_, of, _)| *of == version.version)
+        };
+        delivered.retain(kept);
+        return Ok(Opened {
+            digest: None,
+            delivered,
+            inconsistent,
+            release: rows::Release {
+                ciphertext: Vec::new(),
+                versions,
+            },
+            resealed,
+        });
+    }
     let to: seal::ShareKey = deliver_to
         .and_then(|key| key.as_str().parse().ok())
         .ok_or(Failure::NotEncrypted)?;
@@ -114,7 +159,36 @@ pub fn open(order: Order) -> Result<Opened, Failure> {
             ciphertext,
             versions,
         },
+        resealed: Vec::new(),
     })
+}
+
+impl Reshare {
+    /// Seals each current version anew; all of them, or nothing.
+    fn seal(
+        &self,
+        ceremony: CeremonyId,
+        secrets: &[Released],
+    ) -> Result<Vec<(Version, Fresh)>, Failure> {
+        let mut resealed = Vec::with_capacity(self.of.len());
+        for (credential, (definition, of, new)) in &self.of {
+            let id = credential.to_string();
+            let secret = secrets
+                .iter()
+                .find(|one| one.credential == id && one.version == of.number())
+                .ok_or(Failure::NothingOpened)?;
+            let maker = Maker::Reshare(ceremony);
+            let sealed = sealing::seal(
+                &self.node,
+                &self.known,
+                definition,
+                (*new, maker),
+                &secret.secret,
+            );
+            resealed.push((*of, sealed.map_err(|_| Failure::NotEncrypted)?));
+        }
+        Ok(resealed)
+    }
 }
 
 /// Combines the shares of one version and opens it; what does not match is noted.

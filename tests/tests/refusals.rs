@@ -250,19 +250,19 @@ async fn approvals_that_are_wrong_change_nothing() {
         (
             "a text that was changed",
             "carol",
-            "bad-signature",
+            "wrong-signature",
             approve(&text.replace("signed: 2", "signed: 3")),
         ),
         (
             "no signature",
             "carol",
-            "bad-signature",
+            "wrong-signature",
             with(&|call| call.approval.as_mut().unwrap().signature.clear()),
         ),
         (
             "a signature that is too long",
             "carol",
-            "bad-signature",
+            "wrong-signature",
             with(&|call| call.approval.as_mut().unwrap().signature.resize(100, 0)),
         ),
         (

@@ -3,15 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use keyturn_vault::{
-    ceremony::{Ceremony, Event, Request, State, ValidShare, Voice},
+    ceremony::{Ceremony, Effect, Event, Request, State, ValidShare, Voice},
     charter::Policy,
     check::Check,
-    id::{CeremonyId, CredentialId, DeviceId, GroupName},
+    id::{CeremonyId, CredentialId, DeviceId},
     machine::Millis,
     quorum::{self, Vote},
     refusal::Refusal,
     text::{self, Approval, Decision, SignedText},
-    time::Span,
     world::World,
 };
 
@@ -59,8 +58,8 @@ impl Core {
         let open = self.open_of.get(&requester.id).copied().unwrap_or_default();
         let signed = verified.signed;
         let now = self.now();
+        let (needs, waiting) = self.asks(&request)?;
         let (machine, effects) = self.judge(|world| {
-            let (needs, waiting) = opens_nothing(&request)?;
             let asked = Request::of(world, signed.clone(), &request, needs, waiting)?;
             Ceremony::open(now, world, asked, open)
         })?;
@@ -75,6 +74,7 @@ impl Core {
             release: None,
             checkout: None,
         };
+        self.saw(txn, requester.id);
         self.live.insert(
             id,
             Live {
@@ -135,6 +135,7 @@ impl Core {
             Decision::Retract { earlier, .. } => Event::Retract(voice(Some(earlier))),
         };
         self.checked(&verified, id, &event)?;
+        self.saw(txn, person);
         self.step_ceremony(txn, id, event, &actor)?;
         if let Some(said) = self
             .live
@@ -213,6 +214,12 @@ impl Core {
         let now = self.now();
         let step = self.judge(|world| before.machine.clone().step(now, world, event));
         let effects = step.outcome?;
+        if effects.contains(&Effect::Apply)
+            && let Err(refused) = self.applicable(id)
+        {
+            tracing::info!(ceremony = %id, %refused, "what was agreed cannot take force any more");
+            return self.step_ceremony(txn, id, Event::Moot, actor);
+        }
         let over = !before.machine.row.state.is_final() && step.state.row.state.is_final();
         let changed = step.state != before.machine || !effects.is_empty();
         if !changed {
@@ -329,15 +336,6 @@ fn statement_of(event: &Event<Share>) -> Option<SignedText> {
         | Event::Failed(_)
         | Event::Fetch(_)
         | Event::CheckoutEnded => None,
-    }
-}
-
-/// Whom a request asks that opens nothing, and how long its quorum waits.
-fn opens_nothing(request: &text::Request) -> Result<(BTreeSet<GroupName>, Span), Refusal> {
-    if request.purpose.opens() {
-        Ok((BTreeSet::new(), Span::ZERO))
-    } else {
-        Err(Refusal::WrongSubject)
     }
 }
 

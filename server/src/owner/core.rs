@@ -22,7 +22,7 @@ use keyturn_vault::{
     name::CredentialPath,
     reference::CharterRef,
     rotation::Slot,
-    text,
+    text::{self, Change, Purpose},
     world::{Holding, Holdings, World},
 };
 use tokio::sync::watch;
@@ -30,12 +30,14 @@ use tokio::sync::watch;
 pub use super::load::{document, object, put_object, read};
 use super::{
     WeakOwner,
+    change::Proposal,
     rows::{self, Clocks},
     time::Due,
 };
 use crate::{
     clock::Clock,
     desk::Desks,
+    keys::Pinned,
     peers::Peers,
     refusal::Refused,
     rotation::Workshop,
@@ -76,6 +78,10 @@ pub struct Needs {
     pub credentials: Vec<CredentialId>,
     /// Credentials by path.
     pub paths: Vec<CredentialPath>,
+    /// Documents that somebody proposed.
+    pub proposals: Vec<Digest>,
+    /// Every credential: what a change of the charter is judged by.
+    pub everything: bool,
 }
 
 impl Needs {
@@ -90,6 +96,32 @@ impl Needs {
             ceremonies: vec![id],
             ..Self::default()
         }
+    }
+
+    /// What a request names, besides its own ceremony.
+    pub fn request(request: &text::Request) -> Self {
+        let mut needs = Self::ceremony(request.ceremony);
+        needs.credentials = request
+            .credentials
+            .iter()
+            .map(|line| line.credential)
+            .collect();
+        match &request.purpose {
+            Purpose::Change(Change::Charter(new)) => {
+                needs.proposals.push(new.digest);
+                needs.everything = true;
+            }
+            Purpose::Change(Change::Definition {
+                credential, new, ..
+            }) => {
+                needs.credentials.push(*credential);
+                needs.proposals.push(*new);
+            }
+            Purpose::Extend { checkout, .. } => needs.ceremonies.push(*checkout),
+            Purpose::Erase { ceremony, .. } => needs.ceremonies.push(*ceremony),
+            Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) | Purpose::AcceptRestore(_) => {}
+        }
+        needs
     }
 
     /// These credentials.
@@ -162,6 +194,7 @@ pub struct Core {
     pub(super) live: BTreeMap<CeremonyId, Live>,
     pub(crate) due: Due,
     pub(super) open_of: BTreeMap<PersonId, usize>,
+    pub(super) proposals: HashMap<Digest, Proposal>,
     pub(crate) desks: Desks,
     pub(super) peers: Peers,
     pub(super) objects: Objects,
@@ -182,13 +215,14 @@ pub struct Core {
     /// Credentials whose rotation was running when the daemon stopped; until the first step.
     pub(super) interrupted: Vec<CredentialId>,
     pub(crate) workshop: Workshop,
+    pub(super) pinned: Pinned,
     pub(super) owner: Option<WeakOwner>,
 }
 
 /// Documents that were committed and are not published yet; clones are the same.
 pub type Objects = Arc<Mutex<Vec<Digest>>>;
 
-struct HeldCredentials<'a>(&'a BTreeMap<CredentialId, Held>);
+pub(super) struct HeldCredentials<'a>(pub(super) &'a BTreeMap<CredentialId, Held>);
 
 impl Holdings for HeldCredentials<'_> {
     fn holding(&self, id: CredentialId) -> Option<&Holding> {
@@ -204,7 +238,7 @@ impl Core {
         vault: rows::Vault,
         key: Arc<LogKey>,
         clock: Clock,
-        (desks, peers, objects, workshop): (Desks, Peers, Objects, Workshop),
+        (desks, peers, objects, workshop, pinned): (Desks, Peers, Objects, Workshop, Pinned),
     ) -> Result<Self, Refused> {
         let (edge, head_rev) = match store.get(&Name::Head.key()).await? {
             Some((bytes, rev)) => (
@@ -249,6 +283,7 @@ impl Core {
             live: BTreeMap::new(),
             due: Due::default(),
             open_of: BTreeMap::new(),
+            proposals: HashMap::new(),
             desks,
             peers,
             objects,
@@ -266,6 +301,7 @@ impl Core {
             limits,
             interrupted: Vec::new(),
             workshop,
+            pinned,
             owner: None,
         };
         core.peers.follow(&core.known.charter, &core.vault.joined());

@@ -1,12 +1,15 @@
 //! What the owner does with the effects of a ceremony.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use keyturn_vault::{
-    ceremony::{self, Effect, Event, Notice, Outcome},
+    ceremony::{self, Effect, Event, Notice, Outcome, Purpose},
     checkout,
+    digest::Digest,
     event::{Cause, Failure},
     id::{CeremonyId, CredentialId, GroupName},
+    reference::Version,
+    refusal::Refusal,
     rotation,
     world::VersionId,
 };
@@ -14,12 +17,13 @@ use keyturn_vault::{
 use super::{
     Needs,
     ceremony::DAEMON,
-    core::{Core, Share},
+    core::{Core, Live, Share},
+    slot::Fresh,
     txn::{After, Txn},
 };
 use crate::{
     refusal::Refused,
-    release::{self, Opened, Order},
+    release::{self, Opened, Order, Reshare},
 };
 
 impl Core {
@@ -68,7 +72,7 @@ impl Core {
                 Effect::FreeRotation(credentials) => {
                     self.step_slots(txn, &credentials, &rotation::Event::Free(id), actor)?;
                 }
-                Effect::Apply => apply()?,
+                Effect::Apply => self.apply(txn, id)?,
                 Effect::Notify(notice) => tell(id, notice),
                 // Submit keys are made when somebody first asks; the release is shown by the row itself.
                 Effect::MakeSubmitKey | Effect::Publish => {}
@@ -128,6 +132,7 @@ impl Core {
             lines: live.request.credentials.clone(),
             desk: self.desks.of(id),
             sheaves,
+            reshare: self.reshare(live),
         };
         tokio::spawn(async move {
             let opened = tokio::task::spawn_blocking(move || release::open(order)).await;
@@ -140,6 +145,48 @@ impl Core {
         });
     }
 
+    /// What a reshare seals anew: the current version of each credential.
+    fn reshare(&self, live: &Live) -> Option<Reshare> {
+        let row = &live.machine.row;
+        let of = |credential: &CredentialId| {
+            let held = self.held.get(credential)?;
+            let versions = (held.slot.current()?, held.slot.next());
+            let definition = held.holding.definition.clone();
+            Some((*credential, (definition, versions.0, versions.1)))
+        };
+        (row.purpose == Purpose::Reshare).then(|| Reshare {
+            node: self.workshop.node().clone(),
+            known: Arc::clone(&self.known),
+            of: row.credentials().iter().filter_map(of).collect(),
+        })
+    }
+
+    /// What was sealed anew is stored; it fits the charter in force, or nothing is.
+    fn take_resealed(
+        &mut self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        resealed: Vec<(Version, Fresh)>,
+    ) -> Result<(), Refused> {
+        for (of, fresh) in resealed {
+            let credential = fresh.manifest.credential;
+            let definition = &self.credential(credential)?.holding.definition;
+            fresh
+                .manifest
+                .validate(definition, &self.known.charter)
+                .map_err(|_| Refused::Vault(Refusal::WrongRoster))?;
+            let event = rotation::Event::Reshared {
+                version: fresh.manifest.version,
+                of,
+                manifest: Digest::of(&fresh.bytes),
+                ceremony: id,
+                signature: fresh.blob.signature.clone(),
+            };
+            self.step_slot_with(txn, credential, event, DAEMON, Some(fresh))?;
+        }
+        Ok(())
+    }
+
     fn opened(
         &mut self,
         txn: &mut Txn,
@@ -148,7 +195,14 @@ impl Core {
     ) -> Result<(), Refused> {
         let event = match opened {
             Err(why) => Event::Failed(why),
-            Ok(opened) => {
+            Ok(mut opened) => {
+                let resealed = std::mem::take(&mut opened.resealed);
+                let take = |core: &mut Self, txn: &mut Txn| core.take_resealed(txn, id, resealed);
+                if let Err(refused) = self.whole(txn, take) {
+                    tracing::warn!(ceremony = %id, %refused, "what was sealed anew does not fit");
+                    let failed = Event::Failed(Failure::NotEncrypted);
+                    return self.step_ceremony(txn, id, failed, DAEMON);
+                }
                 let outcome = Outcome {
                     ciphertext: opened.digest,
                     delivered: opened.delivered,
@@ -173,13 +227,6 @@ impl Core {
             });
         }
     }
-}
-
-/// What a request that opens nothing decides takes force.
-fn apply() -> Result<(), Refused> {
-    Err(Refused::Unsupported(
-        "this daemon cannot apply such a change yet",
-    ))
 }
 
 /// Tells people.

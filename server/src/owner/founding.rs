@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use keyturn_vault::{
-    charter::{Charter, Person},
+    charter::{Charter, Person, Token},
     check::Check,
     digest::Digest,
     event::Event,
     id::PersonId,
-    reference::PersonRef,
-    text::{Join, Text as _},
+    reference::{PersonRef, Signer},
+    text::{Enrol, Join, SignedText, Text as _},
 };
 
 use super::{
     core::{Core, Known},
+    rows,
     txn::{After, Row, Txn},
 };
 use crate::{refusal::Refused, verify::Verified};
@@ -69,6 +70,116 @@ impl Core {
         txn.remember(move |core| core.known = before);
         txn.after.push(After::Charter);
         Ok(self.founding(Some(entry)))
+    }
+
+    /// An operator brings somebody's enrolment; the nonce is for its share key alone.
+    pub fn invite(
+        &mut self,
+        txn: &mut Txn,
+        enrolment: SignedText,
+        enrol: &Enrol,
+        nonce: Digest,
+    ) -> Result<(), Refused> {
+        self.founded()?;
+        let mut tokens = self
+            .known
+            .charter
+            .persons
+            .iter()
+            .flat_map(|person| &person.tokens);
+        let taken = |token: &Token| {
+            token.id == enrol.token.id
+                || token.approval_key == enrol.approval_key
+                || token.share_key == enrol.share_key
+        };
+        if tokens.any(taken) {
+            return Err(Refused::Taken(
+                "the charter has a token with this id or key already",
+            ));
+        }
+        let before = self.vault.clone();
+        let invitation = rows::Invitation {
+            nonce,
+            enrolment: enrolment.digest(),
+            text: Some(enrolment),
+        };
+        self.vault.invitations.insert(enrol.person.id, invitation);
+        txn.touch(Row::Vault, move |core| core.vault = before);
+        Ok(())
+    }
+
+    /// The enrolment with which somebody was invited after the founding.
+    pub fn invitation(&self, person: PersonId) -> Result<SignedText, Refused> {
+        let invited = self.vault.invitations.get(&person);
+        let invited = invited.and_then(|invitation| invitation.text.clone());
+        // The same join again finds what it was taken with.
+        let joined = || {
+            let mut joined = self.vault.joined.iter().rev();
+            let of = |one: &&rows::Joined| {
+                Join::parse(&one.join.text).is_ok_and(|join| join.person.id == person)
+            };
+            joined.find(of).map(|one| one.enrolment.clone())
+        };
+        invited
+            .or_else(joined)
+            .ok_or(Refused::Denied("nobody was invited with this id"))
+    }
+
+    /// Somebody who was invited after the founding proves their keys; the same again changes nothing.
+    pub fn join_later(
+        &mut self,
+        txn: &mut Txn,
+        verified: Verified,
+        join: &Join,
+    ) -> Result<u64, Refused> {
+        let mut known = self.vault.joined.iter();
+        if let Some(known) = known.find(|known| known.join == verified.signed) {
+            return Ok(known.entry);
+        }
+        let enrolment = self.invitation(join.person.id)?;
+        let enrol = Enrol::parse(&enrolment.text).map_err(|_| Refused::Row)?;
+        let nonce = self
+            .vault
+            .invitations
+            .get(&join.person.id)
+            .map(|one| one.nonce);
+        if join.vault != self.known.charter.origin
+            || join.genesis != self.vault.genesis.digest
+            || join.charter != self.known.reference
+        {
+            return Err(Refused::Stale(
+                "this join is for another vault or another charter",
+            ));
+        }
+        if verified.key != enrol.approval_key
+            || verified.signed.signer != Signer::Token(enrol.token.id)
+            || join.enrolment != enrolment.digest()
+            || join.person != enrol.person
+            || join.token != enrol.token
+        {
+            return Err(Refused::Denied(
+                "this join is not by the token that was invited",
+            ));
+        }
+        if Some(Digest::of(join.nonce.to_string().as_bytes())) != nonce {
+            return Err(Refused::Denied(
+                "the nonce is wrong: the share key did not decrypt this welcome file",
+            ));
+        }
+        let event = Event::CharterJoined {
+            enrolment: enrolment.clone(),
+            join: verified.signed.clone(),
+        };
+        let entry = self.log(txn, &join.person.to_string(), &event)?;
+        let before = self.vault.clone();
+        self.vault.invitations.remove(&join.person.id);
+        self.vault.joined.push(rows::Joined {
+            enrolment,
+            join: verified.signed,
+            entry,
+        });
+        txn.touch(Row::Vault, move |core| core.vault = before);
+        Ok(entry)
     }
 
     /// What the join text says is what this person was invited with.

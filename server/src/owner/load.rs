@@ -7,6 +7,7 @@ use std::{
 
 use keyturn_vault::{
     ceremony::Ceremony,
+    charter::Charter,
     definition::Definition,
     digest::Digest,
     id::{CeremonyId, CredentialId},
@@ -19,6 +20,7 @@ use keyturn_vault::{
 };
 
 use super::{
+    change::Proposal,
     core::{Core, ENTRY_FORMAT, Held, Live, MAX_HELD, MAX_OVER, Needs},
     rows,
     time::DueKind,
@@ -119,7 +121,17 @@ impl Core {
             for credential in named {
                 self.load_credential(store, credential).await?;
             }
+            // What an open ceremony decides is judged again when it is to take force.
+            let decides = self.live.get(id).and_then(|live| {
+                let row = &live.machine.row;
+                let over = row.state.is_final() || row.purpose.opens();
+                (!over).then(|| Needs::request(&live.request))
+            });
+            if let Some(decides) = decides {
+                self.load_subject(store, decides).await?;
+            }
         }
+        self.load_subject(store, needs.clone()).await?;
         for path in &needs.paths {
             if !self.paths.contains_key(path)
                 && let Some((id, _)) = store.get(&Name::Path(path.as_str()).key()).await?
@@ -131,8 +143,49 @@ impl Core {
                 self.load_credential(store, id).await?;
             }
         }
-        for id in &needs.credentials {
-            self.load_credential(store, *id).await?;
+        Ok(())
+    }
+
+    /// What a change is about: proposals, other ceremonies, every credential.
+    async fn load_subject(&mut self, store: &dyn Store, needs: Needs) -> Result<(), Refused> {
+        for digest in needs.proposals {
+            if self.proposals.contains_key(&digest) {
+                continue;
+            }
+            let Ok(bytes) = object(store, digest).await else {
+                continue;
+            };
+            if let Ok(charter) = Charter::from_bytes(&bytes) {
+                self.propose(digest, Proposal::Charter(Arc::new(charter)));
+            } else if let Ok(definition) = Definition::from_bytes(&bytes) {
+                self.propose(digest, Proposal::Definition(Arc::new(definition)));
+            }
+        }
+        for id in needs.ceremonies {
+            if !self.live.contains_key(&id)
+                && let Some(live) = load_ceremony(store, id).await?
+            {
+                let named = live.machine.row.credentials();
+                self.live.insert(id, live);
+                for credential in named {
+                    self.load_credential(store, credential).await?;
+                }
+            }
+        }
+        for id in needs.credentials {
+            self.load_credential(store, id).await?;
+        }
+        let mut next = needs
+            .everything
+            .then(|| store::KeyRange::family(store::key::Family::Credential));
+        while let Some(range) = next {
+            let page = store.range(&range, store::MAX_PAGE_ROWS).await?;
+            for row in &page.rows {
+                if let Some(Name::Credential(id)) = row.key.name() {
+                    self.load_credential(store, id).await?;
+                }
+            }
+            next = page.rest;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@
 //! 4. Every transaction compares and writes the head: a second writer of the same store is found out.
 
 pub mod ceremony;
+pub mod change;
 pub mod checkout;
 pub mod core;
 pub mod credential;

@@ -67,6 +67,39 @@ pub struct Vault {
     pub invitations: BTreeMap<PersonId, Invitation>,
     /// Devices that tokens have signed in; transport only.
     pub devices: Vec<JoinedDevice>,
+    /// The charters after the first, in order, and where to find what put them into force.
+    #[serde(default)]
+    pub charters: Vec<InForce>,
+    /// Who joined after the founding, with which keys.
+    #[serde(default)]
+    pub joined: Vec<Joined>,
+    /// When each person last signed anything, to the day, in lived time.
+    #[serde(default)]
+    pub seen: BTreeMap<PersonId, Millis>,
+}
+
+/// A charter that took force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InForce {
+    /// Which one.
+    pub charter: CharterRef,
+    /// The ceremony that decided it.
+    pub ceremony: CeremonyId,
+    /// The entry that says so.
+    pub entry: u64,
+}
+
+/// Somebody who joined after the founding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Joined {
+    /// The enrolment, signed with the key in it.
+    pub enrolment: SignedText,
+    /// The join, signed with the same key.
+    pub join: SignedText,
+    /// The entry `charter.joined`.
+    pub entry: u64,
 }
 
 /// A device that a token has signed in.
@@ -101,6 +134,9 @@ pub struct Invitation {
     pub nonce: Digest,
     /// The SHA-256 of the enrolment.
     pub enrolment: Digest,
+    /// The enrolment itself; of a founder: none, for charter 1 has the keys.
+    #[serde(default)]
+    pub text: Option<SignedText>,
 }
 
 /// `meta/clock`: the vault's own clocks, stored each minute.

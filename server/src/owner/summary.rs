@@ -8,7 +8,7 @@ use keyturn_vault::{
     check::Check,
     digest::Digest,
     event::Event,
-    id::{GroupName, PersonId},
+    id::{CeremonyId, GroupName, PersonId},
     quorum::Says,
     reference::{CharterRef, PersonRef},
     refusal::Refusal,
@@ -18,6 +18,7 @@ use keyturn_vault::{
 use tokio::sync::watch;
 
 use super::{
+    change::Proposal,
     core::{Core, Live, Seen, put_object},
     txn::{Row, Txn},
 };
@@ -39,11 +40,9 @@ pub struct Summary {
 pub struct CharterRecord {
     /// Which one.
     pub reference: CharterRef,
-    /// The request of the change.
-    pub request: Option<SignedText>,
-    /// Its approvals.
-    pub approvals: Vec<SignedText>,
-    /// The joins that it names; of charter 1: its founders'.
+    /// The ceremony of the change.
+    pub ceremony: Option<CeremonyId>,
+    /// Joins, among them those that it names; of charter 1: its founders'.
     pub joins: Vec<SignedText>,
     /// The entry that put it into force.
     pub entry: Option<u64>,
@@ -117,10 +116,7 @@ impl Core {
     }
 
     /// A ceremony as it changes from now on.
-    pub fn watch(
-        &mut self,
-        id: keyturn_vault::id::CeremonyId,
-    ) -> Result<watch::Receiver<Arc<Seen>>, Refused> {
+    pub fn watch(&mut self, id: CeremonyId) -> Result<watch::Receiver<Arc<Seen>>, Refused> {
         let seen = self.seen(id)?;
         let watcher = self
             .watchers
@@ -129,23 +125,25 @@ impl Core {
         Ok(watcher.subscribe())
     }
 
-    /// A charter with what put it into force.
+    /// A charter that is or was in force, and where to find what put it there.
     pub fn charter_record(&self, index: u64) -> Result<CharterRecord, Refused> {
-        let none = || Refused::NotFound("there is no charter with this number");
-        if index != self.known.reference.index && index != 1 {
-            return Err(none());
+        if index == 1 {
+            return Ok(CharterRecord {
+                reference: self.vault.genesis,
+                ceremony: None,
+                joins: self.vault.joins.values().cloned().collect(),
+                entry: self.known.founded.then_some(0),
+            });
         }
-        let reference = if index == 1 {
-            self.vault.genesis
-        } else {
-            self.known.reference
-        };
+        let mut later = self.vault.charters.iter();
+        let found = later.find(|one| one.charter.index == index);
+        let found = found.ok_or(Refused::NotFound("there is no charter with this number"))?;
+        let joins = self.vault.joined.iter().map(|joined| joined.join.clone());
         Ok(CharterRecord {
-            reference,
-            request: None,
-            approvals: Vec::new(),
-            joins: self.vault.joins.values().cloned().collect(),
-            entry: self.known.founded.then_some(0),
+            reference: found.charter,
+            ceremony: Some(found.ceremony),
+            joins: joins.collect(),
+            entry: Some(found.entry),
         })
     }
 
@@ -318,7 +316,9 @@ impl Core {
         definition
             .validate(&self.known.charter)
             .map_err(|error| Refused::Malformed(error.to_string()))?;
-        Ok((old, put_object(txn, bytes)))
+        let new = put_object(txn, bytes);
+        self.propose(new, Proposal::Definition(Arc::new(definition.clone())));
+        Ok((old, new))
     }
 
     /// Nothing is known of these persons.

@@ -157,6 +157,11 @@ impl Core {
                 After::Forget(id) => self.desks.forget(id),
                 After::Rotate(id, effect) => self.rotate(id, effect),
                 After::Charter => {
+                    // A refusal here is told; the next start walks the chain and moves them.
+                    if let Err(error) = self.pinned.follow(self.known.reference) {
+                        tracing::error!(%error, "the pins cannot be written");
+                    }
+                    self.check_rosters();
                     self.peers.follow(&self.known.charter, &self.vault.joined());
                     self.announce.send_replace(Arc::clone(&self.known));
                 }

@@ -22,7 +22,7 @@ use keyturn_seal::SecretBytes;
 use keyturn_vault::{
     definition::Definition,
     digest::Digest,
-    event::{Answer, Evidence},
+    event::{Answer, Evidence, Maker},
     id::CredentialId,
     name::Line,
     reference::Version,
@@ -99,6 +99,11 @@ impl Workshop {
             bench: Mutex::default(),
             problems: Mutex::default(),
         }))
+    }
+
+    /// The node that signs what is sealed here.
+    pub fn node(&self) -> &Node {
+        &self.0.node
     }
 
     /// What the connector of a credential promises.
@@ -182,7 +187,13 @@ impl Workshop {
         let make = move || {
             let rules = rules.ok_or("this daemon has no such connector in its configuration")?;
             let secret = rules.generate().map_err(|error| error.to_string())?;
-            let fresh = sealing::seal(&node, &order.known, &order.definition, version, &secret)?;
+            let fresh = sealing::seal(
+                &node,
+                &order.known,
+                &order.definition,
+                (version, Maker::Rotation),
+                &secret,
+            )?;
             Ok::<_, String>((secret, fresh))
         };
         let made = tokio::task::spawn_blocking(make).await;

@@ -17,12 +17,12 @@ use crate::{
     owner::{core::Known, rows, slot::Fresh},
 };
 
-/// Seals a secret as a version that a rotation made.
+/// Seals a secret as a version that the node makes.
 pub fn seal(
     node: &Node,
     known: &Known,
     definition: &Definition,
-    version: Version,
+    (version, maker): (Version, Maker),
     secret: &SecretBytes,
 ) -> Result<Fresh, String> {
     let charter = &known.charter;
@@ -91,7 +91,7 @@ pub fn seal(
             ciphertext: sealed.ciphertext,
             envelopes,
         },
-        maker: Maker::Rotation,
+        maker,
     })
 }
 

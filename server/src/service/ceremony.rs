@@ -153,15 +153,7 @@ impl Ceremony for Service {
         }
         let verified = verify::text_by(&charter.charter, signed, asked.requested_by.id)?;
         let id = asked.ceremony;
-        let needs = Needs {
-            ceremonies: vec![id],
-            credentials: asked
-                .credentials
-                .iter()
-                .map(|line| line.credential)
-                .collect(),
-            paths: Vec::new(),
-        };
+        let needs = Needs::request(&asked);
         let opens = asked.purpose.opens();
         let step = move |core: &mut Core, txn: &mut _| {
             core.open_ceremony(txn, verified, asked, Some(&text))?;

@@ -2,9 +2,10 @@
 
 use keyturn_proto::v1::{self, charter_server::Charter};
 use keyturn_vault::{
-    charter::Charter as Document,
+    charter::{Charter as Document, Role},
+    digest::{Digest, Salt},
     jcs::Document as _,
-    text::{Heartbeat, Join, NewDevice, Text as _},
+    text::{Enrol, Heartbeat, Join, NewDevice, SignedText, Text as _},
 };
 use tonic::{Request, Response, Status};
 
@@ -18,6 +19,8 @@ use crate::{
 
 /// Most charters of one reply: each can be half a megabyte.
 const MAX_CHARTERS: usize = 5;
+/// Most warnings of a proposal.
+const MAX_WARNINGS: usize = 100;
 
 /// The service.
 #[derive(Clone)]
@@ -38,14 +41,48 @@ impl Service {
             Some(entry) => Some(self.0.receipt(None, entry).await?),
             None => None,
         };
+        let bytes = self.0.object(record.reference.digest).await?;
+        let charter = Document::from_bytes(&bytes).map_err(|_| Refused::Row)?;
+        let named = |join: &&SignedText| index == 1 || charter.joins.contains(&join.digest());
+        let (mut request, mut approvals) = (None, Vec::new());
+        if let Some(id) = record.ceremony {
+            let look = move |core: &Core| Ok(core.ceremony(id)?.row.clone());
+            let row = self.0.owner.look(Needs::ceremony(id), look).await?;
+            request = Some(convert::wire_text(&row.request));
+            let texts = row.statements.iter();
+            approvals.extend(texts.map(|statement| convert::wire_text(&statement.signed)));
+        }
         Ok(v1::CharterRecord {
             index,
-            charter: self.0.object(record.reference.digest).await?,
             founders: Vec::new(),
-            request: record.request.as_ref().map(convert::wire_text),
-            approvals: record.approvals.iter().map(convert::wire_text).collect(),
-            joins: record.joins.iter().map(convert::wire_text).collect(),
+            request,
+            approvals,
+            joins: record
+                .joins
+                .iter()
+                .filter(named)
+                .map(convert::wire_text)
+                .collect(),
+            charter: bytes,
             in_force,
+        })
+    }
+}
+
+impl Service {
+    /// Somebody who was invited after the founding proves their keys.
+    async fn join_later(&self, signed: SignedText, join: Join) -> Result<v1::JoinReply, Refused> {
+        let person = join.person.id;
+        let look = move |core: &Core| core.invitation(person);
+        let enrolment = self.0.owner.look(Needs::nothing(), look).await?;
+        let enrol = Enrol::parse(&enrolment.text).map_err(malformed)?;
+        let verified = verify::text_with(enrol.approval_key, signed)?;
+        let step = move |core: &mut Core, txn: &mut _| core.join_later(txn, verified, &join);
+        let (entry, committed) = self.0.owner.ask(Needs::nothing(), step).await?;
+        Ok(v1::JoinReply {
+            joined: Some(self.0.receipt(Some(&committed), entry).await?),
+            founded: true,
+            awaited: Vec::new(),
         })
     }
 }
@@ -91,16 +128,33 @@ impl Charter for Service {
     }
 
     async fn invite(&self, request: Request<v1::InviteRequest>) -> Answer<v1::InviteReply> {
-        self.0
-            .peers
-            .of_role(&request, &[keyturn_vault::charter::Role::Operator])?;
-        Err(Refused::Unsupported("this daemon cannot invite people after the founding yet").into())
+        self.0.peers.of_role(&request, &[Role::Operator])?;
+        let signed = convert::signed_text(request.into_inner().enrol)?;
+        let enrol = Enrol::parse(&signed.text).map_err(malformed)?;
+        let verified = verify::text_with(enrol.approval_key.clone(), signed)?;
+        let mut nonce = [0; 32];
+        getrandom::fill(&mut nonce).map_err(|_| Refused::NoEntropy)?;
+        let nonce = Salt(nonce).to_string();
+        let key: keyturn_seal::ShareKey = enrol.share_key.as_str().parse().map_err(malformed)?;
+        let sealed = keyturn_seal::encrypt_to(&[key], nonce.as_bytes()).map_err(malformed)?;
+        let digest = Digest::of(nonce.as_bytes());
+        let step =
+            move |core: &mut Core, txn: &mut _| core.invite(txn, verified.signed, &enrol, digest);
+        self.0.owner.ask(Needs::nothing(), step).await?;
+        Ok(Response::new(v1::InviteReply {
+            nonce: sealed,
+            expires_ms: 0,
+        }))
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinReply> {
         let signed = convert::signed_text(request.into_inner().join)?;
         let join = Join::parse(&signed.text).map_err(malformed)?;
-        let verified = verify::text_by_token(&self.0.charter().charter, signed, join.token.id)?;
+        let known = self.0.charter();
+        if known.founded && known.charter.person_of_token(join.token.id).is_none() {
+            return Ok(Response::new(self.join_later(signed, join).await?));
+        }
+        let verified = verify::text_by_token(&known.charter, signed, join.token.id)?;
         let step = move |core: &mut Core, txn: &mut _| core.join(txn, verified, &join);
         let (founding, committed) = self.0.owner.ask(Needs::nothing(), step).await?;
         let joined = match founding.entry {
@@ -119,8 +173,32 @@ impl Charter for Service {
         request: Request<v1::ProposeCharterRequest>,
     ) -> Answer<v1::ProposeCharterReply> {
         self.0.peers.of(&request)?;
-        Document::from_bytes(&request.into_inner().charter).map_err(malformed)?;
-        Err(Refused::Unsupported("this daemon cannot change a charter yet").into())
+        let bytes = request.into_inner().charter;
+        let charter = Document::from_bytes(&bytes).map_err(malformed)?;
+        charter.validate().map_err(malformed)?;
+        let warnings = charter.warnings();
+        let warnings = warnings.iter().take(MAX_WARNINGS).map(ToString::to_string);
+        let warnings = warnings.collect();
+        let known = self.0.charter();
+        let everything = Needs {
+            everything: true,
+            ..Needs::default()
+        };
+        let step = move |core: &mut Core, txn: &mut _| core.propose_charter(txn, &bytes, charter);
+        let ((proposed, needs), _) = self.0.owner.ask(everything, step).await?;
+        let needed = needs.groups.iter().filter_map(|name| {
+            let group = known.charter.group(name)?;
+            Some(v1::QuorumNeeded {
+                group: name.to_string(),
+                k: group.k.into(),
+            })
+        });
+        Ok(Response::new(v1::ProposeCharterReply {
+            index: proposed.index,
+            sha256: proposed.digest.0.to_vec(),
+            needed: needed.collect(),
+            warnings,
+        }))
     }
 
     async fn heartbeat(

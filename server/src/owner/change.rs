@@ -1,0 +1,369 @@
+//! What a ceremony that opens nothing decides: whom it asks, and how it takes force.
+//!
+//! `keyturn_vault::change` says who must agree. It is asked when the request is opened, and again in the
+//! transaction that would apply it; where the second answer is another one, the ceremony is moot.
+//!
+//! # Invariants
+//! 1. A charter takes force in the transaction that logs it; from then on every step judges by it.
+//! 2. The pins follow the commit, never precede it: they name no charter that is not in force.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use keyturn_vault::{
+    change::{self, Joined, Needs as Agreed, Seen},
+    charter::Charter,
+    checkout,
+    definition::Definition,
+    digest::Digest,
+    event::{Cause, Event as Entry, Seal},
+    id::{CeremonyId, CredentialId, GroupName, PersonId},
+    jcs::Document as _,
+    reference::CharterRef,
+    refusal::Refusal,
+    rotation,
+    text::{Change, Enrol, Join, Purpose, Request, Text as _},
+    time::Span,
+    world::Holding,
+};
+
+use super::{
+    ceremony::DAEMON,
+    core::{Core, HeldCredentials, Known, Needs, put_object},
+    rows,
+    txn::{After, Row, Txn},
+};
+use crate::{refusal::Refused, store::Name};
+
+/// How old the mark of somebody's last signature gets before it is renewed.
+const SEEN_MS: u64 = 24 * 60 * 60 * 1000;
+/// How many proposals are kept in memory.
+const MAX_PROPOSALS: usize = 64;
+
+/// A document that a ceremony may put into force.
+#[derive(Clone, Debug)]
+pub enum Proposal {
+    /// A charter.
+    Charter(Arc<Charter>),
+    /// A definition.
+    Definition(Arc<Definition>),
+}
+
+impl Core {
+    /// Whom a request asks that opens nothing, and how long its quorum waits at least.
+    pub(super) fn asks(&self, request: &Request) -> Result<(BTreeSet<GroupName>, Span), Refused> {
+        let agreed = |needs: Agreed| {
+            let waiting = needs.waiting();
+            (needs.groups, waiting)
+        };
+        Ok(match &request.purpose {
+            Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) => (BTreeSet::new(), Span::ZERO),
+            Purpose::Change(Change::Charter(new)) => agreed(self.charter_needs(*new)?),
+            Purpose::Change(Change::Definition {
+                credential, new, ..
+            }) => agreed(self.definition_needs(*credential, *new)?),
+            Purpose::Extend { checkout, .. } => {
+                let live = self.ceremony(*checkout)?;
+                let out = live.row.checkout.as_ref().ok_or(Refusal::NotOut)?;
+                (self.groups_of(&out.credentials), Span::ZERO)
+            }
+            Purpose::Erase { ceremony, details } => {
+                let live = self.ceremony(*ceremony)?;
+                if live.request.details != *details {
+                    return Err(Refusal::WrongSubject.into());
+                }
+                (self.groups_of(&live.machine.row.credentials()), Span::ZERO)
+            }
+            Purpose::AcceptRestore(_) => {
+                return Err(Refused::Denied("this vault is not in restore mode"));
+            }
+        })
+    }
+
+    /// The groups of these credentials; of none, the governing group.
+    fn groups_of(&self, credentials: &BTreeSet<CredentialId>) -> BTreeSet<GroupName> {
+        let groups = self.judge(|world| change::extension(world, credentials.iter()));
+        if groups.is_empty() {
+            change::governing(&self.known.charter)
+        } else {
+            groups
+        }
+    }
+
+    /// What a proposed charter needs; every credential was loaded.
+    pub(super) fn charter_needs(&self, new: CharterRef) -> Result<Agreed, Refused> {
+        let Some(Proposal::Charter(charter)) = self.proposals.get(&new.digest) else {
+            return Err(Refused::NotFound("no such charter was proposed"));
+        };
+        if charter.index != new.index {
+            return Err(Refusal::WrongSubject.into());
+        }
+        self.judge_charter(charter)
+    }
+
+    /// What a charter would need.
+    pub(super) fn judge_charter(&self, charter: &Charter) -> Result<Agreed, Refused> {
+        let joined = self.joined()?;
+        let mut seen = Seen::default();
+        for (person, at) in &self.vault.seen {
+            seen.sign(*person, *at);
+        }
+        let holdings: Vec<&Holding> = self.held.values().map(|held| &held.holding).collect();
+        let held = HeldCredentials(&self.held);
+        let world = self.world(&held);
+        let needs = change::charter(
+            self.now(),
+            world,
+            charter,
+            holdings.into_iter(),
+            &joined,
+            &seen,
+        )?;
+        Ok(needs)
+    }
+
+    /// The keys with which people joined, by the digests of their joins.
+    fn joined(&self) -> Result<BTreeMap<Digest, Joined>, Refused> {
+        let read = |joined: &rows::Joined| {
+            let join = Join::parse(&joined.join.text).map_err(|_| Refused::Row)?;
+            let enrolment = Enrol::parse(&joined.enrolment.text).map_err(|_| Refused::Row)?;
+            Ok((joined.join.digest(), Joined { join, enrolment }))
+        };
+        self.vault.joined.iter().map(read).collect()
+    }
+
+    fn definition_needs(&self, id: CredentialId, new: Digest) -> Result<Agreed, Refused> {
+        let definition = self.proposed_definition(id, new)?;
+        let holding = &self.credential(id)?.holding;
+        Ok(self.judge(|world| change::definition(world, holding, &definition))?)
+    }
+
+    fn proposed_definition(
+        &self,
+        id: CredentialId,
+        new: Digest,
+    ) -> Result<Arc<Definition>, Refused> {
+        match self.proposals.get(&new) {
+            Some(Proposal::Definition(definition)) if definition.credential == id => {
+                Ok(Arc::clone(definition))
+            }
+            Some(_) | None => Err(Refused::NotFound("no such definition was proposed")),
+        }
+    }
+
+    /// Keeps a proposal; its bytes are an object.
+    pub(super) fn propose(&mut self, digest: Digest, proposal: Proposal) {
+        if self.proposals.len() >= MAX_PROPOSALS {
+            self.proposals.clear();
+        }
+        self.proposals.insert(digest, proposal);
+    }
+
+    /// A charter that a ceremony may name; gives what it needs.
+    pub fn propose_charter(
+        &mut self,
+        txn: &mut Txn,
+        bytes: &[u8],
+        charter: Charter,
+    ) -> Result<(CharterRef, Agreed), Refused> {
+        self.founded()?;
+        let needs = self.judge_charter(&charter)?;
+        let index = charter.index;
+        let digest = put_object(txn, bytes);
+        self.propose(digest, Proposal::Charter(Arc::new(charter)));
+        Ok((CharterRef { index, digest }, needs))
+    }
+
+    /// Whether what a ceremony decides can still take force as those who agreed saw it.
+    pub(super) fn applicable(&self, id: CeremonyId) -> Result<(), Refused> {
+        let live = self.ceremony(id)?;
+        let (groups, waiting) = self.asks(&live.request)?;
+        let row = &live.machine.row;
+        if !groups.is_subset(&row.ask.needs) || waiting > row.waiting {
+            return Err(Refusal::Stale.into());
+        }
+        if let Purpose::Extend { checkout, until } = &live.request.purpose {
+            let out = self.ceremony(*checkout)?.row.checkout.clone();
+            let event = checkout::Event::Extend {
+                until: until.time(),
+                ceremony: id,
+            };
+            out.ok_or(Refusal::NotOut)?
+                .step(self.now(), event)
+                .outcome?;
+        }
+        Ok(())
+    }
+
+    /// What a request that opens nothing decides takes force.
+    pub(super) fn apply(&mut self, txn: &mut Txn, id: CeremonyId) -> Result<(), Refused> {
+        let request = Arc::clone(&self.ceremony(id)?.request);
+        match request.purpose {
+            Purpose::Change(Change::Charter(new)) => self.apply_charter(txn, id, new),
+            Purpose::Change(Change::Definition {
+                credential, new, ..
+            }) => self.apply_definition(txn, id, credential, new),
+            Purpose::Extend { checkout, until } => {
+                let event = checkout::Event::Extend {
+                    until: until.time(),
+                    ceremony: id,
+                };
+                self.step_checkout(txn, checkout, event, DAEMON)
+            }
+            Purpose::Erase { ceremony, details } => {
+                txn.delete(Name::Details(ceremony).key());
+                let event = Entry::DetailsErased {
+                    of: ceremony,
+                    details,
+                    ceremony: id,
+                };
+                self.log(txn, DAEMON, &event).map(drop)
+            }
+            Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) | Purpose::AcceptRestore(_) => {
+                Err(Refusal::WrongSubject.into())
+            }
+        }
+    }
+
+    /// Invariant 1.
+    fn apply_charter(
+        &mut self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        new: CharterRef,
+    ) -> Result<(), Refused> {
+        let Some(Proposal::Charter(charter)) = self.proposals.get(&new.digest).cloned() else {
+            return Err(Refused::Row);
+        };
+        let event = Entry::CharterInForce {
+            charter: new,
+            ceremony: id,
+        };
+        let entry = self.log(txn, DAEMON, &event)?;
+        let before = (self.vault.clone(), Arc::clone(&self.known));
+        self.vault.in_force = Some(new);
+        self.vault.charters.push(rows::InForce {
+            charter: new,
+            ceremony: id,
+            entry,
+        });
+        self.known = Arc::new(Known {
+            charter,
+            reference: new,
+            founded: true,
+        });
+        txn.touch(Row::Vault, move |core| (core.vault, core.known) = before);
+        txn.after.push(After::Charter);
+        let open: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(other, live)| **other != id && !live.machine.row.state.is_final())
+            .map(|(other, _)| *other)
+            .collect();
+        for other in open {
+            let changed = keyturn_vault::ceremony::Event::Changed;
+            self.step_ceremony(txn, other, changed, DAEMON)?;
+        }
+        Ok(())
+    }
+
+    fn apply_definition(
+        &mut self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        credential: CredentialId,
+        new: Digest,
+    ) -> Result<(), Refused> {
+        let definition = self.proposed_definition(credential, new)?;
+        // Signed by its proposer in the request, and by everybody who agreed.
+        let signed = self.ceremony(id)?.row.request.clone();
+        let signature = Seal {
+            signer: signed.signer,
+            signature: signed.signature,
+        };
+        let event = Entry::CredentialDefined {
+            credential,
+            path: definition.path.clone(),
+            definition: new,
+            signature: signature.clone(),
+            ceremony: Some(id),
+        };
+        let entry = self.log(txn, DAEMON, &event)?;
+        self.change_credential(txn, credential, |row| {
+            row.definition = new;
+            row.signature = signature;
+            row.changed_by = Some(id);
+            row.entry = entry;
+        });
+        if let Some(held) = self.held.get_mut(&credential) {
+            held.holding.definition = Definition::clone(&definition);
+            held.holding.digest = new;
+        }
+        self.live_set_changed(txn, credential)?;
+        self.step_slot(txn, credential, rotation::Event::Tick, DAEMON)
+    }
+
+    /// Somebody has signed something; remembered to the day.
+    pub(super) fn saw(&mut self, txn: &mut Txn, person: PersonId) {
+        let now = self.now().lived;
+        let known = self.vault.seen.get(&person).copied();
+        if known.is_some_and(|at| now < at.after(SEEN_MS)) {
+            return;
+        }
+        self.vault.seen.insert(person, now);
+        txn.touch(Row::Vault, move |core| {
+            match known {
+                Some(at) => core.vault.seen.insert(person, at),
+                None => core.vault.seen.remove(&person),
+            };
+        });
+    }
+
+    /// After a change of the charter: looks at the rosters of all credentials, a page at a time.
+    pub(super) fn check_rosters(&self) {
+        let Some(owner) = self.owner().cloned() else {
+            return;
+        };
+        tokio::spawn(async move {
+            let all = Needs {
+                everything: true,
+                ..Needs::default()
+            };
+            let list = |core: &mut Core, _: &mut Txn| Ok(core.held.keys().copied().collect());
+            let ids: Vec<CredentialId> = owner.insist(all, list).await.unwrap_or_default();
+            for id in ids {
+                let step = move |core: &mut Core, txn: &mut Txn| core.check_roster(txn, id);
+                if let Err(refused) = owner.insist(Needs::credentials([id]), step).await {
+                    tracing::warn!(credential = %id, %refused, "its roster was not looked at");
+                }
+            }
+        });
+    }
+
+    /// Whether a credential's current version is sealed to another roster than the charter's: then
+    /// its rotation is owed, where there is a connector.
+    pub fn check_roster(&mut self, txn: &mut Txn, id: CredentialId) -> Result<(), Refused> {
+        let held = self.credential(id)?;
+        let definition = &held.holding.definition;
+        let current = held
+            .slot
+            .current()
+            .and_then(|version| held.holding.versions.get(&version));
+        let Some(current) = current else {
+            return Ok(());
+        };
+        let moved = keyturn_vault::manifest::Manifest {
+            charter: self.known.reference,
+            definition: Digest::of(&definition.to_bytes().map_err(|_| Refused::Row)?),
+            ..current.manifest.clone()
+        };
+        if definition.connector.is_none() || moved.validate(definition, &self.known.charter).is_ok()
+        {
+            return Ok(());
+        }
+        let event = rotation::Event::Owe(Cause::Roster);
+        self.step_slot(txn, id, event, DAEMON)
+    }
+}
