@@ -1,0 +1,335 @@
+//! A charter that changes: somebody joins, somebody leaves, what is sealed follows, and a restart believes none of it unseen.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+use std::collections::BTreeSet;
+
+use keyturn_proto::v1;
+use keyturn_tests::{
+    harness::write_private,
+    inside::Inside,
+    raw::{Founded, Line, Member, now, wire_text},
+    story::{Asked, Ballot, release},
+};
+use keyturn_vault::{
+    charter::{Charter, Device, Person, Role, Token},
+    definition::Definition,
+    digest::Digest,
+    jcs::Document as _,
+    reference::{CharterRef, Version},
+    text::{Approval, Change, CredentialLine, Decision, Enrol, Join, Purpose, Text as _},
+};
+use keyturnd::store::{Name, RedbStore, Store as _, Txn};
+
+/// Somebody who is in no charter is invited and joins; gives the digest of the join.
+async fn join(vault: &Founded, erin: &Member) -> Digest {
+    let invite = v1::InviteRequest {
+        enrol: Some(wire_text(&erin.enrol)),
+        attestation: Vec::new(),
+    };
+    let olga = vault.line("olga").await.unwrap();
+    let invited = olga.charters().invite(invite).await.unwrap().into_inner();
+    let nonce = erin.open(&invited.nonce).unwrap();
+    let join = Join {
+        vault: vault.facts.charter.origin.clone(),
+        genesis: vault.facts.reference.digest,
+        charter: vault.facts.reference,
+        enrolment: erin.enrol.digest(),
+        person: erin.person.clone(),
+        token: erin.token,
+        nonce: std::str::from_utf8(nonce.expose())
+            .unwrap()
+            .parse()
+            .unwrap(),
+        signed: now().stamp(),
+    };
+    let join = erin.sign(&join).unwrap();
+    let call = v1::JoinRequest {
+        join: Some(wire_text(&join)),
+        founding: None,
+    };
+    let line = erin.connect(&vault.facts).await.unwrap();
+    let first = line
+        .charters()
+        .join(call.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let again = line.charters().join(call).await.unwrap().into_inner();
+    assert_eq!(
+        first.joined.unwrap().n,
+        again.joined.unwrap().n,
+        "sent again: as it is"
+    );
+    join.digest()
+}
+
+/// The charter in which erin takes dan's place.
+fn successor(vault: &Founded, erin: &Member, join: Option<Digest>) -> Charter {
+    let old = &vault.facts.charter;
+    let enrol = Enrol::parse(&erin.enrol.text).unwrap();
+    let device = enrol.device.unwrap();
+    let mut new = old.clone();
+    new.index = 2;
+    new.previous = Some(vault.facts.reference.digest);
+    new.joins = join.into_iter().collect();
+    new.persons.push(Person {
+        id: erin.person.id,
+        name: erin.person.name.clone(),
+        roles: BTreeSet::from([Role::Custodian]),
+        tokens: vec![Token {
+            id: erin.token.id,
+            kind: erin.token.kind,
+            serial: None,
+            approval_key: enrol.approval_key,
+            share_key: enrol.share_key,
+            attestation: None,
+        }],
+        devices: vec![Device {
+            id: device.id,
+            name: device.name,
+            key: device.key,
+        }],
+    });
+    new.persons.sort_by_key(|person| person.id);
+    let dan = vault.who("dan").unwrap().person.id;
+    for group in &mut new.groups {
+        group.members.remove(&dan);
+        group.members.insert(erin.person.id);
+    }
+    new.persons.retain(|person| person.id != dan);
+    new
+}
+
+async fn propose(line: &Line, new: &Charter) -> Result<CharterRef, tonic::Status> {
+    let call = v1::ProposeCharterRequest {
+        charter: new.to_bytes().unwrap(),
+    };
+    let proposed = line.charters().propose(call).await?.into_inner();
+    Ok(CharterRef {
+        index: proposed.index,
+        digest: Digest(proposed.sha256.as_slice().try_into().unwrap()),
+    })
+}
+
+/// A request that delivers nothing.
+async fn ask(vault: &Founded, by: &str, purpose: Purpose, lines: Vec<CredentialLine>) -> Asked {
+    let (who, line) = (vault.who(by).unwrap(), vault.line(by).await.unwrap());
+    let mut asked = Asked::new(&vault.facts, &line, who, lines).await.unwrap();
+    asked.request.purpose = purpose;
+    asked.request.deliver_to = None;
+    asked.request.check_out = None;
+    asked.request.waive = BTreeSet::new();
+    line.ceremonies()
+        .open(asked.open(who).unwrap())
+        .await
+        .unwrap();
+    asked
+}
+
+/// An approval of what opens nothing.
+async fn agree(vault: &Founded, who: &str, asked: &Asked) -> v1::CeremonyView {
+    let (who, line) = (vault.who(who).unwrap(), vault.line(who).await.unwrap());
+    let approval = Approval {
+        request: asked.request.digest(),
+        custodian: who.person.clone(),
+        token: who.token,
+        decision: Decision::Approve(Vec::new()),
+        charter: Some(vault.facts.reference),
+        log: Some(asked.request.log),
+        signed: now().stamp(),
+    };
+    let call = v1::ApproveRequest {
+        approval: Some(wire_text(&who.sign(&approval).unwrap())),
+        submissions: Vec::new(),
+        details: String::new(),
+        ceremony: asked.id(),
+    };
+    let reply = line.ceremonies().approve(call).await.unwrap();
+    reply.into_inner().ceremony.unwrap()
+}
+
+/// The line of a version as the vault has it now.
+async fn named(line: &Line, definition: &Definition, version: u64) -> CredentialLine {
+    let id = definition.credential.to_string();
+    let show = v1::ShowCredentialRequest {
+        credential: Some(v1::CredentialName {
+            by: Some(v1::credential_name::By::Id(id)),
+        }),
+        page: None,
+        all_versions: false,
+    };
+    let shown = line.credentials().show(show).await.unwrap().into_inner();
+    let view = shown
+        .versions
+        .iter()
+        .find(|view| view.version == version)
+        .unwrap();
+    CredentialLine {
+        path: definition.path.clone(),
+        credential: definition.credential,
+        version: Version::new(version).unwrap(),
+        manifest: Digest(view.manifest_sha256.as_slice().try_into().unwrap()),
+    }
+}
+
+async fn submit(vault: &Founded, who: &Member, asked: &Asked) {
+    let line = who.connect(&vault.facts).await.unwrap();
+    let ballot = Ballot::new(&vault.facts, &line, who, &asked.id())
+        .await
+        .unwrap();
+    line.ceremonies()
+        .approve(ballot.call().unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_joins_somebody_leaves_and_what_is_sealed_follows() {
+    let mut vault = Founded::new("").await.unwrap();
+    let (definition, first) = vault.seal("db/main", b"hunter2").await.unwrap();
+    let erin = Member::new("erin").unwrap();
+    let olga = vault.line("olga").await.unwrap();
+    let unproven = successor(&vault, &erin, None);
+    assert!(
+        propose(&olga, &unproven).await.is_err(),
+        "nobody joined with that token"
+    );
+    let joined = join(&vault, &erin).await;
+    let new = successor(&vault, &erin, Some(joined));
+    let reference = propose(&olga, &new).await.unwrap();
+
+    // Two requests for one base: the second is stale when the first has taken force.
+    let purpose = Purpose::Change(Change::Charter(reference));
+    let change = ask(&vault, "olga", purpose.clone(), Vec::new()).await;
+    let late = ask(&vault, "olga", purpose, Vec::new()).await;
+    let one = agree(&vault, "bob", &change).await;
+    assert_eq!(one.outcome_code, "");
+    let both = agree(&vault, "carol", &change).await;
+    assert_eq!(both.outcome_code, "applied");
+    let show = v1::ShowRequest {
+        id: late.id(),
+        page: None,
+    };
+    let shown = olga.ceremonies().show(show).await.unwrap().into_inner();
+    assert_eq!(shown.ceremony.unwrap().outcome_code, "superseded");
+
+    // The chain comes with everything that a client walks it by.
+    let chain = v1::ShowCharterRequest {
+        verified: 1,
+        ..Default::default()
+    };
+    let chain = olga.charters().show(chain).await.unwrap().into_inner();
+    let record = &chain.charters[0];
+    assert_eq!(
+        (chain.in_force, record.approvals.len(), record.joins.len()),
+        (2, 2, 1)
+    );
+    vault.facts.charter = new;
+    vault.facts.reference = CharterRef { ..reference };
+
+    // Dan is gone, erin is here, also after a restart, which verifies the chain.
+    for restarted in [false, true] {
+        if restarted {
+            vault.world.start().unwrap();
+        }
+        let list = || v1::ListCeremoniesRequest::default();
+        let line = erin.connect(&vault.facts).await.unwrap();
+        assert!(line.ceremonies().list(list()).await.is_ok());
+        let dan = match vault.line("dan").await {
+            Ok(line) => line.ceremonies().list(list()).await.is_err(),
+            Err(_) => true,
+        };
+        assert!(dan, "restarted: {restarted}");
+    }
+
+    // Sealed to bob, carol and dan; a reshare seals it to bob, carol and erin and delivers nothing.
+    let reshare = ask(&vault, "olga", Purpose::Reshare(reference), vec![first]).await;
+    for who in ["bob", "carol"] {
+        submit(&vault, vault.who(who).unwrap(), &reshare).await;
+    }
+    let bob = vault.line("bob").await.unwrap();
+    let ended = release(&bob, &reshare.id()).await.unwrap().unwrap_err();
+    assert_eq!(ended.outcome_code, "released");
+    let lines = vec![
+        named(&bob, &definition, 1).await,
+        named(&bob, &definition, 2).await,
+    ];
+    let (alice, line) = (
+        vault.who("alice").unwrap(),
+        vault.line("alice").await.unwrap(),
+    );
+    let asked = Asked::new(&vault.facts, &line, alice, lines).await.unwrap();
+    line.ceremonies()
+        .open(asked.open(alice).unwrap())
+        .await
+        .unwrap();
+    for who in [vault.who("bob").unwrap(), vault.who("carol").unwrap()] {
+        submit(&vault, who, &asked).await;
+    }
+    let release = release(&line, &asked.id()).await.unwrap().unwrap();
+    let secrets = asked.receive(&vault.facts, &release).unwrap();
+    assert_eq!(secrets, [b"hunter2", b"hunter2"]);
+}
+
+/// Somebody with the disk puts a charter into force, in which erin takes dan's place.
+async fn forge(vault: &Founded) {
+    let erin = Member::new("erin").unwrap();
+    let charter = successor(vault, &erin, Some(erin.enrol.digest()));
+    let bytes = charter.to_bytes().unwrap();
+    let digest = Digest::of(&bytes);
+    let path = vault.world.vault().join("data/store.redb");
+    let store = RedbStore::open(&path).unwrap();
+    let (row, _) = store.get(&Name::Vault.key()).await.unwrap().unwrap();
+    let mut row: serde_json::Value = serde_json::from_slice(&row[1..]).unwrap();
+    let reference = serde_json::json!({ "index": 2, "digest": digest.to_string() });
+    row["in_force"] = reference.clone();
+    row["charters"] = serde_json::json!([
+        { "charter": reference, "ceremony": "01HX0000000000000000000000", "entry": 1 }
+    ]);
+    let with = |bytes: &[u8]| [&[1], bytes].concat();
+    let txn = Txn::new()
+        .put(Name::Vault.key(), with(row.to_string().as_bytes()))
+        .put(Name::Object(digest).key(), with(&bytes));
+    store.txn(txn).await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charter_that_nobody_agreed_to_is_not_served() {
+    for (name, want) in [
+        ("as it was", ""),
+        (
+            "forged",
+            "nothing shows that one of its charters was agreed to",
+        ),
+        (
+            "older than the pins",
+            "older than one that this node has seen",
+        ),
+    ] {
+        let mut vault = Founded::new("").await.unwrap();
+        vault.world.stop().unwrap();
+        match name {
+            "forged" => forge(&vault).await,
+            "older than the pins" => {
+                let path = vault.world.vault().join("pins.json");
+                let mut pins: serde_json::Value =
+                    serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                pins["newest"]["index"] = 2.into();
+                std::fs::remove_file(&path).unwrap();
+                write_private(&path, pins.to_string().as_bytes()).unwrap();
+            }
+            _ => {}
+        }
+        let refused = Inside::start(&vault.world, now()).await.err();
+        let why = refused.map(|error| error.to_string()).unwrap_or_default();
+        assert!(
+            why.contains(want) && why.is_empty() == want.is_empty(),
+            "{name}: {why}"
+        );
+    }
+}
