@@ -145,6 +145,7 @@ impl Core {
         if checkin.request != self.ceremony(id)?.machine.row.request {
             return Err(Refusal::WrongRequest.into());
         }
+        self.saw(txn, by.id);
         let event = Event::of(checkin, verified.signed);
         self.step_checkout(txn, id, event, &by.to_string())
     }

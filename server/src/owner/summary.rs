@@ -182,6 +182,7 @@ impl Core {
         by: &PersonRef,
     ) -> Result<u64, Refused> {
         verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
+        self.saw(txn, by.id);
         self.log(
             txn,
             &by.to_string(),

@@ -16,7 +16,7 @@ use keyturnd::{
     desk::Desks,
     health::Health,
     identity::Node,
-    keys,
+    keys::{self, Pinned},
     owner::{
         self, Needs, Owner,
         core::{Core, Objects, object, read},
@@ -76,6 +76,10 @@ async fn open(vault: &Path) -> Outcome<Owner> {
         Peers::nobody(),
         Objects::default(),
         workshop,
+        Pinned {
+            path: AsRef::<Path>::as_ref(&config.keys.genesis).to_owned(),
+            genesis: row.genesis,
+        },
     );
     let charter = (Arc::new(charter), reference);
     let core = Core::open(store.as_ref(), charter, row, key, clock, parts).await?;
