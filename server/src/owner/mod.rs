@@ -7,7 +7,7 @@
 //! ```text
 //! handlers ──► queue ──► step, step, step ──► one commit ──► answers, watchers
 //!                           ▲                     │
-//!                           └── outcome ◄── release, on a thread of its own
+//!                           └── outcome ◄── release, on a task of its own
 //! ```
 //!
 //! # Invariants

@@ -31,7 +31,7 @@ pub enum Row {
 
 /// What happens when the commit is durable.
 pub enum After {
-    /// Combine these, on a thread of its own.
+    /// Combine these, on a task of their own.
     Combine(CeremonyId, Vec<Sheaf<Share>>),
     /// Forget the submit key.
     Forget(CeremonyId),

@@ -65,8 +65,13 @@ impl Watcher {
     async fn tell(&self, now: &Seen, revision: &mut u64, submit_key: &mut Vec<u8>) -> Option<()> {
         let over = now.state.is_final();
         if now.opens && !over {
-            let desk = self.service.0.desk(self.id).await.ok()?;
-            if *submit_key != desk.submit_key_sha256.0 {
+            let desk = match self.service.0.desks.of(self.id) {
+                // Told of, and forgotten since: the ceremony is over, which is shown next.
+                None if !submit_key.is_empty() => None,
+                None => Some(self.service.0.desk(self.id).await.ok()?),
+                desk => desk,
+            };
+            if let Some(desk) = desk.filter(|desk| *submit_key != desk.submit_key_sha256.0) {
                 *submit_key = desk.submit_key_sha256.0.to_vec();
                 self.send(What::SubmitKey(convert::wire_text(&desk.submit_key)))
                     .await?;

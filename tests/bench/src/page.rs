@@ -60,7 +60,7 @@ fn place(heading: &str) -> usize {
         .map_or(ORDER.len(), |(place, _)| place)
 }
 
-/// Processor, cores, kernel.
+/// Processor, cores, kernel, and how much else ran.
 fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
@@ -72,5 +72,10 @@ fn machine() -> String {
         });
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{model}, {cores} cores, Linux {}", kernel.trim())
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or_default();
+    format!(
+        "{model}, {cores} cores, Linux {}, load {load}",
+        kernel.trim()
+    )
 }
