@@ -30,7 +30,7 @@ use crate::{
 pub struct Enroll {
     /// Your name in the charter, like bob
     name: PersonName,
-    /// Where your keys live: software, or yubikey[:SERIAL]
+    /// Where your keys live: software, yubikey, or yubikey:SERIAL
     #[arg(long, default_value = "software", value_name = "KIND")]
     token: String,
     /// What you call this computer

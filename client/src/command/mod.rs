@@ -1,6 +1,6 @@
 //! The commands: one file for each.
 //!
-//! A command reads its arguments, asks a [`Session`](crate::session::Session), and hands one result to the
+//! A command reads its arguments, asks a [`Session`], and hands one result to the
 //! [`Ui`]. What goes wrong is a [`Refusal`] with an exit code of its own.
 
 pub mod approve;
