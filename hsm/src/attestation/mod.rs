@@ -19,6 +19,7 @@ mod judge;
 use std::{fmt, str::FromStr};
 
 use der::oid::ObjectIdentifier;
+use keyturn_seal::{ShareKey, piv::PivKey};
 use thiserror::Error;
 
 use crate::{ApprovalKey, pem};
@@ -242,24 +243,27 @@ impl Bundle {
         Ok(Attested { approval, share })
     }
 
-    /// Checks the chains, and that the attested keys are the enrolled ones. `share` is the compressed point (33
-    /// bytes) of an `age1yubikey1…` share key; a share key kept elsewhere cannot be attested.
+    /// Checks the chains, and that the attested keys are the enrolled ones. A share key that is not on the token
+    /// (`age1…`) is not attested.
     pub fn verify(
         &self,
         anchors: &Anchors,
         approval: &ApprovalKey,
-        share: Option<&[u8]>,
+        share: &ShareKey,
     ) -> Result<Attested, AttestationError> {
         let attested = self.facts(anchors)?;
         if attested.approval.spki != approval.spki() {
             return Err(AttestationError::OtherKey("approval"));
         }
-        match (&attested.share, share) {
-            (None, None) => Ok(attested),
-            (Some(facts), Some(point)) if compressed(&facts.spki).as_deref() == Some(point) => {
-                Ok(attested)
-            }
-            _ => Err(AttestationError::OtherKey("share")),
+        let is_share = match (&attested.share, share) {
+            (None, ShareKey::X25519(_)) => true,
+            (Some(facts), ShareKey::Piv(key)) => piv_key(&facts.spki).as_ref() == Some(key),
+            (None, ShareKey::Piv(_)) | (Some(_), ShareKey::X25519(_)) => false,
+        };
+        if is_share {
+            Ok(attested)
+        } else {
+            Err(AttestationError::OtherKey("share"))
         }
     }
 }
@@ -337,12 +341,9 @@ fn touch_policy(byte: u8) -> Result<TouchPolicy, AttestationError> {
     }
 }
 
-/// The compressed SEC 1 point of a P-256 `SubjectPublicKeyInfo`.
-fn compressed(spki: &[u8]) -> Option<Vec<u8>> {
-    let key = ApprovalKey::from_spki(spki).ok()?;
-    let (x, y) = key.point().get(1..)?.split_at_checked(32)?;
-    let sign = 2 | (y.last()? & 1);
-    Some([&[sign], x].concat())
+/// The share key with this P-256 `SubjectPublicKeyInfo`.
+fn piv_key(spki: &[u8]) -> Option<PivKey> {
+    PivKey::from_sec1(ApprovalKey::from_spki(spki).ok()?.point())
 }
 
 #[cfg(test)]

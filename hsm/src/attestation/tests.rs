@@ -5,11 +5,18 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, SignatureAlgorithm,
 };
 
+use keyturn_seal::ShareIdentity;
+
 use super::*;
 
 const OLD: &str = include_str!("../../tests/data/attestation/firmware-5.2.4.pem");
 const SIGNED_OFF: &str = include_str!("../../tests/data/attestation/firmware-5.2.7.pem");
 const NEW: &str = include_str!("../../tests/data/attestation/firmware-5.7.4.pem");
+
+/// A share key that is on no token.
+fn elsewhere() -> ShareKey {
+    ShareIdentity::generate().unwrap().share_key()
+}
 
 fn facts_of(text: &str) -> Facts {
     let attested = Bundle::parse(text)
@@ -87,12 +94,13 @@ fn any_flipped_byte_of_a_real_chain_is_noticed() {
     let anchors = Anchors::yubico().unwrap();
     let good = Bundle::parse(SIGNED_OFF).unwrap();
     let key = ApprovalKey::from_spki(&good.facts(&anchors).unwrap().approval.spki).unwrap();
-    assert!(good.verify(&anchors, &key, None).is_ok());
+    let share = elsewhere();
+    assert!(good.verify(&anchors, &key, &share).is_ok());
     for index in 0..good.approval.len() {
         let mut bad = good.clone();
         bad.approval[index] ^= 1;
         assert!(
-            bad.verify(&anchors, &key, None).is_err(),
+            bad.verify(&anchors, &key, &share).is_err(),
             "byte {index} of the leaf"
         );
     }
@@ -100,7 +108,7 @@ fn any_flipped_byte_of_a_real_chain_is_noticed() {
         let mut bad = good.clone();
         bad.f9[index] ^= 1;
         assert!(
-            bad.verify(&anchors, &key, None).is_err(),
+            bad.verify(&anchors, &key, &share).is_err(),
             "byte {index} of f9"
         );
     }
@@ -227,14 +235,14 @@ fn every_kind_of_link_is_checked() {
         let (leaf, share) = (p256(&LEAF, Some(&f9)), p256(&SHARE, Some(&f9)));
         let anchors = Anchors::parse(&(inter.pem() + &root.pem()), &[root.fingerprint()]).unwrap();
         let key = ApprovalKey::from_spki(&spki(&leaf)).unwrap();
-        let point = compressed(&spki(&share)).unwrap();
+        let on_token = ShareKey::Piv(piv_key(&spki(&share)).unwrap());
         let both = bundle(&leaf, Some(&share), &f9);
         assert_eq!(
             Bundle::parse(&both.to_pem()).unwrap().to_pem(),
             both.to_pem(),
             "{name}"
         );
-        let attested = both.verify(&anchors, &key, Some(&point)).unwrap();
+        let attested = both.verify(&anchors, &key, &on_token).unwrap();
         assert_eq!(attested.approval.slot, 0x9c, "{name}");
         let share = attested.share.unwrap();
         assert_eq!(
@@ -243,11 +251,16 @@ fn every_kind_of_link_is_checked() {
             "{name}"
         );
         let alone = bundle(&leaf, None, &f9);
-        assert!(alone.verify(&anchors, &key, None).is_ok(), "{name}");
+        assert!(alone.verify(&anchors, &key, &elsewhere()).is_ok(), "{name}");
+        let approval = ShareKey::Piv(piv_key(key.spki()).unwrap());
         for (why, bundle, share) in [
-            ("share key not attested", &alone, Some(point.as_slice())),
-            ("share attested, none enrolled", &both, None),
-            ("another share key", &both, Some(&key.point()[..33])),
+            ("share key not attested", &alone, &on_token),
+            (
+                "attested, but enrolled is one elsewhere",
+                &both,
+                &elsewhere(),
+            ),
+            ("another key of the token", &both, &approval),
         ] {
             assert_eq!(
                 bundle.verify(&anchors, &key, share),
@@ -384,7 +397,7 @@ fn only_the_enrolled_keys_are_attested() {
     let (_, anchors, f9) = hierarchy();
     let (leaf, other) = (p256(&LEAF, Some(&f9)), p256(&LEAF, Some(&f9)));
     let other_key = ApprovalKey::from_spki(&spki(&other)).unwrap();
-    let got = bundle(&leaf, None, &f9).verify(&anchors, &other_key, None);
+    let got = bundle(&leaf, None, &f9).verify(&anchors, &other_key, &elsewhere());
     assert_eq!(got, Err(AttestationError::OtherKey("approval")));
     let elsewhere = Wanted {
         facts: Some(([5, 7, 4], 4321, [2, 3])),

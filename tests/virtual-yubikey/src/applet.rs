@@ -51,6 +51,15 @@ mod ins {
     pub(super) const OTP_REQUEST: u8 = 0x01;
 }
 
+/// What wants the management key.
+const ADMINISTRATION: [u8; 5] = [
+    ins::PUT_DATA,
+    ins::GENERATE,
+    ins::IMPORT,
+    ins::SET_MANAGEMENT_KEY,
+    ins::SET_TRIES,
+];
+
 /// The management key's name as a key reference.
 const MANAGEMENT: u8 = 0x9b;
 /// PIN and PUK as key references.
@@ -164,6 +173,13 @@ impl Applet {
     /// Commands that want the management key.
     fn administer(&mut self, command: &Command) -> Reply {
         let Command { ins, p1, p2, data } = command;
+        let is_known = match *ins {
+            ins::MOVE_KEY => self.firmware >= (5, 7, 0),
+            ins => ADMINISTRATION.contains(&ins),
+        };
+        if !is_known {
+            return Err(status::BAD_INSTRUCTION);
+        }
         if !self.session.management.is_given {
             return Err(status::SECURITY);
         }
@@ -171,7 +187,7 @@ impl Applet {
             ins::PUT_DATA => self.put_data(data),
             ins::GENERATE => self.slots.generate(*p2, data),
             ins::IMPORT => self.slots.import(*p1, *p2, data),
-            ins::MOVE_KEY if self.firmware >= (5, 7, 0) => self.slots.relocate(*p1, *p2),
+            ins::MOVE_KEY => self.slots.relocate(*p1, *p2),
             ins::SET_MANAGEMENT_KEY => self.management.set(data).map(|()| vec![]),
             ins::SET_TRIES => self.set_tries(*p1, *p2),
             _ => Err(status::BAD_INSTRUCTION),

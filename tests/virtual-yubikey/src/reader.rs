@@ -20,11 +20,14 @@ const POWER_OFF: u8 = 0;
 const POWER_ON: u8 = 1;
 const RESET: u8 = 2;
 const TELL_ATR: u8 = 4;
-/// How long `pcscd` may take to notice a card.
+/// How long `pcscd` may take to notice that a card is gone.
 const NOTICED: Duration = Duration::from_secs(20);
+/// How long it may take to give power to a new one, which it looks for several times a second.
+const POWERED: Duration = Duration::from_secs(3);
+const ATTEMPTS: u32 = 7;
 const TICK: Duration = Duration::from_millis(5);
 
-/// A card that is in its reader. Dropping it pulls the card out.
+/// A card that is in its reader. Dropping it pulls the card out, and does not wait for anybody to notice.
 pub struct Inserted {
     signals: Arc<Signals>,
     stream: TcpStream,
@@ -38,8 +41,25 @@ struct Signals {
 }
 
 impl Inserted {
-    /// Puts the card into the reader that listens on `port`, and waits until `pcscd` has given it power.
+    /// Puts the card into the reader that listens on `port`, and waits until `pcscd` has given it power. A card that
+    /// is back before `pcscd` noticed that it was gone gets none: it is pulled out and put in again.
     pub(crate) fn new(card: &Card, port: u16) -> io::Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let inserted = Self::connect(card, port)?;
+            if wait_for(POWERED, || {
+                inserted.signals.is_powered.load(Ordering::SeqCst)
+            }) {
+                return Ok(inserted);
+            }
+            inserted.remove();
+        }
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "pcscd does not notice the card",
+        ))
+    }
+
+    fn connect(card: &Card, port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_nodelay(true)?;
         let signals = Arc::new(Signals::default());
@@ -51,23 +71,11 @@ impl Inserted {
             let _ = line.shutdown(Shutdown::Both);
             card.reset_session();
         });
-        let inserted = Self {
+        Ok(Self {
             signals,
             stream,
             thread: Some(thread),
-        };
-        let mut waited = Duration::ZERO;
-        while !inserted.signals.is_powered.load(Ordering::SeqCst) {
-            if waited >= NOTICED {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "pcscd does not notice the card",
-                ));
-            }
-            thread::sleep(TICK);
-            waited = waited.saturating_add(TICK);
-        }
-        Ok(inserted)
+        })
     }
 
     /// Whether the card is out, because it pulled itself out.
@@ -76,8 +84,17 @@ impl Inserted {
     }
 
     /// Pulls the card out, and waits until `pcscd` has noticed: a card that is back too soon counts as the same.
-    pub fn remove(self) {
-        drop(self);
+    pub fn remove(mut self) {
+        self.pull();
+        self.wait_until_noticed();
+    }
+
+    fn pull(&mut self) {
+        self.signals.is_removed.store(true, Ordering::SeqCst);
+        let _ = self.stream.shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 
     /// `vpcd` closes its end when `pcscd` next asks whether a card is there.
@@ -90,22 +107,13 @@ impl Inserted {
             let table = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
             !table.lines().any(|line| line.contains(&half_closed))
         };
-        let mut waited = Duration::ZERO;
-        while !is_noticed() && waited < NOTICED {
-            thread::sleep(TICK);
-            waited = waited.saturating_add(TICK);
-        }
+        wait_for(NOTICED, is_noticed);
     }
 }
 
 impl Drop for Inserted {
     fn drop(&mut self) {
-        self.signals.is_removed.store(true, Ordering::SeqCst);
-        let _ = self.stream.shutdown(Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-        self.wait_until_noticed();
+        self.pull();
     }
 }
 
@@ -139,4 +147,17 @@ fn serve(card: &Card, mut line: &TcpStream, signals: &Signals) -> io::Result<()>
 fn answer(mut line: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
     line.write_all(&[&length.to_be_bytes(), bytes].concat())
+}
+
+/// Whether the condition came true in time.
+fn wait_for(limit: Duration, condition: impl Fn() -> bool) -> bool {
+    let mut waited = Duration::ZERO;
+    while !condition() {
+        if waited >= limit {
+            return false;
+        }
+        thread::sleep(TICK);
+        waited = waited.saturating_add(TICK);
+    }
+    true
 }
