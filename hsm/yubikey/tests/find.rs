@@ -94,7 +94,7 @@ fn a_key_that_is_not_ours_is_told_from_the_wrong_one() {
             firmware
         }));
 
-        inserted.remove();
+        inserted.remove().unwrap();
         assert_eq!(
             error(Some(1)),
             Some(TokenError::WrongToken {

@@ -198,7 +198,7 @@ fn a_token_is_pulled_out_at_the_worst_moment() {
 
         let inserted = desk.insert(0, &card).unwrap();
         let mut token = YubiKeyToken::open(None).unwrap();
-        inserted.remove();
+        inserted.remove().unwrap();
         let signed = token.sign(TEXT, &mut Owner::who_knows(PIN));
         assert_eq!(signed, Err(TokenError::Removed), "before the PIN");
 

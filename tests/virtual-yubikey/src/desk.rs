@@ -10,11 +10,13 @@ use std::{
     fs, io,
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
 };
 
-use crate::{Card, reader::Inserted};
+use crate::{
+    Card,
+    reader::Inserted,
+    status::{READERS_PER_DRIVER, friendly_name, wait_for_readers},
+};
 
 /// Set, to the test's name, in the process that has namespaces of its own.
 const INSIDE: &str = "KEYTURN_PRIVATE_PCSCD";
@@ -25,12 +27,8 @@ const SOCKET: &str = "/run/pcscd/pcscd.comm";
 const FOLDER: &str = "/run/desk";
 const LOG: &str = "/run/desk/pcscd.log";
 const FIRST_PORT: u16 = 35963;
-/// Readers of one copy of the driver.
-const READERS_PER_DRIVER: u16 = 2;
 /// Most readers at a desk.
 const READERS_MAX: u16 = 8;
-const TICK: Duration = Duration::from_millis(10);
-const TICKS_MAX: u32 = 1000;
 
 /// Runs the calling test's `body` at a desk of its own with `readers` readers, in another process: the test binary is
 /// started again for this test alone. The test fails if `body` panics there.
@@ -142,7 +140,7 @@ impl Desk {
         if reader >= self.readers {
             return Err(io::Error::other(format!("there is no reader {reader}")));
         }
-        Inserted::new(card, FIRST_PORT.saturating_add(reader))
+        Inserted::new(card, reader, FIRST_PORT.saturating_add(reader))
     }
 
     /// Starts `pcscd` and waits until it answers.
@@ -160,12 +158,10 @@ impl Desk {
             .stderr(log)
             .spawn()?;
         self.service = Some(service);
-        wait_for(|| Path::new(SOCKET).exists())
-            .and_then(|()| wait_for(|| self.are_readers_there()))
-            .map_err(|error| {
-                let log = fs::read_to_string(LOG).unwrap_or_default();
-                io::Error::new(error.kind(), format!("pcscd did not start: {log}"))
-            })
+        wait_for_readers(self.readers).map_err(|error| {
+            let log = fs::read_to_string(LOG).unwrap_or_default();
+            io::Error::new(error.kind(), format!("pcscd did not start: {error}: {log}"))
+        })
     }
 
     /// Kills `pcscd`, which leaves its socket behind.
@@ -174,17 +170,6 @@ impl Desk {
             let _ = service.kill();
             let _ = service.wait();
         }
-    }
-
-    /// Whether every reader listens: the kernel's table of sockets names their ports.
-    fn are_readers_there(&self) -> bool {
-        let table = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
-        (0..self.readers).all(|reader| {
-            let port = FIRST_PORT.saturating_add(reader);
-            table
-                .lines()
-                .any(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
-        })
     }
 }
 
@@ -199,9 +184,10 @@ fn configure(config: &Path, pair: u16) -> io::Result<()> {
     let driver = format!("{FOLDER}/libifdvpcd-{pair}.so");
     fs::copy(DRIVER, &driver)
         .map_err(|error| io::Error::new(error.kind(), format!("{DRIVER}: {error}")))?;
+    let name = friendly_name(pair);
     let port = FIRST_PORT.saturating_add(pair.saturating_mul(READERS_PER_DRIVER));
     let entry = format!(
-        "FRIENDLYNAME \"Yubico YubiKey {pair}\"\nDEVICENAME /dev/null:0x{port:X}\nLIBPATH {driver}\nCHANNELID 0x{port:X}\n"
+        "FRIENDLYNAME \"{name}\"\nDEVICENAME /dev/null:0x{port:X}\nLIBPATH {driver}\nCHANNELID 0x{port:X}\n"
     );
     let mut file = fs::File::create(config.join(format!("{pair}.conf")))?;
     io::Write::write_all(&mut file, entry.as_bytes())
@@ -219,14 +205,4 @@ fn run(program: &str, args: &[&str]) -> io::Result<()> {
         "{program}: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     )))
-}
-
-fn wait_for(condition: impl Fn() -> bool) -> io::Result<()> {
-    for _ in 0..TICKS_MAX {
-        if condition() {
-            return Ok(());
-        }
-        thread::sleep(TICK);
-    }
-    Err(io::ErrorKind::TimedOut.into())
 }

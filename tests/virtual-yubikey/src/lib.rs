@@ -23,6 +23,7 @@ mod pki;
 mod reader;
 mod reference;
 mod slots;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tlv;

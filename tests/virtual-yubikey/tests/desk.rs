@@ -23,7 +23,7 @@ fn a_card_comes_back_after_it_was_pulled_out() {
     at_desk(1, |desk| {
         let card = Card::new(21, (5, 4, 3), &TestPki::new().unwrap()).unwrap();
         for _ in 0..3 {
-            desk.insert(0, &card).unwrap().remove();
+            desk.insert(0, &card).unwrap().remove().unwrap();
         }
         desk.stop_service();
         desk.start_service().unwrap();
