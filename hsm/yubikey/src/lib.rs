@@ -1,7 +1,7 @@
 //! YubiKeys behind [`keyturn_hsm::Token`].
 //!
 //! The approval key is in PIV slot 9c (PIN and touch each time), the share key in a retired slot (PIN once, a touch that
-//! lasts 15 seconds). [`enrol`] makes both on the token and writes a [`record`] of where they are; [`YubiKeyToken`] uses
+//! lasts 15 seconds). [`enrol()`] makes both on the token and writes a [`record`] of where they are; [`YubiKeyToken`] uses
 //! them. Slots of other programs are left as they are.
 //!
 //! This is the only crate that names `yubikey` or `pcsc`. Programs with it link libpcsclite; the daemon does not.

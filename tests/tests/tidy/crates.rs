@@ -101,7 +101,7 @@ fn the_daemon_links_no_smart_card() {
     let tree = cargo(&["tree", "-p", "keyturnd", "-e", "normal", "--prefix=none"]);
     let names: BTreeSet<_> = tree.lines().filter_map(|l| l.split(' ').next()).collect();
     assert!(names.contains("rustls"), "this is not the daemon's tree");
-    for name in ["pcsc", "pcsc-sys", "yubikey", "keyturn-yubikey"] {
+    for name in ["pcsc", "pcsc-sys", "rsa", "yubikey", "keyturn-yubikey"] {
         assert!(
             !names.contains(name),
             "keyturnd depends on {name}: see `cargo tree -p keyturnd -i {name}`"
