@@ -33,6 +33,9 @@ use crate::{
 
 /// After this time without anything signed by a person, the person does not count as usable.
 pub const UNSEEN: Span = Span::from_days(30);
+/// A signature within this time of the last one that counted is not counted again, so that daemon
+/// and auditor need to remember a day, not a moment.
+pub const SEEN_AGAIN: Span = Span::from_hours(24);
 /// How long a group that is replaced without its own members has to speak up.
 pub const BYPASS_WAIT: Span = Span::from_days(7);
 
@@ -68,7 +71,10 @@ pub struct Seen(BTreeMap<PersonId, Millis>);
 impl Seen {
     /// A person signed something.
     pub fn sign(&mut self, person: PersonId, at: Millis) {
-        self.0.insert(person, at);
+        let known = self.0.get(&person).copied();
+        if known.is_none_or(|known| at >= known.after(SEEN_AGAIN.ms())) {
+            self.0.insert(person, at);
+        }
     }
 
     fn is_recent(&self, person: PersonId, now: Now) -> bool {
@@ -306,4 +312,18 @@ pub fn extension<'a>(
     credentials
         .filter_map(|id| Some(world.holdings.holding(*id)?.definition.group.clone()))
         .collect()
+}
+
+/// The groups that must agree to the deletion of a ceremony's details: those of its credentials, and
+/// the governing group where it names none.
+pub fn erasure<'a>(
+    world: World<'_>,
+    credentials: impl Iterator<Item = &'a CredentialId>,
+) -> BTreeSet<GroupName> {
+    let groups = extension(world, credentials);
+    if groups.is_empty() {
+        governing(world.charter)
+    } else {
+        groups
+    }
 }

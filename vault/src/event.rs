@@ -100,7 +100,7 @@ events! {
         path: CredentialPath,
         /// The digest of the definition.
         definition: Digest,
-        /// By an operator, over the definition; of a change: by its proposer.
+        /// By an operator, over the definition; of a change: its proposer's, over the request.
         signature: Seal,
         /// The ceremony of a change; none when it is added.
         ceremony: Option<CeremonyId>,

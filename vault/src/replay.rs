@@ -88,6 +88,14 @@ struct Known {
     request: text::Request,
 }
 
+/// What is kept of a ceremony that has ended.
+#[derive(Clone, Debug)]
+struct Ended {
+    request: Digest,
+    details: Digest,
+    credentials: BTreeSet<CredentialId>,
+}
+
 /// The fold.
 #[derive(Debug)]
 pub struct Replay {
@@ -100,8 +108,7 @@ pub struct Replay {
     holdings: BTreeMap<CredentialId, Holding>,
     slots: BTreeMap<CredentialId, Slot>,
     ceremonies: BTreeMap<CeremonyId, Known>,
-    /// Requests and details of those that have ended.
-    ended: BTreeMap<CeremonyId, (Digest, Digest)>,
+    ended: BTreeMap<CeremonyId, Ended>,
     checkouts: BTreeMap<CeremonyId, CheckOut>,
     /// What was decided and has not taken force yet.
     decided: BTreeMap<CeremonyId, text::Purpose>,

@@ -48,7 +48,9 @@ impl Replay {
             }
             Event::CeremonySuperseded { .. } => self.step_on(at, id, ceremony::Event::Moot),
             Event::CeremonyApplied { .. } => {
-                self.early(at, id);
+                if matches!(self.state(id), Some(State::Waiting { .. })) {
+                    self.early(at, id);
+                }
                 self.step_at(
                     at,
                     id,
@@ -167,7 +169,7 @@ impl Replay {
                     },
                 )?;
                 let known = self.ceremonies.get(of).map(|known| known.request.details);
-                let known = known.or_else(|| self.ended.get(of).map(|(_, details)| *details));
+                let known = known.or_else(|| self.ended.get(of).map(|ended| ended.details));
                 if known == Some(*details) {
                     Ok(at.entry())
                 } else {
@@ -178,12 +180,18 @@ impl Replay {
         }
     }
 
+    fn state(&self, id: CeremonyId) -> Option<&State> {
+        self.ceremonies
+            .get(&id)
+            .map(|known| &known.ceremony.row.state)
+    }
+
     fn request_of(&self, id: CeremonyId) -> Option<Digest> {
         let open = self
             .ceremonies
             .get(&id)
             .map(|known| known.ceremony.row.request);
-        open.or_else(|| self.ended.get(&id).map(|(request, _)| *request))
+        open.or_else(|| self.ended.get(&id).map(|ended| ended.request))
     }
 
     fn opened(
@@ -252,7 +260,24 @@ impl Replay {
                     ..change::Needs::default()
                 }
             }
-            text::Purpose::AcceptRestore(_) | text::Purpose::Erase { .. } => change::Needs {
+            text::Purpose::Erase { ceremony, .. } => {
+                let open = self
+                    .ceremonies
+                    .get(ceremony)
+                    .map(|known| known.ceremony.row.credentials());
+                let ended = || {
+                    self.ended
+                        .get(ceremony)
+                        .map(|ended| ended.credentials.clone())
+                };
+                let credentials = open.or_else(ended).ok_or_else(|| fault("unknown"))?;
+                let groups = change::erasure(world, credentials.iter());
+                change::Needs {
+                    groups,
+                    ..change::Needs::default()
+                }
+            }
+            text::Purpose::AcceptRestore(_) => change::Needs {
                 groups: change::governing(world.charter),
                 ..change::Needs::default()
             },
@@ -400,11 +425,7 @@ impl Replay {
         id: CeremonyId,
         event: ceremony::Event<()>,
     ) -> Result<Vec<Event>, Fault> {
-        let state = self
-            .ceremonies
-            .get(&id)
-            .map(|known| &known.ceremony.row.state);
-        if !matches!(state, Some(State::Authorized { .. })) {
+        if !matches!(self.state(id), Some(State::Authorized { .. })) {
             return Err(fault("unauthorized"));
         }
         if let (ceremony::Event::Opened(outcome), Some(checkout)) =

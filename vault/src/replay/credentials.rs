@@ -39,15 +39,9 @@ impl Replay {
                 if new.credential != *credential || new.path != *path {
                     return Err(fault("document"));
                 }
-                let charter = self.world()?.charter;
-                at.out.checks.push(Check::document(
-                    charter,
-                    digest,
-                    signature.signer,
-                    &signature.signature,
-                ));
                 match ceremony {
-                    None => self.add(signature, new, digest)?,
+                    None => self.add(at, signature, new, digest)?,
+                    // Signed in the request that names its digest, and by everybody who agreed.
                     Some(ceremony) => self.redefine(*ceremony, new, digest)?,
                 }
                 Ok(at.entry())
@@ -171,8 +165,20 @@ impl Replay {
         }
     }
 
-    fn add(&mut self, signature: &Seal, new: Definition, digest: Digest) -> Result<(), Fault> {
+    fn add(
+        &mut self,
+        at: &mut At<'_>,
+        signature: &Seal,
+        new: Definition,
+        digest: Digest,
+    ) -> Result<(), Fault> {
         let world = self.world()?;
+        at.out.checks.push(Check::document(
+            world.charter,
+            digest,
+            signature.signer,
+            &signature.signature,
+        ));
         let person = owner(world.charter, signature.signer).ok_or_else(|| fault("signer"))?;
         let looks = new.path.skeleton();
         let taken = self

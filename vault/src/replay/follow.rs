@@ -1,8 +1,8 @@
 //! Steps of ceremonies and check-outs, and what follows from their effects.
 
 use super::{
-    At, BTreeSet, Cause, CeremonyId, Chain, CheckOut, CredentialId, Event, Fault, Known, Millis,
-    Now, Refusal, Replay, State, World, fault,
+    At, BTreeSet, Cause, CeremonyId, Chain, CheckOut, CredentialId, Ended, Event, Fault, Known,
+    Millis, Now, Refusal, Replay, State, World, fault,
 };
 use crate::{
     ceremony::{self, Effect, End},
@@ -150,8 +150,17 @@ impl Replay {
         if self.ceremonies.get(&id).is_some_and(over)
             && let Some(known) = self.ceremonies.remove(&id)
         {
-            self.ended
-                .insert(id, (known.ceremony.row.request, known.request.details));
+            let row = &known.ceremony.row;
+            let (request, details) = (row.request, known.request.details);
+            let credentials = row.credentials();
+            self.ended.insert(
+                id,
+                Ended {
+                    request,
+                    details,
+                    credentials,
+                },
+            );
         }
     }
 

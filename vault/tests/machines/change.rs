@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tiny::*;
 use keyturn_vault::{
-    change::{self, BYPASS_WAIT, Joined, Needs, Seen, UNSEEN},
+    change::{self, BYPASS_WAIT, Joined, Needs, SEEN_AGAIN, Seen, UNSEEN},
     charter::{Charter, Group, GroupRules, Policy},
     definition::Definition,
     digest::{Digest, Salt},
@@ -234,10 +234,14 @@ fn a_group_that_is_gone_is_replaced_after_a_wait() {
 
     let mut seen = everybody();
     for i in [CAROL, DAVE] {
+        // Counted once a day: the second signature does not move the first.
         seen.sign(person(i), Millis(UNSEEN.ms() - 1));
+        seen.sign(person(i), Millis(UNSEEN.ms() + SEEN_AGAIN.ms() / 2));
     }
     let spoken = needs(&tiny, now(UNSEEN.ms()), &new, &seen, 5).unwrap();
     assert!(spoken.bypassed.is_empty());
+    let later = needs(&tiny, now(2 * UNSEEN.ms()), &new, &seen, 5).unwrap();
+    assert_eq!(later.waiting(), BYPASS_WAIT);
     let gone = edit(&tiny, |new| {
         new.groups[1].members = [BOB, ERIN].map(person).into();
         new.groups[1].allow_no_spare = true;
@@ -358,4 +362,12 @@ fn an_extension_needs_the_groups_of_what_is_out() {
         change::extension(tiny.world(), [credential(1)].iter()),
         groups(&["dba"])
     );
+}
+
+#[test]
+fn an_erasure_needs_the_groups_of_what_was_asked_for() {
+    let tiny = two_groups();
+    let erasure = |named: &[_]| change::erasure(tiny.world(), named.iter());
+    assert_eq!(erasure(&[credential(1)]), groups(&["dba"]));
+    assert_eq!(erasure(&[]), groups(&["ops"]));
 }

@@ -16,6 +16,7 @@ mod ceremony;
 mod change;
 mod composed;
 
+mod refusal;
 mod replay;
 mod rotation;
 mod tiny;

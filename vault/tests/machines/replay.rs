@@ -693,3 +693,84 @@ fn codes_are_told_apart() {
         .collect();
     assert_eq!(all.len(), CODES.len() + Refusal::ALL.len());
 }
+
+/// Two custodians change the charter: 3 proposed, 4 and 5 agreed, 6 applied, 7 in force, 8 by the new one.
+fn changed() -> Log {
+    let mut log = Log::new();
+    log.found();
+    log.define();
+    log.deposit(1);
+    let mut new = log.tiny.charter.clone();
+    new.index = 2;
+    new.previous = Some(log.tiny.in_force.digest);
+    new.policies[0].waiting_secs = Span::from_hours(1);
+    let digest = log.document(new.to_bytes().unwrap());
+    let charter = reference(&new);
+    assert_eq!(charter.digest, digest);
+    let mut request = log.request(2, 1);
+    request.purpose = Purpose::Change(keyturn_vault::text::Change::Charter(charter));
+    (request.credentials, request.check_out, request.deliver_to) = (Vec::new(), None, None);
+    log.open(&request);
+    log.approve(&request, CAROL);
+    log.approve(&request, DAVE);
+    let persons = BTreeSet::from([person(CAROL), person(DAVE)]);
+    log.add(Event::CeremonyApplied {
+        ceremony: request.ceremony,
+        persons,
+    });
+    log.add(Event::CharterInForce {
+        charter,
+        ceremony: request.ceremony,
+    });
+    log.add(Event::Alive {});
+    log.records[8].charter = 2;
+    log
+}
+
+#[test]
+fn a_charter_takes_force_only_by_its_quorum() {
+    for (name, log, want) in [
+        ("as it should be", changed(), None),
+        (
+            "in force by the number of the new one",
+            changed().with(7, |it| it.charter = 2),
+            None,
+        ),
+        (
+            "the old one goes on",
+            changed().with(8, |it| it.charter = 1),
+            Some("charter"),
+        ),
+        ("one agreed", changed().without(5), Some("other-entry")),
+        ("nobody was asked", changed().without(3), Some("unknown")),
+        (
+            "agreed, and not applied",
+            changed().without(6),
+            Some("missing-entry"),
+        ),
+        (
+            "applied, and not in force",
+            changed().without(7),
+            Some("charter"),
+        ),
+        ("in force twice", twice(changed(), 7), Some("order")),
+        (
+            "another number",
+            changed().with(7, another),
+            Some("undecided"),
+        ),
+    ] {
+        let (findings, _) = log.judge();
+        assert_eq!(
+            findings.first().map(|finding| finding.code),
+            want,
+            "{name}: {findings:#?}"
+        );
+    }
+}
+
+fn another(record: &mut Record) {
+    if let Event::CharterInForce { charter, .. } = &mut record.event {
+        charter.index = 3;
+    }
+}
