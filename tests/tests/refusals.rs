@@ -85,13 +85,22 @@ impl Scene {
         ballot.await.unwrap()
     }
 
-    async fn size(&self) -> u64 {
-        let newest = self.lines["alice"].checkpoint(&self.vault.facts.vkey).await;
-        newest.unwrap().size()
+    /// Entries of the log, but for those that count what was refused: these come by the minute.
+    async fn size(&self) -> usize {
+        let line = &self.lines["alice"];
+        // Asking for the newest checkpoint waits until everything answered is published.
+        line.checkpoint(&self.vault.facts.vkey).await.unwrap();
+        let all = v1::EntriesRequest {
+            from: 0,
+            count: 1000,
+        };
+        let entries = line.log().entries(all).await.unwrap().into_inner().entries;
+        let counts = |entry: &Vec<u8>| String::from_utf8_lossy(entry).contains("refusals.counted");
+        entries.iter().filter(|entry| !counts(entry)).count()
     }
 
     /// The call was refused with this word, and the log is as long as before.
-    async fn refused<T>(&self, name: &str, word: &str, size: u64, reply: Result<T, Status>) {
+    async fn refused<T>(&self, name: &str, word: &str, size: usize, reply: Result<T, Status>) {
         let Err(status) = reply else {
             panic!("{name}: was not refused");
         };
