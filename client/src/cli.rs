@@ -63,10 +63,10 @@ pub enum Command {
     Join(command::join::Join),
     /// What waits for you, and how the vault is
     Status(command::status::Status),
-    /// Who may do what: show it, see what a change would do, propose one
+    /// Who may do what: show it, see what a change would do, propose one, invite somebody
     #[command(subcommand)]
     Charter(command::charter::Charter),
-    /// Credentials: add, deposit, list, show, export
+    /// Credentials: add, deposit, change, list, show, export
     #[command(subcommand)]
     Credential(command::credential::Credential),
     /// Ask for credentials, and get them when enough custodians agree
@@ -85,6 +85,12 @@ pub enum Command {
     Confirm(command::confirm::Confirm),
     /// Show that you and your token are there
     Heartbeat(command::confirm::Heartbeat),
+    /// Ask for a longer check-out
+    Extend(command::extend::Extend),
+    /// Ask that the details of a request be erased
+    Erase(command::erase::Erase),
+    /// Seal credentials anew to those who hold shares by the charter in force
+    Reshare(command::reshare::Reshare),
     /// Rotations: list, hurry, retry, complete, pause
     #[command(subcommand)]
     Rotate(command::rotate::Rotate),
@@ -130,6 +136,16 @@ mod tests {
             ("keyturn unseal aws/prod/root --reason down", true),
             ("keyturn unseal --resume 01ARZ3NDEKTSV4RRFFQ69G5FAV", true),
             ("keyturn unseal", false),
+            ("keyturn reshare aws/** --reason left", true),
+            (
+                "keyturn extend 01ARZ3NDEKTSV4RRFFQ69G5FAV --by 2h --reason more",
+                true,
+            ),
+            (
+                "keyturn extend 01ARZ3NDEKTSV4RRFFQ69G5FAV --reason more",
+                false,
+            ),
+            ("keyturn erase 01ARZ3NDEKTSV4RRFFQ69G5FAV", false),
             ("keyturn unseal aws/prod/root", false),
             ("keyturn unseal nopath --reason down", false),
             ("keyturn approve", true),

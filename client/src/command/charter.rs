@@ -8,20 +8,13 @@ use keyturn_vault::{
     charter::{Charter as Document, MAX_CHARTER_BYTES},
     digest::Digest,
     jcs::Document as _,
-    name::Line,
     reference::CharterRef,
     text::{Change, Purpose},
     words::spoken,
 };
 use serde_json::json;
 
-use super::{
-    Context,
-    case::charter_lines,
-    file_error,
-    open::{About, Ask, prepare, send},
-    read_named, show,
-};
+use super::{Context, case::charter_lines, decide::Decide, file_error, invite::Invite, read_named};
 use crate::{
     refusal::{Refusal, told},
     session::Session,
@@ -39,6 +32,8 @@ pub enum Charter {
     Diff(Diff),
     /// Propose a changed charter, and ask for the agreement that it needs
     Propose(Propose),
+    /// Make a welcome file for somebody who is to join
+    Invite(Invite),
 }
 
 /// The charter in force.
@@ -61,11 +56,8 @@ pub struct Diff {
 pub struct Propose {
     /// The changed charter, JSON
     file: PathBuf,
-    /// Why; those who must agree read it
-    #[arg(long, value_name = "TEXT")]
-    reason: Line,
     #[command(flatten)]
-    about: About,
+    decide: Decide,
 }
 
 impl Charter {
@@ -75,6 +67,7 @@ impl Charter {
             Self::Show(command) => command.run(&context, &session),
             Self::Diff(command) => command.run(&context, &session),
             Self::Propose(command) => command.run(&context, &session).await,
+            Self::Invite(command) => command.run(&context, &session).await,
         }
     }
 }
@@ -222,21 +215,11 @@ impl Propose {
         for warning in &reply.warnings {
             context.ui.warn(clean(warning));
         }
-        let ask = Ask {
-            purpose: Purpose::Change(Change::Charter(named)),
-            reason: self.reason,
-            about: self.about,
-            group: None,
-            used_by: None,
-            deliver_to: None,
-            check_out: None,
-            targets: Vec::new(),
-        };
-        let prepared = prepare(session, ask)?;
-        let view = send(session, &prepared).await?;
-        let digest = prepared.signed.digest();
-        Ok(context.ui.result(&show::ceremony(&view), || {
-            format!("ceremony   {}\nSHA-256    {digest}\nsix words  {}\nThose who must agree run `keyturn approve`.", prepared.request.ceremony, spoken(&digest))
-        })?)
+        let purpose = Purpose::Change(Change::Charter(named));
+        let decided = self
+            .decide
+            .ask(context, session, purpose, Vec::new())
+            .await?;
+        Ok(context.ui.result(&decided.document(), || decided.line())?)
     }
 }

@@ -8,21 +8,24 @@ use keyturn_proto::v1;
 use keyturn_vault::name::CredentialPath;
 use serde_json::{Value, json};
 
-use super::{Context, deposit, export, open, show};
+use super::{Context, deposit, export, open, redefine, show};
 use crate::{
     refusal::Refusal,
+    session::Session,
     ui::{Style, clean, table},
     verify::VerifyError,
     wire,
 };
 
-/// Credentials: add, deposit, list, show, export.
+/// Credentials: add, deposit, change, list, show, export.
 #[derive(Debug, Subcommand)]
 pub enum Credential {
     /// Add a credential, with its first secret when one is given
     Add(deposit::Add),
     /// Seal a new secret and deposit it
     Deposit(deposit::Deposit),
+    /// Propose a changed definition, and ask for the agreement that it needs
+    Change(redefine::Change),
     /// The credentials by path
     List(List),
     /// One credential with its versions
@@ -69,6 +72,7 @@ impl Credential {
         match self {
             Self::Add(command) => command.run(context).await,
             Self::Deposit(command) => command.run(context).await,
+            Self::Change(command) => command.run(context).await,
             Self::List(command) => command.run(context).await,
             Self::Show(command) => command.run(context).await,
             Self::History(command) => command.run(context).await,
@@ -80,21 +84,7 @@ impl Credential {
 impl List {
     async fn run(self, context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
-        let mut found = Vec::new();
-        let mut after = String::new();
-        loop {
-            let request = v1::ListCredentialsRequest {
-                page: wire::next_page(after),
-                r#match: self.pattern.clone(),
-                problems_only: self.problems,
-            };
-            let reply = session.credentials().list(request).await?.into_inner();
-            found.extend(reply.credentials);
-            after = reply.next_page;
-            if after.is_empty() {
-                break;
-            }
-        }
+        let found = list(&session, &self.pattern, self.problems).await?;
         let document: Vec<_> = found.iter().map(document).collect();
         let rows = || {
             let row = |view: &v1::CredentialView| {
@@ -120,6 +110,29 @@ impl List {
             found.iter().map(row).collect::<Vec<_>>()
         };
         Ok(context.ui.result(&document, || table(&rows()))?)
+    }
+}
+
+/// The credentials whose paths match, all pages.
+pub(super) async fn list(
+    session: &Session,
+    pattern: &str,
+    problems_only: bool,
+) -> Result<Vec<v1::CredentialView>, Refusal> {
+    let mut found = Vec::new();
+    let mut after = String::new();
+    loop {
+        let request = v1::ListCredentialsRequest {
+            page: wire::next_page(after),
+            r#match: pattern.to_owned(),
+            problems_only,
+        };
+        let reply = session.credentials().list(request).await?.into_inner();
+        found.extend(reply.credentials);
+        after = reply.next_page;
+        if after.is_empty() {
+            return Ok(found);
+        }
     }
 }
 
@@ -177,6 +190,7 @@ impl Show {
         let mut whole = document(&view);
         if let Some(fields) = whole.as_object_mut() {
             fields.insert("metadata".to_owned(), json!(definition.metadata));
+            fields.insert("definition".to_owned(), json!(definition));
             fields.insert(
                 "versions".to_owned(),
                 versions.iter().map(version_document).collect(),

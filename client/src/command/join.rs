@@ -48,7 +48,11 @@ impl Join {
             .ok_or(VerifyError::Missing("the first charter"))?
             .1;
         context.ui.note(summary(&context, charter, welcome.genesis));
-        let question = "Compare the six words with the other founders by voice. Are they the same?";
+        let question = if welcome.in_force.is_none() {
+            "Compare the six words with the other founders by voice. Are they the same?"
+        } else {
+            "Compare the six words with somebody of the vault by voice. Are they the same?"
+        };
         context
             .person
             .confirm(question, &welcome.genesis.digest.to_string())?;
@@ -76,7 +80,9 @@ impl Join {
             nonce,
             signed: clock::now().stamp(),
         };
+        let later = welcome.in_force.is_some();
         let signed = opened.sign(&join, &mut context.person)?;
+        let digest = signed.digest();
 
         context.home.keep_charter(1, &welcome.charter.0)?;
         profile.vault = Some(Vault {
@@ -102,10 +108,14 @@ impl Join {
             .iter()
             .map(|person| clean(&person.name))
             .collect();
-        let document = json!({ "origin": join.vault, "charter": join.charter, "founded": reply.founded, "awaited": awaited });
+        let document = json!({ "origin": join.vault, "charter": join.charter, "founded": reply.founded, "awaited": awaited, "join": digest });
         Ok(context
             .ui
             .result(&document, || match (reply.founded, awaited.is_empty()) {
+                _ if later => format!(
+                    "You have proven your keys to {}. Tell its operator the digest of your join:\n  {digest}\nYou are in when a charter that names it takes force.",
+                    join.vault
+                ),
                 (true, _) => format!(
                     "You have joined {}. It is founded: charter 1 is in force.",
                     join.vault

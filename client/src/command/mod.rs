@@ -11,17 +11,23 @@ pub mod checkin;
 pub mod confirm;
 pub mod copy;
 pub mod credential;
+pub mod decide;
 pub mod deposit;
 pub mod doctor;
 pub mod enroll;
+pub mod erase;
 pub mod export;
+pub mod extend;
 pub mod follow;
+pub mod invite;
 pub mod join;
 pub mod manual;
 pub mod open;
 pub mod recover;
+pub mod redefine;
 pub mod refuse;
 pub mod release;
+pub mod reshare;
 pub mod rotate;
 pub mod show;
 pub mod status;
@@ -121,6 +127,9 @@ async fn dispatch(command: Option<Command>, context: Context) -> Result<(), Refu
         Command::Checkin(command) => command.run(context).await,
         Command::Confirm(command) => command.run(context).await,
         Command::Heartbeat(command) => command.run(context).await,
+        Command::Extend(command) => command.run(context).await,
+        Command::Erase(command) => command.run(context).await,
+        Command::Reshare(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
         Command::Audit(command) => command.run(context).await,
         Command::Recover(command) => command.run(context).await,

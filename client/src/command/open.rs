@@ -8,7 +8,7 @@ use keyturn_vault::{
     charter::{Policy, Waiver},
     definition::Definition,
     digest::Digest,
-    id::{CeremonyId, GroupName},
+    id::{CeremonyId, GroupName, PersonId},
     jcs::Document as _,
     key::ShareKey,
     name::{CredentialPath, Line, ScenarioName},
@@ -80,6 +80,8 @@ pub struct Target {
     pub lines: Vec<CredentialLine>,
     /// The version that is known to be the target's secret; 0 for none.
     pub current: u64,
+    /// To whom its newest live version is sealed, as the daemon tells it.
+    pub holders: BTreeSet<PersonId>,
 }
 
 /// A signed request, not sent yet.
@@ -97,6 +99,7 @@ pub struct Prepared {
 pub async fn target(session: &Session, path: &CredentialPath) -> Result<Target, Refusal> {
     let mut after = String::new();
     let mut lines = Vec::new();
+    let mut newest = (0, BTreeSet::new());
     loop {
         let request = v1::ShowCredentialRequest {
             credential: wire::at_path(path),
@@ -111,6 +114,11 @@ pub async fn target(session: &Session, path: &CredentialPath) -> Result<Target, 
             .into_iter()
             .filter(|version| is_live(version.state()))
         {
+            if version.version > newest.0 {
+                let ids = version.holders.iter();
+                let ids = ids.map(|person| wire::parse(&person.id, "the id of a person"));
+                newest = (version.version, ids.collect::<Result<_, _>>()?);
+            }
             lines.push(CredentialLine {
                 path: path.clone(),
                 credential: definition.credential,
@@ -129,6 +137,7 @@ pub async fn target(session: &Session, path: &CredentialPath) -> Result<Target, 
                 definition,
                 lines,
                 current,
+                holders: newest.1,
             });
         }
     }

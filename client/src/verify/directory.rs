@@ -163,8 +163,13 @@ impl Fold<'_> {
                     .as_ref()
                     .and_then(Chain::newest)
                     .map(|(reference, _)| reference.index);
-                if in_force != Some(entry.charter) && !matches!(event, Event::CharterJoined { .. })
-                {
+                // A charter takes force by an entry of the one before it.
+                let named = if matches!(event, Event::CharterInForce { .. }) {
+                    entry.charter.checked_add(1)
+                } else {
+                    Some(entry.charter)
+                };
+                if in_force != named && !matches!(event, Event::CharterJoined { .. }) {
                     self.find(
                         n,
                         format!(

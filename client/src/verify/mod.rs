@@ -27,7 +27,7 @@ use keyturn_vault::{
     key::PublicKey,
     manifest::ManifestError,
     reference::Signer,
-    text::{SignedText, TextError},
+    text::{Enrol, SignedText, TextError},
 };
 use thiserror::Error;
 
@@ -205,6 +205,24 @@ pub fn text(charter: &Charter, signed: &SignedText, what: &str) -> Result<(), Ve
         &signed.signature,
         what,
     )
+}
+
+/// Reads an enrolment, which is signed by the key that it names.
+pub fn enrolment(signed: &SignedText) -> Result<Enrol, VerifyError> {
+    let what = "the enrolment";
+    let enrol: Enrol = signed
+        .parse()
+        .map_err(|source| VerifyError::Text(what.to_owned(), source))?;
+    if signed.signer != Signer::Token(enrol.token.id) {
+        return Err(VerifyError::Person(what.to_owned()));
+    }
+    verify(
+        &enrol.approval_key,
+        signed.text.as_bytes(),
+        &signed.signature,
+        what,
+    )?;
+    Ok(enrol)
 }
 
 /// Checks a document with the newest charter that knows its signer: authors may have left since.

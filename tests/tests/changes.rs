@@ -1,0 +1,240 @@
+//! A vault that changes, by the command line alone: people come, credentials follow, texts go.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a story stops where it is wrong, and writes small files of its own"
+)]
+
+use std::{fs, thread, time::Duration};
+
+use keyturn_tests::{Outcome, World, program::finish};
+use serde_json::{Value, json};
+
+const PATH: &str = "aws/prod/root";
+const SECRET: &str = "hunter2 is not the password";
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A founded vault with one credential: alice asks and operates, the others are custodians.
+fn founded() -> Outcome<World> {
+    let mut world = World::new()?;
+    let people: [(&str, &[&str]); 4] = [
+        ("alice", &["requester", "operator", "auditor"]),
+        ("bob", &["custodian"]),
+        ("carol", &["custodian"]),
+        ("dan", &["custodian"]),
+    ];
+    for (name, _) in people {
+        let out = format!("people/{name}.enroll");
+        world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
+    }
+    world.init(&people, "")?;
+    world.start()?;
+    let welcome: Value = serde_json::from_slice(&fs::read(world.welcome("bob"))?)?;
+    let genesis = text(&welcome["genesis"]["digest"]);
+    for (name, _) in people {
+        let welcome = world.welcome(name).display().to_string();
+        let join = ["--yes-sha256", &genesis, "join", &welcome];
+        world.keyturn(name, join)?.ok()?;
+    }
+    fs::write(world.folder().join("secret"), SECRET)?;
+    let add = "credential add aws/prod/root --kind aws-root --group ops --policy default --secret-file secret";
+    world.keyturn("alice", add.split(' '))?.ok()?;
+    Ok(world)
+}
+
+/// Runs a command of alice that succeeds, for its JSON.
+fn alice(world: &World, args: &[&str]) -> Outcome<Value> {
+    let args = ["--json"].iter().chain(args);
+    world.keyturn("alice", args)?.ok()?.json()
+}
+
+/// Two custodians agree to the request that waits for them; gives its ceremony.
+fn agreed(world: &World, people: [&str; 2]) -> Outcome<String> {
+    let mut ceremony = String::new();
+    for person in people {
+        let (id, digest) = waiting(world, person)?;
+        let args = ["--yes-sha256", &digest, "approve", &id, "--no-wait"];
+        world.keyturn(person, args)?.ok()?;
+        ceremony = id;
+    }
+    Ok(ceremony)
+}
+
+/// The request that waits for somebody: its ceremony and its digest.
+fn waiting(world: &World, person: &str) -> Outcome<(String, String)> {
+    for _ in 0..100 {
+        let status = world.keyturn(person, ["--json", "status"])?.ok()?.json()?;
+        if let Some(first) = status["waiting"].get(0) {
+            return Ok((text(&first["ceremony"]), text(&first["request_sha256"])));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Err(format!("nothing waits for {person}").into())
+}
+
+/// Runs a command of alice to which two custodians agree while it waits.
+fn decided(world: &World, people: [&str; 2], args: &[&str]) -> Outcome<String> {
+    let child = world.command("alice", args)?.spawn()?;
+    let ceremony = agreed(world, people)?;
+    finish(child)?.ok()?;
+    Ok(ceremony)
+}
+
+/// What `audit verify` finds wrong.
+fn findings(world: &World) -> Outcome<Value> {
+    Ok(alice(world, &["audit", "verify"])?["findings"].clone())
+}
+
+/// Erin enrols, is invited, joins, and becomes a custodian by charter 2.
+fn erin_joins(world: &World) -> Outcome<()> {
+    let enrolled = ["--json", "enroll", "erin", "--out", "erin.enroll"];
+    let enrolled = world.keyturn("erin", enrolled)?.ok()?.json()?;
+    let enrolment = text(&enrolled["enrolment"]);
+    let other = "0".repeat(64);
+    let blind = ["--yes-sha256", &other, "charter", "invite", "erin.enroll"];
+    world.keyturn("alice", blind)?.exits(26)?;
+    let invite = [
+        "--yes-sha256",
+        &enrolment,
+        "charter",
+        "invite",
+        "erin.enroll",
+    ];
+    world.keyturn("bob", invite)?.exits(7)?;
+    let invited = alice(world, &invite)?;
+
+    let mut charter = alice(world, &["charter", "show"])?;
+    let genesis = text(&alice(world, &["status"])?["charter_sha256"]);
+    let mut erin = invited["person"].clone();
+    erin["roles"] = json!(["custodian"]);
+    charter["groups"][0]["members"]
+        .as_array_mut()
+        .ok_or("no members")?
+        .push(erin["id"].clone());
+    charter["persons"]
+        .as_array_mut()
+        .ok_or("no persons")?
+        .push(erin);
+    charter["joins"] = json!([enrolment]);
+    let file = world.folder().join("charter.json");
+    fs::write(&file, charter.to_string())?;
+    let propose = [
+        "charter",
+        "propose",
+        "charter.json",
+        "--reason",
+        "erin helps",
+    ];
+    world.keyturn("alice", propose)?.exits(86)?;
+
+    let join = ["--json", "--yes-sha256", &genesis, "join", "erin.welcome"];
+    let joined = world.keyturn("erin", join)?.ok()?.json()?;
+    charter["joins"] = json!([joined["join"]]);
+    fs::write(&file, charter.to_string())?;
+    decided(world, ["bob", "carol"], &propose)?;
+    Ok(())
+}
+
+#[test]
+fn a_fourth_custodian_joins() {
+    let world = founded().unwrap();
+    erin_joins(&world).unwrap();
+    for person in ["alice", "bob", "erin"] {
+        let show = ["--json", "charter", "show"];
+        let shown = world.keyturn(person, show).unwrap().ok().unwrap();
+        let shown = shown.json().unwrap();
+        assert_eq!(shown["index"], 2, "{person}");
+        assert_eq!(shown["persons"].as_array().unwrap().len(), 5, "{person}");
+        world.keyturn(person, ["status"]).unwrap().ok().unwrap();
+    }
+    assert_eq!(findings(&world).unwrap(), json!([]));
+}
+
+#[test]
+fn what_is_sealed_follows_the_charter() {
+    let world = founded().unwrap();
+    erin_joins(&world).unwrap();
+    let reshare = ["reshare", "aws/**", "--reason", "erin helps"];
+    decided(&world, ["bob", "dan"], &reshare).unwrap();
+    let shown = alice(&world, &["credential", "show", PATH]).unwrap();
+    let holders: Vec<_> = shown["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| version["holders"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(holders.iter().max(), Some(&4), "{shown}");
+    assert_eq!(holders.iter().min(), Some(&3), "the old version stays");
+    let again = alice(&world, &reshare).unwrap();
+    assert_eq!(again["paths"], json!([]), "nothing is left to do");
+    assert_eq!(findings(&world).unwrap(), json!([]));
+}
+
+#[test]
+fn check_outs_grow() {
+    let world = founded().unwrap();
+    let unseal = ["unseal", PATH, "--reason", "down", "--check-out", "1h"];
+    let opened = decided(&world, ["bob", "carol"], &unseal).unwrap();
+    let ends = |by: &str| {
+        let extend = [
+            "--json",
+            "extend",
+            &opened,
+            "--by",
+            by,
+            "--reason",
+            "still down",
+        ];
+        let child = world.command("alice", extend).unwrap().spawn().unwrap();
+        agreed(&world, ["bob", "dan"]).unwrap();
+        finish(child).unwrap().ok().unwrap();
+        let shown = alice(&world, &["credential", "show", PATH]).unwrap();
+        shown["checkout_ends_ms"].as_u64().unwrap()
+    };
+    let (first, second) = (ends("30m"), ends("90m"));
+    let longer = (second - first).abs_diff(90 * 60 * 1000);
+    assert!(longer < 2_000, "a stamp has whole seconds: {longer}");
+    let extend = ["extend", &opened, "--by", "0s", "--reason", "no longer"];
+    world.keyturn("alice", extend).unwrap().exits(69).unwrap();
+    assert_eq!(findings(&world).unwrap(), json!([]));
+}
+
+#[test]
+fn texts_go() {
+    let world = founded().unwrap();
+    let unseal = ["unseal", PATH, "--reason", "down", "--check-out", "1h"];
+    let opened = decided(&world, ["bob", "carol"], &unseal).unwrap();
+    let erase = ["erase", &opened, "--reason", "it names a person"];
+    decided(&world, ["carol", "dan"], &erase).unwrap();
+
+    assert_eq!(findings(&world).unwrap(), json!([]));
+}
+
+#[test]
+fn definitions_change() {
+    let world = founded().unwrap();
+    let shown = alice(&world, &["credential", "show", PATH]).unwrap();
+    let mut definition = shown["definition"].clone();
+    definition["metadata"]["account"] = json!("123456789012");
+    let file = world.folder().join("definition.json");
+    fs::write(&file, definition.to_string()).unwrap();
+    let change = [
+        "credential",
+        "change",
+        PATH,
+        "definition.json",
+        "--reason",
+        "say whose it is",
+    ];
+    decided(&world, ["bob", "carol"], &change).unwrap();
+    let shown = alice(&world, &["credential", "show", PATH]).unwrap();
+    assert_eq!(shown["metadata"]["account"], "123456789012");
+    definition["path"] = json!("aws/prod/other");
+    fs::write(&file, definition.to_string()).unwrap();
+    world.keyturn("alice", change).unwrap().exits(92).unwrap();
+    assert_eq!(findings(&world).unwrap(), json!([]));
+}
