@@ -391,6 +391,9 @@ fn text(context: &Context, report: &Report) -> String {
     );
     // Writing to a string does not fail.
     let _ = writeln!(text, "anchored in: {}", report.anchors.join(", "));
+    for note in &report.notes {
+        let _ = writeln!(text, "note: entry {}: {}", note.n, clean(&note.what));
+    }
     for finding in &report.findings {
         let _ = writeln!(
             text,

@@ -24,12 +24,13 @@ use keyturn_vault::{
     jcs::Document as _,
     manifest::Manifest,
     reference::CharterRef,
+    replay::Level,
     text::{Enrol, Join, Request, SignedText},
     world::VersionId,
 };
 use serde::Serialize;
 
-use super::verify as check_signature;
+use super::{rules::Rules, verify as check_signature};
 use crate::refusal::{Refusal, told};
 
 /// A checkpoint that the log must continue.
@@ -60,6 +61,8 @@ pub struct Report {
     pub anchors: Vec<String>,
     /// What is not as it should be.
     pub findings: Vec<Finding>,
+    /// What is worth knowing: a rotation that is still owed, say.
+    pub notes: Vec<Finding>,
 }
 
 /// Something that is not as it should be.
@@ -71,7 +74,7 @@ pub struct Finding {
     pub what: String,
 }
 
-/// Verifies a folder with a log.
+/// Verifies a folder with a log, and judges what it says by the daemon's own rules.
 pub fn verify(
     dir: &Path,
     log: &Vkey,
@@ -79,6 +82,18 @@ pub fn verify(
     saved: &[Anchor],
 ) -> Result<Report, Refusal> {
     let dir = Dir::new(dir);
+    let rules = Rules::new(&dir, genesis);
+    examine(&dir, log, genesis, saved, Some(rules))
+}
+
+/// Verifies a folder with a log; by the rules too, where these are given.
+fn examine(
+    dir: &Dir,
+    log: &Vkey,
+    genesis: Option<Digest>,
+    saved: &[Anchor],
+    rules: Option<Rules<'_>>,
+) -> Result<Report, Refusal> {
     let checkpoints: Vec<_> = saved
         .iter()
         .map(|anchor| anchor.checkpoint.clone())
@@ -88,8 +103,10 @@ pub fn verify(
         .min(8);
     let mut fold = Fold {
         log,
-        dir: &dir,
+        dir,
         genesis,
+        rules,
+        notes: Vec::new(),
         chain: None,
         opened: BTreeSet::new(),
         authorized: BTreeSet::new(),
@@ -98,7 +115,7 @@ pub fn verify(
         findings: Vec::new(),
     };
     let verified = entries(
-        &dir,
+        dir,
         &Anchors {
             log,
             saved: &checkpoints,
@@ -116,13 +133,14 @@ pub fn verify(
             "the folder is not this log, or the log was changed; keep it as evidence",
         )
     })?;
-    keyturn_audit::verify::objects(&dir).map_err(|error| {
+    keyturn_audit::verify::objects(dir).map_err(|error| {
         Refusal::new(
             "verification",
             told(&error),
             "a document is damaged; export the log again",
         )
     })?;
+    fold.finish();
     let mut anchors = vec!["its own signature".to_owned()];
     anchors.extend(genesis.map(|_| "the first charter's digest".to_owned()));
     anchors.extend(saved.iter().map(|anchor| anchor.name.clone()));
@@ -135,6 +153,7 @@ pub fn verify(
         signatures: fold.signatures,
         anchors,
         findings: fold.findings,
+        notes: fold.notes,
     })
 }
 
@@ -142,6 +161,8 @@ struct Fold<'a> {
     log: &'a Vkey,
     dir: &'a Dir,
     genesis: Option<Digest>,
+    rules: Option<Rules<'a>>,
+    notes: Vec<Finding>,
     chain: Option<Chain>,
     opened: BTreeSet<CeremonyId>,
     authorized: BTreeSet<CeremonyId>,
@@ -158,6 +179,8 @@ impl Fold<'_> {
                 if let Err(what) = self.event(n, &event) {
                     self.find(n, what);
                 }
+                let judged = self.rules.as_mut().map(|rules| rules.entry(entry, &event));
+                self.judged(judged.unwrap_or_default());
                 let in_force = self
                     .chain
                     .as_ref()
@@ -181,6 +204,21 @@ impl Fold<'_> {
             }
             Err(error) => self.find(n, told(&error)),
         }
+    }
+
+    fn judged(&mut self, judged: Vec<(Level, Finding)>) {
+        for (level, finding) in judged {
+            match level {
+                Level::Info => self.notes.push(finding),
+                Level::Warning | Level::Error => self.findings.push(finding),
+            }
+        }
+    }
+
+    /// What the end of the log leaves open.
+    fn finish(&mut self) {
+        let open = self.rules.as_ref().map(Rules::finish);
+        self.judged(open.unwrap_or_default());
     }
 
     fn find(&mut self, n: u64, what: String) {
@@ -480,7 +518,8 @@ mod tests {
         let edge = publisher.edge();
         let checkpoint = case.log.sign(edge.size(), edge.root()).unwrap();
         publisher.publish(&checkpoint).unwrap();
-        let report = verify(dir.path(), case.log.vkey(), genesis, &[]).unwrap();
+        let dir = Dir::new(dir.path());
+        let report = examine(&dir, case.log.vkey(), genesis, &[], None).unwrap();
         report
             .findings
             .into_iter()

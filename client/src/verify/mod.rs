@@ -9,6 +9,7 @@
 pub mod charter;
 pub mod directory;
 pub mod log;
+mod rules;
 pub mod sealed;
 
 use keyturn_audit::{
