@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connector;
+pub mod copies;
 pub mod daemon;
 pub mod desk;
 pub mod gate;

@@ -1,0 +1,214 @@
+//! The copy of the log's head: what a restored old disk cannot know.
+//!
+//! A folder on another mount or host keeps the newest checkpoint. A start compares it with the store:
+//! a store that is behind it, or that another history leads to, was set back or forked.
+//!
+//! # Invariants
+//! 1. A copy is only ever replaced by a checkpoint over a larger tree.
+//! 2. Only a checkpoint that the log's key signed is a copy; anything else is said, never trusted.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use keyturn_audit::{
+    note::{OpenError, SignedCheckpoint, Vkey},
+    publish::{Disk, Os},
+    tile::CHECKPOINT,
+    tree::{Edge, Hash},
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::store::{KeyRange, MAX_PAGE_ROWS, Store, StoreError};
+
+/// The largest checkpoint that is read, in bytes.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// What a copy of the head says about the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum HeadCheck {
+    /// There is no copy yet.
+    Absent,
+    /// It is of the store's very head.
+    Same,
+    /// It is older, of the same history; the next publication brings it up.
+    Behind {
+        /// Entries that it covers.
+        size: u64,
+    },
+    /// It covers entries that the store does not have: the store was set back.
+    Ahead {
+        /// Entries that it covers.
+        size: u64,
+        /// Its root.
+        root: Hash,
+    },
+    /// It covers no more, yet another history.
+    Fork {
+        /// Entries that it covers.
+        size: u64,
+        /// Its root.
+        root: Hash,
+    },
+}
+
+impl HeadCheck {
+    /// Whether the store is not where the log has been: serve only what restoring needs.
+    pub const fn needs_restore(self) -> bool {
+        matches!(self, Self::Ahead { .. } | Self::Fork { .. })
+    }
+}
+
+/// Why a copy could not be read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HeadCopyError {
+    /// The system says no.
+    #[error("cannot {task} {}", path.display())]
+    Io {
+        /// What was tried.
+        task: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What lies there is no checkpoint of this log.
+    #[error("{} is not a checkpoint of this log", path.display())]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: OpenError,
+    },
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+    /// The store lacks an entry that its head covers.
+    #[error("entry {0} is not in the store")]
+    Missing(u64),
+}
+
+/// Reads the copy in a folder; none when there is none.
+pub fn read(folder: &Path, vkey: &Vkey) -> Result<Option<SignedCheckpoint>, HeadCopyError> {
+    let path = folder.join(CHECKPOINT);
+    let bytes = match Os.read(&path, MAX_BYTES) {
+        // A missing folder is not a missing copy.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
+            return Ok(None);
+        }
+        bytes => bytes.map_err(|source| failed("read", &path, source))?,
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let checkpoint = SignedCheckpoint::open(&text, vkey);
+    checkpoint
+        .map(Some)
+        .map_err(|source| HeadCopyError::Foreign { path, source })
+}
+
+/// Compares the copy in a folder with the store's head. Costs one read when they are the same, and
+/// hashing as many entries as the copy covers when they are not.
+pub async fn check(
+    folder: &Path,
+    vkey: &Vkey,
+    edge: &Edge,
+    store: &dyn Store,
+) -> Result<HeadCheck, HeadCopyError> {
+    let Some(copy) = read(folder, vkey)? else {
+        return Ok(HeadCheck::Absent);
+    };
+    let (size, root) = (copy.size(), *copy.root());
+    if size > edge.size() {
+        return Ok(HeadCheck::Ahead { size, root });
+    }
+    let same = if size == edge.size() {
+        edge.root() == root
+    } else {
+        root_at(store, size).await? == root
+    };
+    Ok(match (same, size == edge.size()) {
+        (false, _) => HeadCheck::Fork { size, root },
+        (true, true) => HeadCheck::Same,
+        (true, false) => HeadCheck::Behind { size },
+    })
+}
+
+/// The root over the store's first entries.
+async fn root_at(store: &dyn Store, size: u64) -> Result<Hash, HeadCopyError> {
+    let mut edge = Edge::new();
+    while edge.size() < size {
+        let from = edge.size();
+        let page = store
+            .range(&KeyRange::entries(from, size), MAX_PAGE_ROWS)
+            .await?;
+        let entries: Vec<_> = page
+            .rows
+            .iter()
+            .filter_map(|row| row.value.split_first().map(|(_, entry)| entry))
+            .collect();
+        let batch = edge.append(&entries).ok();
+        let grown = batch.filter(|batch| batch.edge().size() > from);
+        edge = grown.ok_or(HeadCopyError::Missing(from))?.into_edge();
+    }
+    Ok(edge.root())
+}
+
+/// Writes the copy, whole or not at all; keeps a copy that covers more (invariant 1).
+pub fn write(
+    folder: &Path,
+    checkpoint: &SignedCheckpoint,
+    vkey: &Vkey,
+) -> Result<(), HeadCopyError> {
+    if read(folder, vkey)?.is_some_and(|copy| copy.size() >= checkpoint.size()) {
+        return Ok(());
+    }
+    let (path, temporary) = (folder.join(CHECKPOINT), folder.join("checkpoint.new"));
+    let note = checkpoint.note().to_string();
+    let file = Os
+        .write(&temporary, note.as_bytes())
+        .map_err(|source| failed("write", &temporary, source))?;
+    Os.sync(&file)
+        .and_then(|()| Os.rename(&temporary, &path))
+        .and_then(|()| Os.sync_dir(folder))
+        .map_err(|source| failed("make durable", &path, source))
+}
+
+/// Keeps the copy up to date with what is published, until the publisher ends. What cannot be written
+/// now is written with the next checkpoint, and said once.
+pub async fn keep(
+    folder: PathBuf,
+    vkey: Vkey,
+    mut newest: watch::Receiver<Option<SignedCheckpoint>>,
+) {
+    let mut said = false;
+    loop {
+        let checkpoint = newest.borrow_and_update().clone();
+        if let Some(checkpoint) = checkpoint {
+            let (folder, vkey) = (folder.clone(), vkey.clone());
+            let write = move || write(&folder, &checkpoint, &vkey);
+            let written = tokio::task::spawn_blocking(write).await;
+            match written {
+                Ok(Err(error)) if !said => {
+                    said = true;
+                    tracing::warn!(error = %crate::run::whole(&error), "the head's copy is not written");
+                }
+                Ok(Ok(())) => said = false,
+                _ => {}
+            }
+        }
+        if newest.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn failed(task: &'static str, path: &Path, source: io::Error) -> HeadCopyError {
+    HeadCopyError::Io {
+        task,
+        path: path.to_owned(),
+        source,
+    }
+}
