@@ -4,6 +4,8 @@
 //! # Invariants
 //! 1. Every stable code has an exit code of its own, and neither ever changes.
 //! 2. What a server says is text from outside: it can neither fill the screen nor steer the terminal.
+//! 3. An exit code is from 1 to 124 or from 193 to 250: `timeout`, `env` and shells use 125 to 127 for
+//!    themselves and 128 to 192 for signals, and `ssh` uses 255.
 
 use std::{error::Error as _, fmt};
 
@@ -250,8 +252,9 @@ pub fn exit_of(code: &str) -> u8 {
         .map_or(1, |(_, exit)| *exit)
 }
 
-/// Every stable code and its exit code (invariant 1): 0 is success, 1 an unknown failure, 2 a wrong command
-/// line, 3–29 the way, the daemon and this computer, 30–99 rules of the vault, 100–125 tokens.
+/// Every stable code and its exit code (invariants 1 and 3): 0 is success, 1 an unknown failure, 2 a wrong
+/// command line, 3–29 the way, the daemon and this computer, 30–99 rules of the vault, 100–124 tokens, and
+/// from 193 on whatever came later. `docs/EXIT-CODES.md` has a row for each.
 pub const EXITS: &[(&str, u8)] = &[
     ("unreachable", 3),
     ("wrong-server-key", 4),
@@ -374,7 +377,7 @@ pub const EXITS: &[(&str, u8)] = &[
     ("not-for-this-token", 122),
     ("share-damaged", 123),
     ("too-much", 124),
-    ("token-failed", 125),
+    ("token-failed", 193),
 ];
 
 #[cfg(test)]
@@ -391,14 +394,14 @@ mod tests {
             (EXITS.len(), EXITS.len()),
             "invariant 1"
         );
-        assert!(
-            EXITS
-                .iter()
-                .all(|(code, exit)| is_code(code) && (3..=125).contains(exit))
-        );
+        for (code, exit) in EXITS {
+            let ours = (3..=124).contains(exit) || (193..=250).contains(exit);
+            assert!(is_code(code) && ours, "invariant 3: {code} {exit}");
+        }
         for refusal in keyturn_vault::refusal::Refusal::ALL {
+            let exit = exit_of(refusal.code());
             assert!(
-                (30..100).contains(&exit_of(refusal.code())),
+                (30..100).contains(&exit) || exit >= 193,
                 "invariant 1: {}",
                 refusal.code()
             );
@@ -411,6 +414,37 @@ mod tests {
             );
         }
         assert_eq!(exit_of("from-a-newer-daemon"), 1);
+    }
+
+    #[test]
+    fn the_page_of_exit_codes_is_this_table() {
+        let page = include_str!("../../docs/EXIT-CODES.md");
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .filter(|line| line.starts_with("| ") && line.contains('`'))
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        let mut want: Vec<_> = EXITS.to_vec();
+        want.sort_by_key(|(_, exit)| *exit);
+        let wanted: Vec<_> = want
+            .iter()
+            .map(|(code, exit)| (exit.to_string(), format!("`{code}`")))
+            .collect();
+        let found: Vec<_> = rows
+            .iter()
+            .map(|row| (row[1].to_owned(), row[2].to_owned()))
+            .collect();
+        assert_eq!(found, wanted, "a row of docs/EXIT-CODES.md for each code");
+        let rules: std::collections::BTreeMap<_, _> = keyturn_vault::refusal::Refusal::ALL
+            .iter()
+            .map(|rule| (format!("`{}`", rule.code()), rule.to_string()))
+            .collect();
+        for row in rows {
+            assert!(row[3].len() > 5, "{} means something", row[2]);
+            if let Some(rule) = rules.get(row[2]) {
+                assert_eq!(row[3], rule, "{}", row[2]);
+            }
+        }
     }
 
     #[test]
