@@ -182,7 +182,7 @@ impl Member {
         let file = EnrolmentFile {
             format: EnrolmentFormat::V1,
             enrol: self.enrol.clone(),
-            attestation: Vec::new(),
+            attestation: None,
         };
         Ok(file.to_bytes()?)
     }

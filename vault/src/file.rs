@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //! 1. A file of one kind is none of another: `format` names the kind; other fields are refused.
-//! 2. A welcome holds the very charter whose digest it names.
+//! 2. A welcome holds the very charter whose digest it names, an enrolment the very attestation.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -17,14 +17,12 @@ use crate::jcs::{Document as _, JcsError};
 use crate::key::VerifierKey;
 use crate::name::Origin;
 use crate::reference::CharterRef;
-use crate::text::SignedText;
+use crate::text::{Enrol, SignedText};
 
 /// The largest file, in bytes: a charter in base64 and something beside it.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
-/// The most certificates of an attestation, leaf first.
-pub const MAX_CERTIFICATES: usize = 6;
-/// The largest certificate, in bytes.
-pub const MAX_CERTIFICATE_BYTES: usize = 8 * 1024;
+/// The largest attestation, in bytes.
+pub const MAX_ATTESTATION_BYTES: usize = 16 * 1024;
 /// The most endpoints, and the most pins of a welcome.
 pub const MAX_ENDPOINTS: usize = 16;
 /// The largest encrypted nonce, in bytes.
@@ -49,6 +47,9 @@ pub enum FileError {
     /// The charter is not the one that the file names.
     #[error("the charter in the file is not the one that it names")]
     OtherCharter,
+    /// The attestation is not the one that the signed enrolment names.
+    #[error("the attestation in the file is not the one that the enrolment was signed with")]
+    OtherAttestation,
 }
 
 /// The kind of an enrolment file.
@@ -68,20 +69,31 @@ pub struct EnrolmentFile {
     pub format: EnrolmentFormat,
     /// `keyturn enrol v1`, signed by the approval key that it names.
     pub enrol: SignedText,
-    /// Attestation certificates, leaf first, DER; none for a key file.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub attestation: Vec<Blob>,
+    /// The object that the enrolment's `attestation:` line names: the token's certificates, PEM; none
+    /// for a key file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<String>,
 }
 
 impl EnrolmentFile {
     /// Reads a file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
         let file: Self = read(bytes, "an enrolment file (NAME.enroll)")?;
-        let long = |blob: &Blob| blob.0.len() > MAX_CERTIFICATE_BYTES;
-        if file.attestation.len() > MAX_CERTIFICATES || file.attestation.iter().any(long) {
+        let attestation = file.attestation.as_ref().map_or(0, String::len);
+        if attestation > MAX_ATTESTATION_BYTES {
             return Err(FileError::Bound("certificates"));
         }
         Ok(file)
+    }
+
+    /// The attestation, which must be the one that the signed enrolment names (invariant 2).
+    pub fn attestation(&self, enrol: &Enrol) -> Result<Option<&str>, FileError> {
+        let found = self.attestation.as_deref();
+        if found.map(|text| Digest::of(text.as_bytes())) == enrol.attestation {
+            Ok(found)
+        } else {
+            Err(FileError::OtherAttestation)
+        }
     }
 
     /// The file, for people to look into.
@@ -223,7 +235,7 @@ mod tests {
                 signature: vec![1, 2],
                 signer: Signer::Token("01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap()),
             },
-            attestation: Vec::new(),
+            attestation: None,
         };
         let bytes = file.to_bytes().unwrap();
         assert_eq!(EnrolmentFile::from_bytes(&bytes).unwrap(), file);
@@ -236,12 +248,12 @@ mod tests {
             ("as it is", "format", json!("keyturn enrolment v1"), true),
             ("another kind", "format", json!("keyturn welcome v1"), false),
             ("another field", "extra", json!(1), false),
-            ("certificates", "attestation", json!(["AQID"]), true),
-            ("not base64", "attestation", json!(["*"]), false),
+            ("certificates", "attestation", json!("PEM"), true),
+            ("a list of them", "attestation", json!(["PEM"]), false),
             (
-                "too many",
+                "too long",
                 "attestation",
-                json!(["", "", "", "", "", "", ""]),
+                json!("x".repeat(MAX_ATTESTATION_BYTES + 1)),
                 false,
             ),
         ] {
@@ -255,6 +267,31 @@ mod tests {
             EnrolmentFile::from_bytes(&long),
             Err(FileError::TooLarge)
         ));
+    }
+
+    #[test]
+    fn an_enrolment_holds_the_attestation_it_names() {
+        let text = include_str!("../testdata/valid/enrol.yubikey.txt");
+        let signed: Enrol = crate::text::Text::parse(text).unwrap();
+        for (name, named, given, good) in [
+            ("none at all", None, None, true),
+            ("the one", Some(Digest::of(b"PEM")), Some("PEM"), true),
+            ("another", Some(Digest::of(b"PEM")), Some("OTHER"), false),
+            ("lost", Some(Digest::of(b"PEM")), None, false),
+            ("not signed for", None, Some("PEM"), false),
+        ] {
+            let file = EnrolmentFile {
+                attestation: given.map(str::to_owned),
+                ..serde_json::from_value(enrolment()).unwrap()
+            };
+            let enrol = Enrol {
+                attestation: named,
+                ..signed.clone()
+            };
+            let found = file.attestation(&enrol);
+            assert_eq!(found.is_ok(), good, "invariant 2: {name}");
+            assert_eq!(found.ok().flatten(), given.filter(|_| good), "{name}");
+        }
     }
 
     #[test]

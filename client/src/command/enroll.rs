@@ -93,7 +93,7 @@ impl Enroll {
         let enrolment = EnrolmentFile {
             format: EnrolmentFormat::V1,
             enrol: signed,
-            attestation: Vec::new(),
+            attestation: None,
         };
         let out = self
             .out

@@ -58,7 +58,7 @@ impl Invite {
         context.person.confirm(&question, &digest.to_string())?;
         let request = v1::InviteRequest {
             enrol: Some(wire::wire_text(&file.enrol)),
-            attestation: file.attestation.into_iter().map(|blob| blob.0).collect(),
+            attestation: file.attestation.unwrap_or_default().into_bytes(),
         };
         let nonce = session.charters().invite(request).await?.into_inner().nonce;
         let welcome = welcome(session, &enrol, digest, nonce)?;
