@@ -26,7 +26,11 @@ pub enum Command {
     /// Serve until SIGTERM or SIGINT.
     Run,
     /// Say whether `run` would start: the file, the keys, the folders. Changes nothing.
-    CheckConfig,
+    CheckConfig {
+        /// Ask the targets too: whether the connectors' own credentials work.
+        #[arg(long)]
+        live: bool,
+    },
 }
 
 /// What a new vault is.
@@ -74,7 +78,7 @@ mod tests {
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
         let cli = Cli::try_parse_from(["keyturnd", "check-config", "--config", "/k.toml"]).unwrap();
-        assert!(matches!(cli.command, Command::CheckConfig));
+        assert!(matches!(cli.command, Command::CheckConfig { live: false }));
         assert_eq!(cli.config, PathBuf::from("/k.toml"));
     }
 }

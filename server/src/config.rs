@@ -20,7 +20,7 @@ use std::{
 use serde::Deserialize;
 use thiserror::Error;
 
-pub use self::connector::{CharacterClass, Connector, SecretRules};
+pub use self::connector::{CharacterClass, Connector, Exec, SecretRules, Slots};
 pub use self::value::{AbsolutePath, Addresses, Label, Loopback, Within};
 
 /// Where the daemon looks when it is not told.
@@ -377,7 +377,8 @@ impl Config {
             }
         }
         for (name, connector) in &self.connectors {
-            if let Err(error) = connector.rules().rules().generate() {
+            let rules = connector.rules().map(SecretRules::rules);
+            if let Some(Err(error)) = rules.map(|rules| rules.generate()) {
                 return Err(format!(
                     "the rules of connector `{}`: {error}",
                     name.as_ref()

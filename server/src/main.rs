@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Run => run::run(&cli.config),
-        Command::CheckConfig => return check_config(&cli),
+        Command::CheckConfig { live } => return check_config(&cli, live),
         Command::Init(request) => return found(&request),
     };
     match outcome {
@@ -54,8 +54,15 @@ fn found(request: &InitArgs) -> ExitCode {
     }
 }
 
-fn check_config(cli: &Cli) -> ExitCode {
-    let found = run::check_config(&cli.config);
+fn check_config(cli: &Cli, live: bool) -> ExitCode {
+    let found = if live {
+        run::check_config_live(&cli.config)
+    } else {
+        run::check_config(&cli.config)
+    };
+    for good in found.good {
+        line(io::stdout(), &good);
+    }
     for warning in found.warnings {
         line(io::stderr(), &format!("warning: {warning}"));
     }

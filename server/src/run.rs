@@ -20,6 +20,7 @@ use tonic::service::Routes;
 use crate::{
     clock::Clock,
     config::{Config, ConfigError},
+    connector::Connectors,
     daemon::{Vault, VaultError},
     health::Health,
     memory::{self, MemoryError, Protection},
@@ -53,6 +54,14 @@ pub enum RunError {
         /// The folder.
         path: String,
     },
+    /// A connector has no rights at its target; seen by `check-config --live` only.
+    #[error("connector `{name}` cannot work: {problem}")]
+    Connector {
+        /// Its name.
+        name: String,
+        /// What its target or the platform says.
+        problem: String,
+    },
     /// Nobody can reach it.
     #[error("the daemon cannot serve")]
     Serve(#[from] ServeError),
@@ -72,6 +81,10 @@ impl RunError {
                 "restore the key, or replace the node by `accept-restore`".to_owned()
             }
             Self::Data { .. } => "`keyturnd init` makes it; if it is a mount, mount it".to_owned(),
+            Self::Connector { .. } => {
+                "give the daemon's platform the rights on the connector's page in docs/connectors"
+                    .to_owned()
+            }
             Self::Serve(_) => "see which program has the address: ss -ltnp".to_owned(),
             Self::System(_) => "see the limits of this service".to_owned(),
         }
@@ -85,7 +98,7 @@ impl RunError {
             | Self::NodeKey(_)
             | Self::LogKey(_)
             | Self::Data { .. } => 78,
-            Self::Serve(_) | Self::System(_) => 1,
+            Self::Connector { .. } | Self::Serve(_) | Self::System(_) => 1,
         }
     }
 }
@@ -129,6 +142,7 @@ async fn serve_until_stopped(config: &Config, node: &Arc<DeviceKey>) -> Result<(
         tally: Tally::default(),
     };
     let watchdog = systemd::watchdog();
+    try_connectors(config);
     let mut outcome = Ok(());
     while outcome.is_ok() && !*stop.borrow() {
         outcome = match open(config, node, &shell).await {
@@ -251,17 +265,69 @@ pub struct Found {
     pub errors: Vec<RunError>,
     /// What works but somebody should know.
     pub warnings: Vec<String>,
+    /// What was tried and works.
+    pub good: Vec<String>,
 }
 
 /// Looks at everything that `run` needs. Changes nothing.
 pub fn check_config(path: &Path) -> Found {
-    match Config::load(path) {
-        Ok(config) => inspect(&config),
-        Err(error) => Found {
-            errors: vec![error.into()],
-            warnings: Vec::new(),
-        },
+    load(path).map_or_else(|found| found, |config| inspect(&config))
+}
+
+/// As [`check_config`], and asks every connector whether its own credentials work.
+pub fn check_config_live(path: &Path) -> Found {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(found) => return found,
+    };
+    let mut found = inspect(&config);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let checked = match runtime {
+        Ok(runtime) => runtime.block_on(Connectors::of(&config.connectors).check_all()),
+        Err(error) => {
+            found.errors.push(RunError::System(error));
+            return found;
+        }
+    };
+    for (name, outcome) in checked {
+        match outcome {
+            Ok(whom) if whom.is_empty() => found.good.push(format!("connector `{name}`: ready")),
+            Ok(whom) => found
+                .good
+                .push(format!("connector `{name}`: ready, as {whom}")),
+            Err(failure) => found.errors.push(RunError::Connector {
+                name,
+                problem: failure.to_string(),
+            }),
+        }
     }
+    found
+}
+
+fn load(path: &Path) -> Result<Config, Found> {
+    Config::load(path).map_err(|error| Found {
+        errors: vec![error.into()],
+        warnings: Vec::new(),
+        good: Vec::new(),
+    })
+}
+
+/// Says in the daemon's own log which connectors cannot work. Rotations will say so too; nothing waits
+/// for this.
+fn try_connectors(config: &Config) {
+    let connectors = Connectors::of(&config.connectors);
+    tokio::spawn(async move {
+        for (connector, outcome) in connectors.check_all().await {
+            match outcome {
+                Ok(whom) => tracing::info!(connector, whom, "the connector is ready"),
+                Err(failure) => {
+                    tracing::warn!(connector, %failure, "the connector cannot work; its rotations will fail");
+                }
+            }
+        }
+    });
 }
 
 fn inspect(config: &Config) -> Found {
@@ -300,8 +366,7 @@ fn inspect(config: &Config) -> Found {
         }
     }
     for (name, connector) in &config.connectors {
-        let program = connector.program();
-        if !executable(program) {
+        if let Some(program) = connector.program().filter(|program| !executable(program)) {
             warnings.push(format!(
                 "connector `{}`: {} is not a program that can be run; its rotations will fail",
                 name.as_ref(),
@@ -309,7 +374,11 @@ fn inspect(config: &Config) -> Found {
             ));
         }
     }
-    Found { errors, warnings }
+    Found {
+        errors,
+        warnings,
+        good: Vec::new(),
+    }
 }
 
 fn executable(program: &Path) -> bool {

@@ -218,7 +218,7 @@ impl Kind {
 
     /// Does the target hold two secrets at a time, so that rotation has two slots?
     pub const fn two_slots(self) -> bool {
-        matches!(self, Self::AwsIamAccessKey)
+        matches!(self, Self::AwsIamAccessKey | Self::Mfa)
     }
 }
 

@@ -25,6 +25,8 @@ pub const MAX_PATH_BYTES: usize = 256;
 pub const MAX_SEGMENTS: usize = 8;
 /// The longest value of a line of a signed text, in bytes of UTF-8.
 pub const MAX_LINE_BYTES: usize = 500;
+/// The longest name that a target gives a key, in bytes.
+pub const MAX_KEY_BYTES: usize = 256;
 
 /// Why something is not a name, a path or a line.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -208,6 +210,13 @@ fn check_line(text: &str) -> Result<(), NameError> {
     }
 }
 
+fn check_key(text: &str) -> Result<(), NameError> {
+    if text.len() > MAX_KEY_BYTES {
+        return Err(NameError::TooLong { max: MAX_KEY_BYTES });
+    }
+    check_line(text)
+}
+
 macro_rules! parsed {
     ($($(#[$doc:meta])* $name:ident by $check:ident;)*) => {$(
         $(#[$doc])*
@@ -252,6 +261,9 @@ macro_rules! parsed {
 }
 
 parsed! {
+    /// What a target calls one of several keys of a credential, like `AKIAIOSFODNN7EXAMPLE`: a line,
+    /// never secret.
+    KeyId by check_key;
     /// The name of a vault, of its log and of its log key, like `vault.example.org/prod`.
     Origin by check_origin;
     /// Where a credential is found, like `aws/123456789012/root`: two to eight names with slashes

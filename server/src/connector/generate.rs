@@ -4,8 +4,9 @@
 //! 1. Every allowed string is equally likely: characters are drawn by rejection, and a string that
 //!    lacks a required class is thrown away whole, never patched.
 //! 2. The bytes come from the operating system's generator.
+//! 3. A definition's settings say what its target wants, within the same bounds as the configuration.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keyturn_seal::secret::SecretBytes;
 use thiserror::Error;
@@ -25,6 +26,15 @@ pub(crate) const DIGITS: &str = "0123456789";
 pub(crate) const SYMBOLS: &str = "!#%+,-./:=@^_~";
 /// Characters that are mistaken for each other when typed from paper.
 const LOOK_ALIKES: &str = "0O1lI|5S2Z8B";
+
+/// The setting of a definition: the number of characters.
+pub const LENGTH: &str = "secret-length";
+/// The setting of a definition: which of `lower upper digits symbols`, with a blank between.
+pub const CLASSES: &str = "secret-classes";
+/// The setting of a definition: characters that must not occur, besides those of the configuration.
+pub const FORBIDDEN: &str = "secret-forbidden";
+/// The setting of a definition: `yes` where people type the secret from a screen or paper.
+pub const TYPED: &str = "secret-typed";
 
 /// What a target demands of a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +62,9 @@ pub enum RulesError {
     /// Too few strings fit the rules.
     #[error("these rules give {0:.0} bits, less than {MIN_ENTROPY_BITS}; make the secret longer")]
     Weak(f64),
+    /// A setting of a definition that says nothing known.
+    #[error("the setting `{0}` must be {1}")]
+    Setting(&'static str, &'static str),
     /// The operating system gave no random bytes.
     #[error("the system's random number generator failed; the host is not fit to make secrets")]
     Random,
@@ -79,6 +92,58 @@ impl Rules {
         }
     }
 
+    /// These rules with what a definition's settings say.
+    pub fn with_settings(&self, settings: &BTreeMap<String, String>) -> Result<Self, RulesError> {
+        let mut rules = self.clone();
+        match settings.get(TYPED).map(String::as_str) {
+            Some("yes") => {
+                let symbols =
+                    |class: &String| class.bytes().any(|byte| byte.is_ascii_punctuation());
+                rules.classes.retain(|class| !symbols(class));
+                rules.forbidden.push_str(LOOK_ALIKES);
+            }
+            None | Some("no") => {}
+            Some(_) => return Err(RulesError::Setting(TYPED, "`yes` or `no`")),
+        }
+        if let Some(length) = settings.get(LENGTH) {
+            let bad = RulesError::Setting(LENGTH, "a number of characters");
+            rules.length = length.parse().map_err(|_| bad)?;
+        }
+        if let Some(names) = settings.get(CLASSES) {
+            let own = self.classes.iter().find(|class| {
+                let known = [LOWER, UPPER, DIGITS].contains(&class.as_str());
+                !known
+            });
+            let class = |name: &str| match name {
+                "lower" => Ok(LOWER.to_owned()),
+                "upper" => Ok(UPPER.to_owned()),
+                "digits" => Ok(DIGITS.to_owned()),
+                "symbols" => Ok(own.map_or(SYMBOLS, String::as_str).to_owned()),
+                _ => Err(RulesError::Setting(
+                    CLASSES,
+                    "one or more of `lower upper digits symbols`",
+                )),
+            };
+            rules.classes = names
+                .split_whitespace()
+                .map(class)
+                .collect::<Result<_, _>>()?;
+        }
+        if let Some(forbidden) = settings.get(FORBIDDEN) {
+            rules.forbidden.push_str(forbidden);
+        }
+        Ok(rules)
+    }
+
+    /// The strength of what these rules make, in bits, where it is enough.
+    pub fn check(&self) -> Result<f64, RulesError> {
+        let bits = self.entropy_bits()?;
+        if bits < MIN_ENTROPY_BITS {
+            return Err(RulesError::Weak(bits));
+        }
+        Ok(bits)
+    }
+
     /// The strength in bits: the logarithm of the number of strings over the alphabet. Requiring
     /// each class takes away less than a bit at the lengths that pass.
     pub fn entropy_bits(&self) -> Result<f64, RulesError> {
@@ -90,10 +155,7 @@ impl Rules {
 
     /// Draws a secret.
     pub fn generate(&self) -> Result<SecretBytes, RulesError> {
-        let bits = self.entropy_bits()?;
-        if bits < MIN_ENTROPY_BITS {
-            return Err(RulesError::Weak(bits));
-        }
+        let bits = self.check()?;
         let alphabet = self.alphabet()?;
         for _ in 0..MAX_DRAWS {
             let candidate = draw(&alphabet, self.length)?;
@@ -205,6 +267,57 @@ mod tests {
             ("too weak", rules(20, &["ab"], ""), RulesError::Weak(20.0)),
         ] {
             assert_eq!(rules.generate().err(), Some(want), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_definition_says_what_its_target_wants() {
+        let own = Rules::default();
+        for (name, settings, want) in [
+            ("nothing", vec![], Ok(own.clone())),
+            (
+                "length and forbidden characters",
+                vec![(LENGTH, "40"), (FORBIDDEN, "@/")],
+                Ok(Rules {
+                    length: 40,
+                    forbidden: "@/".into(),
+                    ..own.clone()
+                }),
+            ),
+            (
+                "classes",
+                vec![(CLASSES, "digits symbols")],
+                Ok(rules(32, &[DIGITS, SYMBOLS], "")),
+            ),
+            (
+                "typed by hand",
+                vec![(TYPED, "yes")],
+                Ok(Rules::typed_by_hand(32)),
+            ),
+            (
+                "no number",
+                vec![(LENGTH, "long")],
+                Err(RulesError::Setting(LENGTH, "a number of characters")),
+            ),
+            (
+                "no class",
+                vec![(CLASSES, "emoji")],
+                Err(RulesError::Setting(
+                    CLASSES,
+                    "one or more of `lower upper digits symbols`",
+                )),
+            ),
+            (
+                "neither yes nor no",
+                vec![(TYPED, "perhaps")],
+                Err(RulesError::Setting(TYPED, "`yes` or `no`")),
+            ),
+        ] {
+            let settings = settings
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
+            assert_eq!(own.with_settings(&settings), want, "{name}");
         }
     }
 

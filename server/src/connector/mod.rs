@@ -1,26 +1,41 @@
-//! What a rotation needs of its target, behind one trait.
+//! What a rotation needs of its target, behind three traits.
 //!
 //! A connector changes a credential where it is used: a database, a directory, an account service.
 //! It gets the *new* secret only; the daemon holds no old one. Its rights come from the platform the
-//! daemon runs on, never from the vault.
+//! daemon runs on, never from the vault. [`Connector`] is what every one has; besides it, a target
+//! that holds one secret, which is overwritten, is a [`OneSlot`], and one that holds several keys at a
+//! time, whose secrets it makes itself, a [`TwoSlot`]. A [`Shape`] is one or the other, so a step of
+//! the wrong kind cannot be written down.
 //!
 //! # Invariants
-//! 1. A failure says whether the target may have changed: [`Failure::Refused`] means "certainly
-//!    not", everything unknown is [`Failure::Unknown`]. The rotation machine treats the two apart.
-//! 2. Every call ends by its deadline, whatever the target does.
-//! 3. No message of a connector carries the secret it was given.
+//! 1. A failure says whether the target may have changed: [`Failure::Unknown`] means "perhaps", every
+//!    other one "certainly not". The rotation machine treats the two apart.
+//! 2. Every call ends by its deadline, whatever the target does, and begins nothing at the target
+//!    after it: see [`Attempt::left`].
+//! 3. No message, fact or name that a connector gives carries a secret.
+//! 4. What looks (`check`, `check_self`, `probe`, `keys`, `evidence`) changes nothing.
 
+mod build;
 pub mod exec;
 pub mod generate;
+mod probe;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use keyturn_seal::secret::SecretBytes;
+use keyturn_vault::{name::KeyId, time::Time};
 use thiserror::Error;
 
-pub use self::generate::Rules;
-use crate::config;
+pub use self::{
+    build::Connectors,
+    generate::{Rules, RulesError},
+    probe::{Facts, Known, MAX_FACTS, Sight, Verdict},
+};
 
 /// The credential at its target, as the definition has it. Nothing here is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,13 +52,40 @@ pub struct Target {
     pub settings: BTreeMap<String, String>,
 }
 
-/// One attempt to make `version` the secret at the target.
+/// One attempt to make `version` a secret of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// The version being rolled.
     pub version: u64,
-    /// Time left for the call; it is over afterwards, one way or the other.
-    pub deadline: Duration,
+    /// When the call is over, one way or the other.
+    pub until: Instant,
+}
+
+impl Attempt {
+    /// An attempt that has this long.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a deadline of a call is a moment of the running process, which no test moves"
+    )]
+    pub fn within(version: u64, time: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            version,
+            until: now.checked_add(time).unwrap_or(now),
+        }
+    }
+
+    /// The time left. Whatever changes the target asks this right before it sends, so that a process
+    /// that was stopped in between and goes on late sends nothing.
+    pub fn left(&self) -> Result<Duration, Failure> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a deadline of a call is a moment of the running process, which no test moves"
+        )]
+        let left = self.until.checked_duration_since(Instant::now());
+        left.filter(|left| !left.is_zero())
+            .ok_or_else(|| Failure::Unknown("the time for this call is over".to_owned()))
+    }
 }
 
 /// Why a call did not succeed.
@@ -52,6 +94,18 @@ pub enum Failure {
     /// The target said no; nothing was changed there.
     #[error("the target refused: {0}")]
     Refused(String),
+    /// It holds as many keys as it can; nothing was changed there.
+    #[error("the target holds as many keys as it can: {0}")]
+    Full(String),
+    /// It wants to be asked later; nothing was begun there. The caller waits so long, or a little
+    /// where it does not say, and asks again while there is time.
+    #[error("the target is busy: {why}")]
+    Busy {
+        /// What it said.
+        why: String,
+        /// When it wants to be asked again.
+        after: Option<Duration>,
+    },
     /// No answer that can be relied on; the target may or may not have changed.
     #[error("the outcome at the target is unknown: {0}")]
     Unknown(String),
@@ -66,25 +120,56 @@ pub enum Evidence {
     NotObservable,
 }
 
-/// A target that a credential can be rotated at.
+/// What a connector is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Its kind, as in the configuration.
+    pub kind: &'static str,
+    /// Whether the target refuses a writer that comes late by itself. Without such a fence, retired
+    /// versions are kept for the whole quarantine.
+    pub fence: bool,
+    /// The rights that it needs at the target, one sentence each, for people. The page of the
+    /// connector has them ready to paste.
+    pub rights: &'static [&'static str],
+}
+
+/// What every connector has.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// The rules that generated secrets follow at this target.
-    fn rules(&self, target: &Target) -> Rules;
+    /// What it is.
+    fn about(&self) -> About;
 
     /// How long a call takes at most.
     fn deadline(&self) -> Duration;
 
-    /// Whether the target refuses a writer that comes late by itself. Without one, retired versions
-    /// are kept for the quarantine.
-    fn has_fence(&self) -> bool {
-        false
+    /// Whether the settings of a definition are whole and can be meant: looks at nothing but them.
+    /// One sentence for the operator where they are not.
+    fn check_settings(&self, _target: &Target) -> Result<(), String> {
+        Ok(())
     }
 
-    /// Looks whether connector and settings fit, without changing anything.
+    /// Whether the connector's own credentials work; says as whom, like a role's name.
+    async fn check_self(&self) -> Result<String, Failure>;
+
+    /// Whether connector, settings and target fit each other.
     async fn check(&self, target: &Target) -> Result<(), Failure>;
 
-    /// Sets the new secret.
+    /// Looks at the target without the secret: is the sealed one still the real one?
+    async fn probe(&self, _target: &Target, _known: &Known) -> Result<Sight, Failure> {
+        Ok(Sight::not_observable(
+            "this connector has nothing to look at",
+        ))
+    }
+}
+
+/// A target that holds one secret, which is overwritten.
+#[async_trait]
+pub trait OneSlot: Connector {
+    /// The rules that generated secrets follow at this target: those of the configuration, with what
+    /// the definition's settings say.
+    fn rules(&self, target: &Target) -> Result<Rules, RulesError>;
+
+    /// Sets the new secret. The same one twice is no failure.
     async fn apply(
         &self,
         target: &Target,
@@ -107,52 +192,97 @@ pub trait Connector: Send + Sync {
     async fn evidence(&self, target: &Target) -> Result<Evidence, Failure>;
 }
 
-/// The connectors that this host is configured for, by the name that definitions use.
-#[derive(Clone, Default)]
-pub struct Connectors {
-    by_name: BTreeMap<String, Arc<dyn Connector>>,
+/// A key as the target lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// What the target calls it; never used twice.
+    pub id: KeyId,
+    /// Whether the target accepts it.
+    pub active: bool,
+    /// When it was made, by the target's clock.
+    pub created: Option<Time>,
 }
 
-impl Connectors {
-    /// Those of a configuration.
-    pub fn of(config: &BTreeMap<config::Label, config::Connector>) -> Self {
-        let named = |(name, connector): (&config::Label, &config::Connector)| {
-            let config::Connector::Exec {
-                command,
-                args,
-                env,
-                deadline_secs,
-                rules,
-            } = connector;
-            let exec = exec::Exec {
-                program: AsRef::<std::path::Path>::as_ref(command).to_owned(),
-                args: args.clone(),
-                env: env.clone(),
-                timeout: deadline_secs.secs(),
-                rules: rules.rules(),
-            };
-            let connector: Arc<dyn Connector> = Arc::new(exec);
-            (name.as_ref().to_owned(), connector)
-        };
-        Self {
-            by_name: config.iter().map(named).collect(),
+/// A key that the target has just made.
+pub struct Created {
+    /// What the target calls it.
+    pub id: KeyId,
+    /// What is sealed: everything that a person needs to use the key, in the form that the
+    /// connector's page describes.
+    pub secret: SecretBytes,
+}
+
+/// A target that holds several keys at a time, whose secrets it makes itself.
+///
+/// Deactivating and deleting name one key, which never comes back, so whoever does it late or twice
+/// does no harm.
+#[async_trait]
+pub trait TwoSlot: Connector {
+    /// How many keys the target holds at most.
+    fn quota(&self) -> usize {
+        2
+    }
+
+    /// How long the target may take until everybody there knows of a change. A key that is refused
+    /// is tried again until then, and a list is believed only afterwards.
+    fn settle(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
+    /// All keys of the credential, whoever made them.
+    async fn keys(&self, target: &Target) -> Result<Vec<Key>, Failure>;
+
+    /// Has the target make a key.
+    async fn create(&self, target: &Target, attempt: Attempt) -> Result<Created, Failure>;
+
+    /// Uses the new key: signs a call with it, or enables it where the target wants that first. The
+    /// caller tries again what a key that is not known everywhere yet gives.
+    async fn test(
+        &self,
+        target: &Target,
+        attempt: Attempt,
+        key: &KeyId,
+        new: &SecretBytes,
+    ) -> Result<(), Failure>;
+
+    /// Has the target accept a key no more. One that is inactive or gone already is no failure.
+    async fn deactivate(&self, target: &Target, key: &KeyId) -> Result<(), Failure>;
+
+    /// Deletes a key. One that is gone already is no failure.
+    async fn delete(&self, target: &Target, key: &KeyId) -> Result<(), Failure>;
+}
+
+/// A connector, by what its target holds.
+#[derive(Clone)]
+pub enum Shape {
+    /// One secret.
+    One(Arc<dyn OneSlot>),
+    /// Several keys.
+    Two(Arc<dyn TwoSlot>),
+}
+
+impl Shape {
+    /// What every connector has.
+    pub fn connector(&self) -> &dyn Connector {
+        match self {
+            Self::One(one) => one.as_ref(),
+            Self::Two(two) => two.as_ref(),
         }
     }
 
-    /// Adds a connector under a name of the configuration.
-    #[must_use]
-    pub fn with(mut self, name: &str, connector: Arc<dyn Connector>) -> Self {
-        self.by_name.insert(name.to_owned(), connector);
-        self
+    /// The connector, where the target holds one secret.
+    pub fn one(&self) -> Option<&dyn OneSlot> {
+        match self {
+            Self::One(one) => Some(one.as_ref()),
+            Self::Two(_) => None,
+        }
     }
 
-    /// The connector of that name, where this host has one.
-    pub fn named(&self, name: &str) -> Option<Arc<dyn Connector>> {
-        self.by_name.get(name).cloned()
-    }
-
-    /// All names, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
+    /// The connector, where the target holds several keys.
+    pub fn two(&self) -> Option<&dyn TwoSlot> {
+        match self {
+            Self::One(_) => None,
+            Self::Two(two) => Some(two.as_ref()),
+        }
     }
 }

@@ -35,7 +35,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     clock::Clock,
-    connector::{self, Attempt, Connector, Connectors, Failure, Target},
+    connector::{self, Attempt, Connectors, Failure, Shape, Target},
     identity::Node,
     owner::{Core, Needs, Txn, WeakOwner, ceremony::DAEMON, core::Known},
     refusal::Refused,
@@ -43,6 +43,8 @@ use crate::{
 
 /// The time of a call where no connector says.
 const DEADLINE: Span = Span::from_secs(60);
+/// The shortest wait for a target that is busy.
+const BUSY: Duration = Duration::from_millis(500);
 /// Failures that are remembered for operators.
 const MAX_PROBLEMS: usize = 1000;
 
@@ -113,9 +115,12 @@ impl Workshop {
                 fence: false,
                 deadline: DEADLINE,
             },
-            |connector| Promises {
-                fence: connector.has_fence(),
-                deadline: Span::from_secs(connector.deadline().as_secs().max(1)),
+            |shape| {
+                let connector = shape.connector();
+                Promises {
+                    fence: connector.about().fence,
+                    deadline: Span::from_secs(connector.deadline().as_secs().max(1)),
+                }
             },
         )
     }
@@ -180,13 +185,10 @@ impl Workshop {
         let credential = order.credential;
         // The semaphore is never closed; without a permit there is nothing to do but try later.
         let permit = Arc::clone(&self.0.permits).acquire_owned().await.ok();
-        let rules = self
-            .connector(&order.definition)
-            .map(|connector| connector.rules(&target(&order.definition)));
+        let rules = self.rules(&order.definition);
         let node = self.0.node.clone();
         let make = move || {
-            let rules = rules.ok_or("this daemon has no such connector in its configuration")?;
-            let secret = rules.generate().map_err(|error| error.to_string())?;
+            let secret = rules?.generate().map_err(|error| error.to_string())?;
             let fresh = sealing::seal(
                 &node,
                 &order.known,
@@ -244,7 +246,9 @@ impl Workshop {
             version,
         };
         let secret = self.bench().get(&id).map(|one| Arc::clone(&one.secret));
-        let (Some(secret), Some(connector)) = (secret, self.connector(&order.definition)) else {
+        let shape = self.connector(&order.definition);
+        let connector = shape.as_ref().and_then(Shape::one);
+        let (Some(secret), Some(connector)) = (secret, connector) else {
             // Nothing was asked of the target; but an earlier call may have been.
             self.blame(
                 order.credential,
@@ -259,14 +263,20 @@ impl Workshop {
                 |within| Duration::from_millis(within.ms()),
             ),
         );
-        let attempt = Attempt {
-            version: version.number(),
-            deadline,
-        };
-        let answer = if apply.is_some() {
-            connector.apply(&target, attempt, &secret).await
-        } else {
-            connector.test(&target, attempt, &secret).await
+        let attempt = Attempt::within(version.number(), deadline);
+        let answer = loop {
+            let answer = if apply.is_some() {
+                connector.apply(&target, attempt, &secret).await
+            } else {
+                connector.test(&target, attempt, &secret).await
+            };
+            match (&answer, attempt.left()) {
+                (Err(Failure::Busy { after, .. }), Ok(left)) => {
+                    let pause = after.unwrap_or(BUSY).max(BUSY).min(left);
+                    self.0.clock.sleep(pause).await;
+                }
+                _ => break answer,
+            }
         };
         match answer {
             Ok(()) => {
@@ -276,7 +286,9 @@ impl Workshop {
             Err(failure) => {
                 self.blame(order.credential, failure.to_string());
                 match failure {
-                    Failure::Refused(_) => Answer::Refused,
+                    Failure::Refused(_) | Failure::Full(_) | Failure::Busy { .. } => {
+                        Answer::Refused
+                    }
                     Failure::Unknown(_) => Answer::Unclear,
                 }
             }
@@ -284,7 +296,8 @@ impl Workshop {
     }
 
     async fn end_sessions(&self, order: &Order) -> Evidence {
-        let Some(connector) = self.connector(&order.definition) else {
+        let shape = self.connector(&order.definition);
+        let Some(connector) = shape.as_ref().and_then(Shape::one) else {
             return Evidence::NotObservable;
         };
         let target = target(&order.definition);
@@ -319,7 +332,18 @@ impl Workshop {
         }
     }
 
-    fn connector(&self, definition: &Definition) -> Option<Arc<dyn Connector>> {
+    /// What the secrets of a credential look like.
+    fn rules(&self, definition: &Definition) -> Result<connector::Rules, String> {
+        let shape = self.connector(definition);
+        let shape = shape.ok_or("this daemon has no such connector in its configuration")?;
+        let connector = shape
+            .one()
+            .ok_or("the target makes the secrets of this connector")?;
+        let rules = connector.rules(&target(definition));
+        rules.map_err(|error| error.to_string())
+    }
+
+    fn connector(&self, definition: &Definition) -> Option<Shape> {
         self.0
             .connectors
             .named(definition.connector.as_ref()?.name.as_str())

@@ -5,7 +5,7 @@
 //! reads a password from standard input and says whether it is accepted.
 //!
 //! The protocol is a line each way over TCP: `LOGIN user password-base64`, `SET token user
-//! password-base64`, `CHANGED user`, `END token user`; the answer is `OK …` or `NO …`.
+//! password-base64`, `CHANGED user`, `END token user`, `READY token`; the answer is `OK …` or `NO …`.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -109,6 +109,7 @@ fn answer(
             Some(account) => format!("OK password changed {} times", account.changes),
             None => "NO such account".to_owned(),
         },
+        ["READY", given] if given == &token => "OK the account service's administrator".to_owned(),
         ["END", given, _] if given == &token => "OK no sessions".to_owned(),
         _ => "NO not allowed".to_owned(),
     };
@@ -145,6 +146,7 @@ fn connect(file: &Path) -> Outcome<()> {
     let user = text("/settings/user");
     let secret = text("/secret");
     let line = match text("/action") {
+        "ready" => "READY {token}".to_owned(),
         "check" | "evidence" => format!("CHANGED {user}"),
         "apply" => format!("SET {{token}} {user} {secret}"),
         "test" => format!("LOGIN {user} {secret}"),
@@ -155,7 +157,9 @@ fn connect(file: &Path) -> Outcome<()> {
         Ok(reply) if reply.starts_with("OK") && text("/action") == "evidence" => {
             json!({"outcome": "done", "evidence": reply.trim_start_matches("OK ")})
         }
-        Ok(reply) if reply.starts_with("OK") => json!({"outcome": "done"}),
+        Ok(reply) if reply.starts_with("OK") => {
+            json!({"outcome": "done", "message": reply.trim_start_matches("OK ")})
+        }
         Ok(reply) => json!({"outcome": "refused", "message": reply}),
         Err(error) => json!({"outcome": "unknown", "message": error.to_string()}),
     };

@@ -1,49 +1,35 @@
-//! `[connectors.NAME]`: the programs that change credentials at their targets.
+//! `[connectors.NAME]`: what changes credentials at their targets, a module per kind.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+mod exec;
+
+use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 
-use super::{AbsolutePath, Within};
+pub use self::exec::{Exec, Slots};
+use super::Within;
 use crate::connector::generate::{self, Rules};
 
 /// What changes a credential at its target. Only a connector that is named here runs.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Connector {
     /// A program that speaks JSON on its standard input and output.
-    Exec {
-        /// The program; it is started directly, without a shell.
-        command: AbsolutePath,
-        /// Its arguments.
-        #[serde(default)]
-        args: Vec<String>,
-        /// The only variables in its environment besides `PATH` and `LANG`.
-        #[serde(default)]
-        env: BTreeMap<String, String>,
-        /// It is killed after this time.
-        #[serde(default)]
-        deadline_secs: Within<1, 600, 60>,
-        /// What the secrets that it sets look like.
-        #[serde(default)]
-        rules: SecretRules,
-    },
+    Exec(Exec),
 }
 
 impl Connector {
-    /// Its program.
-    pub fn program(&self) -> &Path {
+    /// Its program, where it is one.
+    pub fn program(&self) -> Option<&Path> {
         match self {
-            Self::Exec { command, .. } => command.as_ref(),
+            Self::Exec(exec) => Some(exec.command.as_ref()),
         }
     }
 
-    pub(super) fn rules(&self) -> &SecretRules {
+    /// What the secrets that it sets look like; none where the target makes them.
+    pub(super) fn rules(&self) -> Option<&SecretRules> {
         match self {
-            Self::Exec { rules, .. } => rules,
+            Self::Exec(exec) => (exec.slots == Slots::One).then_some(&exec.rules),
         }
     }
 }
