@@ -51,6 +51,13 @@ pub struct InitArgs {
     /// The file that names persons, groups and policies.
     #[arg(long, value_name = "FILE")]
     pub founding: PathBuf,
+    /// A folder on another disk or host where sealed versions, documents and the log are copied; may be
+    /// said several times. Rotations wait for one copy.
+    #[arg(long, value_name = "DIR")]
+    pub sink: Vec<PathBuf>,
+    /// A folder on another disk or host that keeps the newest head of the log.
+    #[arg(long, value_name = "DIR")]
+    pub head_copy: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -65,6 +72,8 @@ impl InitArgs {
             listen: self.listen.clone(),
             endpoints: self.endpoint.clone(),
             founding: self.founding.clone(),
+            sinks: self.sink.clone(),
+            head_copy: self.head_copy.clone(),
         }
     }
 }

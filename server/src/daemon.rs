@@ -2,22 +2,26 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use keyturn_audit::publish::Dir;
+use keyturn_audit::{note::LogKey, publish::Dir};
 use keyturn_hsm::device::DeviceKey;
 use keyturn_proto::{MAX_MESSAGE, v1};
+use keyturn_vault::{charter::Charter, reference::CharterRef};
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
 use crate::{
     chain,
+    clock::Clock,
     config::Config,
     connector::Connectors,
+    copies::{Copies, head, sinks},
     desk::Desks,
     health::Health,
     identity::Node,
     keys::{self, LogKeyError, Pinned},
-    log::Printer,
+    log::{Printer, Published},
+    mode::{self, Mode},
     owner::{
         self, Reporter,
         core::{Core, Objects, read},
@@ -57,6 +61,9 @@ pub struct Vault {
     pub routes: Routes,
     owner: JoinHandle<()>,
     printer: JoinHandle<()>,
+    /// Places for copies, and the head's copy: they end with the printer.
+    copying: Vec<JoinHandle<()>>,
+    mode: watch::Receiver<Mode>,
     stop: watch::Sender<bool>,
     store: Arc<RedbStore>,
     health: Reporter,
@@ -86,26 +93,12 @@ impl Vault {
                 .map_err(|_| VaultError::Foreign("it could not be read"))??,
         );
         let view: Arc<dyn Store> = Arc::<RedbStore>::clone(&store);
-        let vault: rows::Vault = read(view.as_ref(), &Name::Vault.key())
-            .await?
-            .ok_or(VaultError::Foreign("it was never founded"))?;
-        let path: &Path = config.keys.genesis.as_ref();
-        let pins = keys::read_pins(path).map_err(VaultError::Pins)?;
-        let (charter, reference) = chain::walk(&pins, view.as_ref(), &vault).await?;
-        let charter = Arc::new(charter);
-        let pinned = Pinned {
-            path: path.to_owned(),
-            genesis: pins.genesis,
-        };
-        let log_key = Arc::new(keys::read_log_key(
-            config.keys.log.as_ref(),
-            charter.origin.as_str(),
-        )?);
-        if log_key.vkey().to_string() != charter.log_key.as_str() {
-            return Err(VaultError::Foreign(
-                "its charter names another log key than `keys.log`",
-            ));
-        }
+        let Recognised {
+            vault,
+            charter,
+            pinned,
+            log_key,
+        } = recognise(config, view.as_ref()).await?;
         let node = Node::new(vault.node, key);
         let (desks, objects) = (Desks::default(), Objects::default());
         let workshop = Workshop::new(
@@ -123,7 +116,7 @@ impl Vault {
         );
         let mut core = Core::open(
             view.as_ref(),
-            (charter, reference),
+            charter,
             vault,
             Arc::clone(&log_key),
             clock.clone(),
@@ -135,8 +128,16 @@ impl Vault {
         let dir = Dir::new(data.join("log"));
         let (printer, published) =
             Printer::open(dir, Arc::clone(&view), Arc::clone(&log_key), objects, heads);
+        let mode = mode::of(config, log_key.vkey(), core.edge(), view.as_ref()).await;
+        if let Some(why) = mode.why() {
+            tracing::error!(%why, "nothing changes until a quorum accepts it");
+        }
+        let mode = core.begin(mode);
+        let copying = copy(config, &log_key, (&view, &published, &mode), &clock);
+        core.workshop
+            .copy_to(copying.places.clone(), config.copies.min.size());
         let (owner, owner_task) = owner::start(core, Arc::clone(&view), Arc::clone(&health));
-        let printer = tokio::spawn(printer.run());
+        let printer = tokio::spawn(printer.run(mode.clone()));
         let (stop, stopping) = watch::channel(false);
         let context = Context {
             owner,
@@ -148,12 +149,17 @@ impl Vault {
             clock,
             published,
             log_key,
+            copies: copying.places,
+            head_copy: copying.head,
+            mode: mode.clone(),
             stop: stopping,
         };
         Ok(Self {
             routes: routes(&context),
             owner: owner_task,
             printer,
+            copying: copying.tasks,
+            mode,
             stop,
             store,
             health,
@@ -165,17 +171,23 @@ impl Vault {
         self.health.send_replace(health);
     }
 
+    /// Why the vault changes nothing, if it does not go on.
+    pub fn waits_for_restore(&self) -> Option<String> {
+        self.mode.borrow().why()
+    }
+
     /// Ends the streams, so that calls under way can end.
     pub fn stopping(&self) -> watch::Sender<bool> {
         self.stop.clone()
     }
 
-    /// Waits until everything committed is published, and closes the store.
+    /// Waits until everything committed is published and copied, and closes the store.
     pub async fn close(self) {
         let Self {
             routes,
             owner,
             printer,
+            copying,
             stop,
             store,
             ..
@@ -186,16 +198,89 @@ impl Vault {
         let finish = async {
             let _ = owner.await;
             let _ = printer.await;
+            for task in copying {
+                let _ = task.await;
+            }
         };
         if tokio::time::timeout(std::time::Duration::from_secs(10), finish)
             .await
             .is_err()
         {
-            tracing::warn!("the log was not published to its end; the next start does it");
+            tracing::warn!("log and copies are not complete; the next start goes on with them");
         }
         if let Some(store) = Arc::into_inner(store) {
             store.close().await;
         }
+    }
+}
+
+/// What a store is, as pins and keys of this machine have it.
+struct Recognised {
+    vault: rows::Vault,
+    charter: (Arc<Charter>, CharterRef),
+    pinned: Pinned,
+    log_key: Arc<LogKey>,
+}
+
+/// Checks that the store is this vault's: its chain of charters from the pins on, and its log's key.
+async fn recognise(config: &Config, store: &dyn Store) -> Result<Recognised, VaultError> {
+    let vault: rows::Vault = read(store, &Name::Vault.key())
+        .await?
+        .ok_or(VaultError::Foreign("it was never founded"))?;
+    let path: &Path = config.keys.genesis.as_ref();
+    let pins = keys::read_pins(path).map_err(VaultError::Pins)?;
+    let (charter, reference) = chain::walk(&pins, store, &vault).await?;
+    let log_key = keys::read_log_key(config.keys.log.as_ref(), charter.origin.as_str())?;
+    if log_key.vkey().to_string() != charter.log_key.as_str() {
+        return Err(VaultError::Foreign(
+            "its charter names another log key than `keys.log`",
+        ));
+    }
+    Ok(Recognised {
+        vault,
+        charter: (Arc::new(charter), reference),
+        pinned: Pinned {
+            path: path.to_owned(),
+            genesis: pins.genesis,
+        },
+        log_key: Arc::new(log_key),
+    })
+}
+
+/// What copies to other places.
+struct Copying {
+    places: Copies,
+    head: watch::Receiver<head::Status>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Starts the copies of what is published; they begin when the vault goes on.
+fn copy(
+    config: &Config,
+    key: &LogKey,
+    (store, published, mode): (&Arc<dyn Store>, &Published, &watch::Receiver<Mode>),
+    clock: &Clock,
+) -> Copying {
+    let (newest, vkey) = (published.follow(), key.vkey().clone());
+    let sinks = sinks(&config.copies, config.data.as_ref(), &vkey);
+    let (places, mut tasks) = Copies::start(sinks, store, &newest, mode);
+    let status = watch::Sender::new(head::Status {
+        wanted: config.audit.head_copy.is_some(),
+        ..head::Status::default()
+    });
+    let head = status.subscribe();
+    if let Some(folder) = &config.audit.head_copy {
+        let (folder, mut mode, clock) = (folder.as_ref().to_owned(), mode.clone(), clock.clone());
+        tasks.push(tokio::spawn(async move {
+            if mode::served(&mut mode).await {
+                head::keep(folder, vkey, newest, status, clock).await;
+            }
+        }));
+    }
+    Copying {
+        places,
+        head,
+        tasks,
     }
 }
 

@@ -49,6 +49,10 @@ pub struct Request {
     pub endpoints: Vec<String>,
     /// The file that names persons, groups and policies.
     pub founding: PathBuf,
+    /// Folders for copies; they must exist.
+    pub sinks: Vec<PathBuf>,
+    /// The folder for the copy of the log's head; it must exist.
+    pub head_copy: Option<PathBuf>,
 }
 
 /// What was made.
@@ -148,6 +152,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         .parse()
         .map_err(|error| founding_error(request, format!("--origin: {error}")))?;
     let (founding, enrolled) = read_founding(request)?;
+    let places = places(request)?;
     prepare(&request.dir)?;
     let key_error = |error: &dyn fmt::Display| InitError::Key(error.to_string());
     let node_key = DeviceKey::create(&request.dir.join("node.pem"), origin.as_str())
@@ -200,7 +205,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         .collect();
     make_store(&request.dir.join("data"), &bytes, &vault)?;
     let config = request.dir.join("keyturnd.toml");
-    write(&config, config_text(request).as_bytes(), 0o644)?;
+    write(&config, config_text(request, &places).as_bytes(), 0o644)?;
     let names = charter.persons.iter().map(|person| person.name.clone());
     Ok(Made {
         config,
@@ -352,21 +357,58 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InitError> {
         .map_err(|e| file(path, e))
 }
 
+/// Where copies go, as absolute paths of folders that are there.
+struct Places {
+    sinks: Vec<PathBuf>,
+    head_copy: Option<PathBuf>,
+}
+
+fn places(request: &Request) -> Result<Places, InitError> {
+    let there = |path: &PathBuf| {
+        let whole = fs::canonicalize(path).map_err(|error| file(path, error))?;
+        if whole.is_dir() {
+            Ok(whole)
+        } else {
+            Err(file(path, io::ErrorKind::NotADirectory.into()))
+        }
+    };
+    Ok(Places {
+        sinks: request.sinks.iter().map(there).collect::<Result<_, _>>()?,
+        head_copy: request.head_copy.as_ref().map(there).transpose()?,
+    })
+}
+
 /// The configuration of the new vault; every path in it is absolute.
-fn config_text(request: &Request) -> String {
+fn config_text(request: &Request, places: &Places) -> String {
     let dir = fs::canonicalize(&request.dir).unwrap_or_else(|_| request.dir.clone());
-    let path = |name: &str| toml::Value::from(dir.join(name).display().to_string());
+    let quoted = |path: &Path| toml::Value::from(path.display().to_string());
+    let path = |name: &str| quoted(&dir.join(name));
     let listen: Vec<String> = request.listen.iter().map(ToString::to_string).collect();
-    format!(
+    let mut text = format!(
         "# The daemon of {}. `keyturnd check-config` says whether it is good.\n\
-         data = {}\n\n[listen]\ngrpc = {}\n\n[keys]\nnode = {}\nlog = {}\ngenesis = {}\n\n\
-         # Name a sink on another disk or host, and raise this to 1: until then a lost disk loses what was rotated.\n\
-         [copies]\nmin = 0\n",
+         data = {}\n\n[listen]\ngrpc = {}\n\n[keys]\nnode = {}\nlog = {}\ngenesis = {}\n\n",
         request.origin,
         path("data"),
         toml::Value::from(listen),
         path("node.pem"),
         path("log.key"),
         path("pins.json"),
-    )
+    );
+    if let Some(folder) = &places.head_copy {
+        let folder = quoted(folder);
+        text = format!("{text}[audit]\nhead_copy = {folder}\n\n");
+    }
+    if places.sinks.is_empty() {
+        return text
+            + "# Name a sink on another disk or host, and raise this to 1: until then a lost disk loses what was rotated.\n\
+               [copies]\nmin = 0\n";
+    }
+    text += "# A rotation changes its target when so many of these hold the new version.\n[copies]\nmin = 1\n";
+    for (n, folder) in (1..).zip(&places.sinks) {
+        let folder = quoted(folder);
+        text = format!(
+            "{text}\n[[copies.sinks]]\nkind = \"directory\"\nname = \"copies-{n}\"\npath = {folder}\n"
+        );
+    }
+    text
 }

@@ -24,6 +24,7 @@ pub mod keys;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod mode;
 pub mod owner;
 pub mod peers;
 pub mod refusal;

@@ -15,6 +15,7 @@ use keyturn_audit::{
 use keyturn_vault::digest::Digest;
 use tokio::sync::watch;
 
+use crate::mode::{self, Mode};
 use crate::owner::core::Objects;
 use crate::store::{KeyRange, MAX_PAGE_ROWS, Name, Store, StoreError, key::Family};
 
@@ -135,8 +136,11 @@ impl Printer {
         )
     }
 
-    /// Publishes whenever the log has grown, until the owner is gone.
-    pub async fn run(mut self) {
+    /// Publishes whenever the log has grown, until the owner is gone; nothing in restore mode.
+    pub async fn run(mut self, mut mode: watch::Receiver<Mode>) {
+        if !mode::served(&mut mode).await {
+            return;
+        }
         loop {
             let size = *self.heads.borrow_and_update();
             if let Err(error) = self.catch_up(size).await {

@@ -90,6 +90,14 @@ pub enum Refused {
     /// The system's random numbers failed.
     #[error("the system's random number generator failed")]
     NoEntropy,
+    /// The store is not where the log has been.
+    #[error(
+        "this vault is in restore mode: nothing changes until a quorum accepts what was restored"
+    )]
+    RestoreMode,
+    /// The vault goes on: there is nothing to accept.
+    #[error("this vault is not in restore mode")]
+    NotRestoring,
     /// Too much waits.
     #[error("the vault has too much to do at the moment")]
     Busy,
@@ -126,6 +134,8 @@ impl Refused {
             Self::Fork => "head-mismatch",
             Self::Unsupported(_) => "other-version",
             Self::NoEntropy => "no-entropy",
+            Self::RestoreMode => "restore-mode",
+            Self::NotRestoring => "not-in-restore-mode",
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::Full => "log-full",
@@ -155,6 +165,10 @@ impl Refused {
             }
             Self::Unsupported(_) => "update the daemon",
             Self::NoEntropy => "do not use this host",
+            Self::RestoreMode => {
+                "see `keyturn status`; sign nothing but `accept-restore`, after comparing its fingerprint"
+            }
+            Self::NotRestoring => "nothing was restored; see `keyturn status`",
             Self::Busy => "try again in some seconds",
             Self::Stopping => "try again in some seconds; the daemon is being started anew",
         }
@@ -178,7 +192,11 @@ impl Refused {
             | Self::Denied(_)
             | Self::UnknownSigner
             | Self::BadSignature => Code::PermissionDenied,
-            Self::Vault(_) | Self::NotFounded | Self::Fork => Code::FailedPrecondition,
+            Self::Vault(_)
+            | Self::NotFounded
+            | Self::Fork
+            | Self::RestoreMode
+            | Self::NotRestoring => Code::FailedPrecondition,
             Self::Malformed(_) | Self::Submission(_) => Code::InvalidArgument,
             Self::Store(_) | Self::Row | Self::Stopping | Self::NoEntropy => Code::Unavailable,
             Self::Unsupported(_) => Code::Unimplemented,

@@ -125,7 +125,10 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(RunError::System)?;
-    runtime.block_on(serve_until_stopped(&config, &node))
+    let outcome = runtime.block_on(serve_until_stopped(&config, &node));
+    // A place for copies that hangs must not keep the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// A vault that could not be opened is tried again this often.
@@ -204,7 +207,10 @@ async fn serve_vault(
     };
     let bound = bind(config).await?;
     systemd::ready();
-    shell.health.serving().await;
+    match vault.waits_for_restore() {
+        Some(why) => shell.health.not_serving(&why).await,
+        None => shell.health.serving().await,
+    }
     let outcome = serve(bound, node, shell, (vault.routes.clone(), service), stop).await;
     vault.close().await;
     Ok(outcome?)

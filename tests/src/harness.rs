@@ -38,6 +38,7 @@ pub struct World {
     address: SocketAddr,
     daemon: Option<Child>,
     memory: Option<Memory>,
+    sinks: Vec<&'static str>,
 }
 
 impl World {
@@ -51,6 +52,7 @@ impl World {
             address: free_address()?,
             daemon: None,
             memory: None,
+            sinks: Vec::new(),
         })
     }
 
@@ -62,6 +64,14 @@ impl World {
     /// The vault's folder inside.
     pub fn vault(&self) -> PathBuf {
         self.folder.join("vault")
+    }
+
+    /// Makes a folder for copies, which [`World::init`] names as a sink: `copies-1`, `copies-2` …
+    pub fn add_sink(&mut self, name: &'static str) -> Outcome<PathBuf> {
+        let folder = self.folder.join(name);
+        std::fs::create_dir(&folder)?;
+        self.sinks.push(name);
+        Ok(folder)
     }
 
     /// The home of a person, as `keyturn --home` takes it.
@@ -108,7 +118,8 @@ impl World {
             "--listen",
             &address,
         ];
-        self.keyturnd(init)?.ok()
+        let sinks = self.sinks.iter().flat_map(|name| ["--sink", name]);
+        self.keyturnd(init.into_iter().chain(sinks))?.ok()
     }
 
     /// The welcome file of a founder.

@@ -18,7 +18,7 @@ use keyturn_hsm::{
 use keyturn_proto::v1::{
     self, audit_client::AuditClient, ceremony_client::CeremonyClient,
     charter_client::CharterClient, credential_client::CredentialClient,
-    rotation_client::RotationClient, signer::By,
+    rotation_client::RotationClient, signer::By, status_client::StatusClient,
 };
 use keyturn_seal::{SecretBytes, keyfile::Cost};
 use keyturn_vault::{
@@ -296,6 +296,13 @@ impl Line {
         AuditClient::new(self.0.channel())
     }
 
+    /// How the vault is.
+    pub async fn status(&self) -> Outcome<v1::ShowStatusReply> {
+        let mut client = StatusClient::new(self.0.channel());
+        let reply = client.show(v1::ShowStatusRequest {}).await?;
+        Ok(reply.into_inner())
+    }
+
     /// The newest checkpoint, verified.
     pub async fn checkpoint(&self, vkey: &Vkey) -> Outcome<SignedCheckpoint> {
         let reply = self.log().checkpoint(v1::CheckpointRequest {}).await?;
@@ -356,7 +363,11 @@ pub const PEOPLE: [(&str, &[&str]); 5] = [
 impl Founded {
     /// Founds a vault and starts its daemon; `policy` is added to `[policy.default]`.
     pub async fn new(policy: &str) -> Outcome<Self> {
-        let mut world = World::new()?;
+        Self::over(World::new()?, policy).await
+    }
+
+    /// As [`Founded::new`], in a world with sinks for copies.
+    pub async fn over(mut world: World, policy: &str) -> Outcome<Self> {
         let mut people = BTreeMap::new();
         std::fs::create_dir_all(world.folder().join("people"))?;
         for (name, _) in PEOPLE {

@@ -8,8 +8,10 @@
 //! 2. Only a checkpoint that the log's key signed is a copy; anything else is said, never trusted.
 
 use std::{
+    cmp::Ordering,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use keyturn_audit::{
@@ -18,13 +20,19 @@ use keyturn_audit::{
     tile::CHECKPOINT,
     tree::{Edge, Hash},
 };
+use keyturn_vault::time::Time;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::store::{KeyRange, MAX_PAGE_ROWS, Store, StoreError};
 
 /// The largest checkpoint that is read, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
+/// A place that does not answer in this time says nothing.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A copy that could not be written is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What a copy of the head says about the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +98,22 @@ pub enum HeadCopyError {
     /// The store lacks an entry that its head covers.
     #[error("entry {0} is not in the store")]
     Missing(u64),
+    /// The copy covers more than what is published now.
+    #[error("{} covers {there} entries and the log has {here}; was the store set back? start the daemon again, and see restore mode", path.display())]
+    Ahead {
+        /// Which file.
+        path: PathBuf,
+        /// What it covers.
+        there: u64,
+        /// What is published.
+        here: u64,
+    },
+    /// Reading it takes too long.
+    #[error("{} does not answer", .0.display())]
+    Silent(PathBuf),
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
 }
 
 /// Reads the copy in a folder; none when there is none.
@@ -109,6 +133,31 @@ pub fn read(folder: &Path, vkey: &Vkey) -> Result<Option<SignedCheckpoint>, Head
         .map_err(|source| HeadCopyError::Foreign { path, source })
 }
 
+/// As [`read`], on a thread where waiting harms nobody.
+async fn fetch(folder: &Path, vkey: &Vkey) -> Result<Option<SignedCheckpoint>, HeadCopyError> {
+    let (path, vkey) = (folder.to_owned(), vkey.clone());
+    let read = tokio::task::spawn_blocking(move || read(&path, &vkey));
+    match tokio::time::timeout(PATIENCE, read).await {
+        Ok(read) => read.unwrap_or(Err(HeadCopyError::Stopping)),
+        Err(_) => Err(HeadCopyError::Silent(folder.to_owned())),
+    }
+}
+
+/// Compares the copy in a folder with the store's head by its size alone, where that is smaller: for
+/// a copy of the log, which cannot be continued by another history without that being seen.
+pub async fn glance(folder: &Path, vkey: &Vkey, edge: &Edge) -> Result<HeadCheck, HeadCopyError> {
+    let Some(copy) = fetch(folder, vkey).await? else {
+        return Ok(HeadCheck::Absent);
+    };
+    let (size, root) = (copy.size(), *copy.root());
+    Ok(match size.cmp(&edge.size()) {
+        Ordering::Less => HeadCheck::Behind { size },
+        Ordering::Greater => HeadCheck::Ahead { size, root },
+        Ordering::Equal if edge.root() == root => HeadCheck::Same,
+        Ordering::Equal => HeadCheck::Fork { size, root },
+    })
+}
+
 /// Compares the copy in a folder with the store's head. Costs one read when they are the same, and
 /// hashing as many entries as the copy covers when they are not.
 pub async fn check(
@@ -117,22 +166,15 @@ pub async fn check(
     edge: &Edge,
     store: &dyn Store,
 ) -> Result<HeadCheck, HeadCopyError> {
-    let Some(copy) = read(folder, vkey)? else {
-        return Ok(HeadCheck::Absent);
+    let check = glance(folder, vkey, edge).await?;
+    let (HeadCheck::Behind { size }, Some(copy)) = (check, fetch(folder, vkey).await?) else {
+        return Ok(check);
     };
-    let (size, root) = (copy.size(), *copy.root());
-    if size > edge.size() {
-        return Ok(HeadCheck::Ahead { size, root });
-    }
-    let same = if size == edge.size() {
-        edge.root() == root
+    let root = *copy.root();
+    Ok(if root_at(store, size).await? == root {
+        check
     } else {
-        root_at(store, size).await? == root
-    };
-    Ok(match (same, size == edge.size()) {
-        (false, _) => HeadCheck::Fork { size, root },
-        (true, true) => HeadCheck::Same,
-        (true, false) => HeadCheck::Behind { size },
+        HeadCheck::Fork { size, root }
     })
 }
 
@@ -156,16 +198,22 @@ async fn root_at(store: &dyn Store, size: u64) -> Result<Hash, HeadCopyError> {
     Ok(edge.root())
 }
 
-/// Writes the copy, whole or not at all; keeps a copy that covers more (invariant 1).
+/// Writes the copy, whole or not at all; one that covers more is left, and reported (invariant 1).
 pub fn write(
     folder: &Path,
     checkpoint: &SignedCheckpoint,
     vkey: &Vkey,
 ) -> Result<(), HeadCopyError> {
-    if read(folder, vkey)?.is_some_and(|copy| copy.size() >= checkpoint.size()) {
-        return Ok(());
-    }
     let (path, temporary) = (folder.join(CHECKPOINT), folder.join("checkpoint.new"));
+    let (there, here) = (
+        read(folder, vkey)?.map_or(0, |copy| copy.size()),
+        checkpoint.size(),
+    );
+    match there.cmp(&here) {
+        Ordering::Less => {}
+        Ordering::Equal => return Ok(()),
+        Ordering::Greater => return Err(HeadCopyError::Ahead { path, there, here }),
+    }
     let note = checkpoint.note().to_string();
     let file = Os
         .write(&temporary, note.as_bytes())
@@ -176,33 +224,66 @@ pub fn write(
         .map_err(|source| failed("make durable", &path, source))
 }
 
+/// How the copy is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether there is to be one.
+    pub wanted: bool,
+    /// When it was last written or found up to date; none before that.
+    pub copied: Option<Time>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
 /// Keeps the copy up to date with what is published, until the publisher ends. What cannot be written
-/// now is written with the next checkpoint, and said once.
+/// now is tried again with the next checkpoint, at the latest after [`AGAIN`], and said once.
 pub async fn keep(
     folder: PathBuf,
     vkey: Vkey,
     mut newest: watch::Receiver<Option<SignedCheckpoint>>,
+    status: watch::Sender<Status>,
+    clock: Clock,
 ) {
-    let mut said = false;
     loop {
         let checkpoint = newest.borrow_and_update().clone();
+        let mut failed = false;
         if let Some(checkpoint) = checkpoint {
             let (folder, vkey) = (folder.clone(), vkey.clone());
             let write = move || write(&folder, &checkpoint, &vkey);
             let written = tokio::task::spawn_blocking(write).await;
-            match written {
-                Ok(Err(error)) if !said => {
-                    said = true;
-                    tracing::warn!(error = %crate::run::whole(&error), "the head's copy is not written");
-                }
-                Ok(Ok(())) => said = false,
-                _ => {}
-            }
+            let written = written.unwrap_or(Err(HeadCopyError::Stopping));
+            failed = written.is_err();
+            report(&status, written, clock.now());
         }
-        if newest.changed().await.is_err() {
+        let changed = if failed {
+            let changed = tokio::time::timeout(AGAIN, newest.changed()).await;
+            changed.unwrap_or(Ok(()))
+        } else {
+            newest.changed().await
+        };
+        if changed.is_err() {
             return;
         }
     }
+}
+
+fn report(status: &watch::Sender<Status>, written: Result<(), HeadCopyError>, now: Time) {
+    let problem = written
+        .err()
+        .map(|error: HeadCopyError| crate::run::whole(&error));
+    if status.borrow().problem != problem {
+        if let Some(problem) = &problem {
+            tracing::warn!(problem, "the head's copy is not written");
+        } else {
+            tracing::info!("the head's copy is written");
+        }
+    }
+    status.send_modify(|status| {
+        if problem.is_none() {
+            status.copied = Some(now);
+        }
+        status.problem = problem;
+    });
 }
 
 fn failed(task: &'static str, path: &Path, source: io::Error) -> HeadCopyError {

@@ -38,7 +38,11 @@ use self::{
     sink::{Directory, Sink},
     worker::{Request, Worker},
 };
-use crate::{config, store::Store};
+use crate::{
+    config,
+    mode::{self, Mode},
+    store::Store,
+};
 
 /// Requests of rotations that wait for one place at most.
 const QUEUE: usize = 1024;
@@ -72,11 +76,12 @@ struct Place {
 }
 
 impl Copies {
-    /// Starts a task for each place. They end when the publisher does and `newest` is closed.
+    /// Starts a task for each place, which begins when the vault goes on. They end when the publisher does and `newest` is closed.
     pub fn start(
         sinks: Vec<(Box<dyn Sink>, bool)>,
         store: &Arc<dyn Store>,
         newest: &watch::Receiver<Option<SignedCheckpoint>>,
+        mode: &watch::Receiver<Mode>,
     ) -> (Self, Vec<JoinHandle<()>>) {
         let (mut places, mut tasks) = (Vec::new(), Vec::new());
         for (sink, same_disk) in sinks {
@@ -92,7 +97,12 @@ impl Copies {
                 status: status.subscribe(),
             });
             let worker = Worker::new(sink, Arc::clone(store), status);
-            tasks.push(tokio::spawn(worker.run(newest.clone(), queue)));
+            let (newest, mut mode) = (newest.clone(), mode.clone());
+            tasks.push(tokio::spawn(async move {
+                if mode::served(&mut mode).await {
+                    worker.run(newest, queue).await;
+                }
+            }));
         }
         let places = places.into();
         (Self { places }, tasks)
@@ -142,6 +152,23 @@ impl Copies {
         tokio::time::timeout(patience, enough)
             .await
             .unwrap_or(false)
+    }
+
+    /// What is wrong with the places, for an operator; empty where nothing is known to be.
+    pub fn problems(&self) -> String {
+        let status = self.status().into_iter();
+        let problems = status.filter_map(|one| Some(format!("{}: {}", one.name, one.problem?)));
+        problems.collect::<Vec<_>>().join("; ")
+    }
+
+    /// How many places there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
     }
 
     /// How all places are doing.

@@ -18,6 +18,7 @@ use keyturn_vault::layout::{self, LayoutError, Place, SealedVersion};
 use super::fixture::{Fixture, number};
 use super::head::{self, HeadCheck};
 use super::*;
+use crate::clock::Clock;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -95,7 +96,9 @@ impl Running {
             let sink: Box<dyn Sink> = Box::new(Directory::new(name, path, fixture.vkey()));
             (sink, false)
         });
-        let (copies, tasks) = Copies::start(sinks.collect(), &fixture.store, &newest.subscribe());
+        let mode = watch::Sender::new(Mode::Serving).subscribe();
+        let (copies, tasks) =
+            Copies::start(sinks.collect(), &fixture.store, &newest.subscribe(), &mode);
         Self {
             copies,
             newest,
@@ -308,7 +311,14 @@ async fn the_copy_of_the_head_knows_a_store_that_was_set_back() {
     fixture.seal(1).await;
     let newest = watch::Sender::new(Some(fixture.checkpoint()));
     let path = folder.path().to_owned();
-    let keeper = tokio::spawn(head::keep(path, fixture.vkey(), newest.subscribe()));
+    let status = watch::Sender::new(head::Status::default());
+    let keeper = tokio::spawn(head::keep(
+        path,
+        fixture.vkey(),
+        newest.subscribe(),
+        status.clone(),
+        Clock::system(),
+    ));
     while check(&fixture).await != HeadCheck::Same {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -320,13 +330,16 @@ async fn the_copy_of_the_head_knows_a_store_that_was_set_back() {
     }
     drop(newest);
     keeper.await.unwrap();
+    let kept = status.borrow().clone();
+    assert!(kept.copied.is_some() && kept.problem.is_none());
 
     let (size, root) = (fixture.edge.size(), fixture.edge.root());
     let mut other = Fixture::new().await;
     assert_eq!(check(&other).await, HeadCheck::Ahead { size, root });
     assert!(check(&other).await.needs_restore());
     // An older checkpoint does not replace a newer copy.
-    head::write(folder.path(), &other.checkpoint(), &other.vkey()).unwrap();
+    let written = head::write(folder.path(), &other.checkpoint(), &other.vkey());
+    assert!(matches!(written, Err(head::HeadCopyError::Ahead { .. })));
     assert_eq!(check(&fixture).await, HeadCheck::Same);
     for version in [2, 1] {
         other.seal(version).await;

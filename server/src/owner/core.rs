@@ -38,6 +38,7 @@ use crate::{
     clock::Clock,
     desk::Desks,
     keys::Pinned,
+    mode::Mode,
     peers::Peers,
     refusal::Refused,
     rotation::Workshop,
@@ -217,6 +218,8 @@ pub struct Core {
     pub(crate) workshop: Workshop,
     pub(super) pinned: Pinned,
     pub(super) owner: Option<WeakOwner>,
+    /// Whether the vault goes on.
+    pub(crate) mode: watch::Sender<Mode>,
 }
 
 /// Documents that were committed and are not published yet; clones are the same.
@@ -303,6 +306,7 @@ impl Core {
             workshop,
             pinned,
             owner: None,
+            mode: watch::Sender::new(Mode::Serving),
         };
         core.peers.follow(&core.known.charter, &core.vault.joined());
         core.wake(store).await?;
@@ -311,6 +315,12 @@ impl Core {
 
     pub(super) fn attach(&mut self, owner: WeakOwner) {
         self.owner = Some(owner);
+    }
+
+    /// Whether the vault goes on; said once, before the owner runs.
+    pub fn begin(&self, mode: Mode) -> watch::Receiver<Mode> {
+        self.mode.send_replace(mode);
+        self.mode.subscribe()
     }
 
     /// The way back to the owner, for what follows a commit; it does not keep the owner alive.

@@ -234,15 +234,18 @@ pub fn start(
     let owner = Owner { queue };
     core.attach(owner.downgrade());
     let task = tokio::spawn(async move {
-        let interrupted = core.interrupted();
-        let first = Work::detached(interrupted, Core::restart_slots);
-        turn(&mut core, &store, &health, vec![first]).await;
         let mut works = Vec::with_capacity(BATCH);
+        let mut resumed = false;
         loop {
+            let serves = core.mode.borrow().serves();
+            if serves && !std::mem::replace(&mut resumed, true) {
+                let first = Work::detached(core.interrupted(), Core::restart_slots);
+                turn(&mut core, &store, &health, vec![first]).await;
+            }
             let alarm = core.alarm();
             tokio::select! {
                 taken = waiting.recv_many(&mut works, BATCH) => if taken == 0 { break },
-                () = alarm => works.push(Work::detached(core.due(), Core::tick)),
+                () = alarm, if serves => works.push(Work::detached(core.due(), Core::tick)),
             }
             turn(&mut core, &store, &health, std::mem::take(&mut works)).await;
         }

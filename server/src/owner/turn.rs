@@ -10,7 +10,7 @@ use super::{
     Committed,
     core::{Core, ENTRY_FORMAT, Seen},
     rows,
-    txn::{After, Row, Txn},
+    txn::{After, Mark, Row, Txn},
 };
 use crate::{
     refusal::Refused,
@@ -26,11 +26,23 @@ impl Core {
         step: impl FnOnce(&mut Self, &mut Txn) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         let mark = txn.mark();
-        let result = step(self, txn);
+        let result = step(self, txn).and_then(|value| {
+            self.may_change(txn, mark)?;
+            Ok(value)
+        });
         if result.is_err() {
             txn.back_to(mark, self);
         }
         result
+    }
+
+    /// In restore mode nothing changes.
+    fn may_change(&self, txn: &Txn, since: Mark) -> Result<(), Refused> {
+        if self.mode.borrow().serves() || txn.mark() == since {
+            Ok(())
+        } else {
+            Err(Refused::RestoreMode)
+        }
     }
 
     /// The size of the log with what this transaction appends.

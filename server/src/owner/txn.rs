@@ -46,6 +46,8 @@ enum Undo {
     Row(Key, Option<Vec<u8>>),
     /// The row was not in the transaction.
     NoRow(Key),
+    /// The row held in memory had not changed.
+    Clean(Row),
     Memory(Box<dyn FnOnce(&mut Core) + Send>),
 }
 
@@ -62,7 +64,7 @@ pub struct Txn {
 }
 
 /// How far a transaction had come.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     entries: usize,
     after: usize,
@@ -90,7 +92,9 @@ impl Txn {
 
     /// A row held in memory changes; `undo` puts the old one back.
     pub(super) fn touch(&mut self, row: Row, undo: impl FnOnce(&mut Core) + Send + 'static) {
-        self.dirty.insert(row);
+        if self.dirty.insert(row) {
+            self.undo.push(Undo::Clean(row));
+        }
         self.remember(undo);
     }
 
@@ -120,6 +124,7 @@ impl Txn {
             match undo {
                 Undo::Row(key, before) => drop(self.rows.insert(key, before)),
                 Undo::NoRow(key) => drop(self.rows.remove(&key)),
+                Undo::Clean(row) => drop(self.dirty.remove(&row)),
                 Undo::Memory(undo) => undo(core),
             }
         }

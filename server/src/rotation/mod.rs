@@ -14,12 +14,13 @@ pub mod sealing;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use keyturn_seal::SecretBytes;
 use keyturn_vault::{
+    charter::Charter,
     definition::Definition,
     digest::Digest,
     event::{Answer, Evidence, Maker},
@@ -36,6 +37,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     clock::Clock,
     connector::{self, Attempt, Connectors, Failure, Shape, Target},
+    copies::Copies,
     identity::Node,
     owner::{Core, Needs, Txn, WeakOwner, ceremony::DAEMON, core::Known},
     refusal::Refused,
@@ -45,6 +47,10 @@ use crate::{
 const DEADLINE: Span = Span::from_secs(60);
 /// The shortest wait for a target that is busy.
 const BUSY: Duration = Duration::from_millis(500);
+/// A rotation waits this long for copies before it says so; then it waits on.
+const COPY_PATIENCE: Duration = Duration::from_secs(5);
+/// And asks the places again after this time.
+const COPY_AGAIN: Duration = Duration::from_secs(2);
 /// Failures that are remembered for operators.
 const MAX_PROBLEMS: usize = 1000;
 
@@ -57,6 +63,8 @@ struct Inner {
     node: Node,
     clock: Clock,
     permits: Arc<Semaphore>,
+    /// The places for copies, and how many the configuration wants at least; set once, before the owner runs.
+    copies: OnceLock<(Copies, usize)>,
     bench: Mutex<HashMap<VersionId, Candidate>>,
     problems: Mutex<BTreeMap<CredentialId, String>>,
 }
@@ -98,9 +106,22 @@ impl Workshop {
             node,
             clock,
             permits: Arc::new(Semaphore::new(concurrent)),
+            copies: OnceLock::new(),
             bench: Mutex::default(),
             problems: Mutex::default(),
         }))
+    }
+
+    /// Where versions are copied to before they are used, and to how many places at least. Said once.
+    pub fn copy_to(&self, copies: Copies, min: usize) {
+        let _ = self.0.copies.set((copies, min));
+    }
+
+    /// How many copies a rotation of this credential waits for.
+    pub fn copies_wanted(&self, charter: &Charter, definition: &Definition) -> usize {
+        let min = self.0.copies.get().map_or(0, |(_, min)| *min);
+        let policy = charter.policy_for(definition);
+        min.max(policy.map_or(0, |policy| policy.copies_min.into()))
     }
 
     /// The node that signs what is sealed here.
@@ -233,9 +254,25 @@ impl Workshop {
             credential: order.credential,
             version,
         };
+        let wanted = self.copies_wanted(&order.known.charter, &order.definition);
+        let copies = self.0.copies.get().map(|(copies, _)| copies);
+        let copies = copies.cloned().unwrap_or_default();
+        // What an earlier attempt met is over.
+        self.problems().remove(&order.credential);
         // Only a rotation waits; a deposit is copied behind its answer.
-        if self.bench().contains_key(&id) {
-            self.step(owner, order.credential, Event::Copied).await;
+        while self.bench().contains_key(&id) && owner.upgrade().is_some() {
+            let patience = COPY_PATIENCE;
+            if copies
+                .wait(order.credential, version, wanted, patience)
+                .await
+            {
+                self.problems().remove(&order.credential);
+                self.step(owner, order.credential, Event::Copied).await;
+                return;
+            }
+            self.blame(order.credential, lacking(&copies, wanted));
+            // Not by the clock of the vault: places are outside.
+            tokio::time::sleep(COPY_AGAIN).await;
         }
     }
 
@@ -350,8 +387,11 @@ impl Workshop {
     }
 
     fn blame(&self, credential: CredentialId, problem: String) {
-        tracing::warn!(%credential, problem, "rotation");
         let mut problems = self.problems();
+        if problems.get(&credential) == Some(&problem) {
+            return;
+        }
+        tracing::warn!(%credential, problem, "rotation");
         if problems.len() >= MAX_PROBLEMS {
             problems.pop_first();
         }
@@ -368,6 +408,19 @@ impl Workshop {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why a rotation does not go on without copies.
+fn lacking(copies: &Copies, wanted: usize) -> String {
+    let mut said = format!(
+        "the new version waits for {wanted} copies; the target is not changed before (places for copies: {})",
+        copies.len()
+    );
+    let problems = copies.problems();
+    if !problems.is_empty() {
+        said = format!("{said}: {problems}");
+    }
+    said
 }
 
 /// The credential at its target.

@@ -34,9 +34,11 @@ use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
+    copies::{Copies, head},
     desk::{Desk, Desks, Stock},
     identity::Node,
     log::Published,
+    mode::Mode,
     owner::{
         Committed, Needs, Owner,
         core::{Known, object, read},
@@ -73,6 +75,12 @@ pub struct Context {
     pub published: Published,
     /// The key that signs checkpoints.
     pub log_key: Arc<LogKey>,
+    /// Places for copies.
+    pub copies: Copies,
+    /// The copy of the log's head.
+    pub head_copy: watch::Receiver<head::Status>,
+    /// Whether the vault goes on.
+    pub mode: watch::Receiver<Mode>,
     /// Ends every stream when the daemon stops.
     pub stop: watch::Receiver<bool>,
 }

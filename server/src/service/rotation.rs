@@ -110,9 +110,10 @@ impl Core {
                 .held_until
                 .filter(|_| held_by.is_some())
                 .map_or(0, |until| self.wall(until)),
-            problem_code: problem_code(slot.job).to_owned(),
+            problem_code: problem_code(slot.job, &problem).to_owned(),
+            hint: hint(state, slot.job, &problem).to_owned(),
             problem,
-            hint: hint(state, slot.job).to_owned(),
+
             evidence: String::new(),
         })
     }
@@ -144,8 +145,9 @@ fn cause(cause: Cause) -> &'static str {
     }
 }
 
-fn problem_code(job: Job) -> &'static str {
+fn problem_code(job: Job, problem: &str) -> &'static str {
     match job {
+        Job::Copying { .. } if !problem.is_empty() => "few-copies",
         Job::Stuck(Stuck::Failures) => "too-many-failures",
         Job::Stuck(Stuck::Live) => "too-many-live",
         Job::BackingOff { .. } => "failed",
@@ -158,8 +160,10 @@ fn problem_code(job: Job) -> &'static str {
     }
 }
 
-fn hint(state: v1::RotationState, job: Job) -> &'static str {
-    if let Job::Stuck(Stuck::Failures) = job {
+fn hint(state: v1::RotationState, job: Job, problem: &str) -> &'static str {
+    if matches!(job, Job::Copying { .. }) && !problem.is_empty() {
+        "mount or mend a place for copies; the rotation goes on by itself"
+    } else if let Job::Stuck(Stuck::Failures) = job {
         "mend the target or the connector, then `keyturn rotate retry`"
     } else if let Job::Stuck(Stuck::Live) = job {
         "open it, log in, `keyturn checkin --worked` with the version that works, then retry"

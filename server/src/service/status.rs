@@ -57,6 +57,7 @@ impl v1::status_server::Status for Service {
             waiting_total: summary.waiting_total,
             checked_out: summary.checked_out,
             founders_awaited: summary.awaited.iter().map(convert::person).collect(),
+            restore_mode: !self.0.mode.borrow().serves(),
             ..v1::ShowStatusReply::default()
         }))
     }
@@ -65,6 +66,6 @@ impl v1::status_server::Status for Service {
         &self,
         _: Request<v1::RestoreRequest>,
     ) -> Result<Response<v1::RestoreReply>, Status> {
-        Err(Refused::Denied("this vault is not in restore mode").into())
+        Err(Refused::NotRestoring.into())
     }
 }

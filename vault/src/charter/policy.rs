@@ -81,8 +81,9 @@ pub struct Policy {
     /// Who is told about ceremonies: names of notices in the daemons' configuration.
     #[serde(default)]
     pub notices: BTreeSet<Name>,
-    /// How many copies of a new version must exist before rotation changes the target.
-    #[serde(default = "copies_min")]
+    /// How many copies of a new version must exist before rotation changes the target, if the daemon's
+    /// configuration asks for fewer.
+    #[serde(default)]
     pub copies_min: u8,
 }
 
@@ -106,9 +107,6 @@ const fn rotate_max_age() -> Span {
 }
 const fn cosignature_wait() -> Span {
     Span::from_secs(5)
-}
-const fn copies_min() -> u8 {
-    1
 }
 const fn yes() -> bool {
     true
@@ -136,7 +134,7 @@ impl Policy {
             cosignatures: 0,
             cosignature_wait_secs: cosignature_wait(),
             notices: BTreeSet::new(),
-            copies_min: copies_min(),
+            copies_min: 0,
         }
     }
 

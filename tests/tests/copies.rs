@@ -1,0 +1,285 @@
+//! Copies to other places, over real daemons: what waits for them, what never does, and what they know when the
+//! store was set back.
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use keyturn_proto::{
+    CODE_TRAILER,
+    v1::{self, RotationState},
+};
+use keyturn_tests::{
+    World,
+    raw::{Founded, Line, now, wire_text},
+    story::{Asked, Ballot, SealedVersion, definition, release},
+    target::Target,
+};
+use keyturn_vault::{
+    definition::{Connector, Definition},
+    digest::Digest,
+    jcs::Document as _,
+    layout,
+    reference::Version,
+    text::{Checkin, CredentialLine, Returned, Text as _},
+};
+
+const USER: &str = "root";
+const FIRST: &[u8] = b"the first password";
+const STEP: Duration = Duration::from_millis(50);
+/// Far longer than anything here takes.
+const STEPS: u32 = 1200;
+
+/// A vault with one sink, a target, and a credential that is rotated there.
+struct Stage {
+    vault: Founded,
+    target: Target,
+    sink: PathBuf,
+    definition: Definition,
+    line: Line,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let mut world = World::new().unwrap();
+        let sink = world.add_sink("copies").unwrap();
+        let mut vault = Founded::over(world, "").await.unwrap();
+        let target = Target::start(&vault.world).unwrap();
+        target.set(USER, FIRST).unwrap();
+        vault.world.start().unwrap();
+        let (olga, line) = (
+            vault.who("olga").unwrap(),
+            vault.line("olga").await.unwrap(),
+        );
+        let mut definition = definition(&vault.facts, "accounts/root").unwrap();
+        definition.connector = Some(Connector {
+            name: "accounts".parse().unwrap(),
+            settings: [("user".parse().unwrap(), USER.parse().unwrap())].into(),
+        });
+        let document = olga.sign_document(definition.to_bytes().unwrap()).unwrap();
+        let add = v1::AddRequest {
+            definition: Some(document),
+        };
+        line.credentials().add(add).await.unwrap();
+        let sealed = SealedVersion::new(&vault.facts, &definition, 1, FIRST).unwrap();
+        line.credentials()
+            .deposit(sealed.deposit(olga).unwrap())
+            .await
+            .unwrap();
+        Self {
+            vault,
+            target,
+            sink,
+            definition,
+            line,
+        }
+    }
+
+    /// Opens what is live and gives it back: a rotation is due.
+    async fn rotate(&self) {
+        let (asked, _) = self.open().await;
+        let alice = self.vault.who("alice").unwrap();
+        let checkin = Checkin {
+            vault: asked.request.vault.clone(),
+            ceremony: asked.request.ceremony,
+            request: asked.request.digest(),
+            returned_by: alice.person.clone(),
+            signed: now().stamp(),
+            credentials: vec![Returned {
+                path: self.definition.path.clone(),
+                credential: self.definition.credential,
+                worked: None,
+                void: None,
+            }],
+        };
+        let call = v1::CheckinRequest {
+            checkin: Some(wire_text(&alice.sign_by_device(&checkin).unwrap())),
+        };
+        let line = self.vault.line("alice").await.unwrap();
+        line.ceremonies().checkin(call).await.unwrap();
+    }
+
+    async fn rotation(&self) -> v1::RotationView {
+        let list = v1::ListRotationsRequest {
+            all: true,
+            ..Default::default()
+        };
+        let reply = self.line.rotations().list(list).await.unwrap();
+        reply.into_inner().rotations.remove(0)
+    }
+
+    /// Waits until the rotation stands like this.
+    async fn until(
+        &self,
+        what: &str,
+        wanted: impl Fn(&v1::RotationView) -> bool,
+    ) -> v1::RotationView {
+        let mut last = self.rotation().await;
+        for _ in 0..STEPS {
+            if wanted(&last) {
+                return last;
+            }
+            tokio::time::sleep(STEP).await;
+            last = self.rotation().await;
+        }
+        panic!(
+            "{what}: {last:?}\n{}",
+            self.vault.world.daemon_log().unwrap()
+        )
+    }
+
+    /// Every live version, as a request names it.
+    async fn named(&self) -> Vec<CredentialLine> {
+        let id = self.definition.credential.to_string();
+        let show = v1::ShowCredentialRequest {
+            credential: Some(v1::CredentialName {
+                by: Some(v1::credential_name::By::Id(id)),
+            }),
+            page: None,
+            all_versions: false,
+        };
+        let shown = self.line.credentials().show(show).await.unwrap();
+        let gone = [v1::VersionState::Retired, v1::VersionState::Destroyed];
+        let mut named: Vec<_> = shown
+            .into_inner()
+            .versions
+            .iter()
+            .filter(|version| !gone.contains(&version.state()))
+            .map(|version| CredentialLine {
+                path: self.definition.path.clone(),
+                credential: self.definition.credential,
+                version: Version::new(version.version).unwrap(),
+                manifest: Digest(version.manifest_sha256.as_slice().try_into().unwrap()),
+            })
+            .collect();
+        named.sort_by_key(|line| line.version);
+        named
+    }
+
+    /// Two custodians open every live version; gives their secrets, oldest first.
+    async fn open(&self) -> (Asked, Vec<Vec<u8>>) {
+        let alice = self.vault.who("alice").unwrap();
+        let line = self.vault.line("alice").await.unwrap();
+        let asked = Asked::new(&self.vault.facts, &line, alice, self.named().await)
+            .await
+            .unwrap();
+        line.ceremonies()
+            .open(asked.open(alice).unwrap())
+            .await
+            .unwrap();
+        for who in ["bob", "carol"] {
+            let (who, line) = (
+                self.vault.who(who).unwrap(),
+                self.vault.line(who).await.unwrap(),
+            );
+            let ballot = Ballot::new(&self.vault.facts, &line, who, &asked.id())
+                .await
+                .unwrap();
+            line.ceremonies()
+                .approve(ballot.call().unwrap())
+                .await
+                .unwrap();
+        }
+        let release = release(&line, &asked.id()).await.unwrap().unwrap();
+        let secrets = asked.receive(&self.vault.facts, &release).unwrap();
+        (asked, secrets)
+    }
+
+    /// The number of entries of the log in the sink.
+    fn copied(&self) -> u64 {
+        let text = fs::read_to_string(self.sink.join("checkpoint")).unwrap_or_default();
+        text.lines().nth(1).map_or(0, |size| size.parse().unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_waits_for_its_copy_and_nothing_else_does() {
+    let stage = Stage::new().await;
+    let away = stage.sink.with_extension("away");
+    fs::rename(&stage.sink, &away).unwrap();
+    stage.rotate().await;
+    let waits = stage
+        .until("it says what it waits for", |view| {
+            view.problem_code == "few-copies"
+        })
+        .await;
+    assert_eq!(waits.state(), RotationState::Applying);
+    assert!(waits.problem.contains("is it mounted?"), "{waits:?}");
+    assert!(!waits.hint.is_empty());
+    assert!(
+        stage.target.accepts(USER, FIRST).unwrap(),
+        "the target is not changed before"
+    );
+    let (_, secrets) = stage.open().await;
+    assert_eq!(secrets.len(), 2, "a quorum opens all that is live");
+    assert_eq!(secrets[0], FIRST);
+
+    fs::rename(&away, &stage.sink).unwrap();
+    stage
+        .until("it goes on by itself", |view| view.version == 0)
+        .await;
+    assert!(!stage.target.accepts(USER, FIRST).unwrap());
+    assert!(stage.target.accepts(USER, &secrets[1]).unwrap());
+    let copy = layout::Place::Version(
+        stage.definition.credential,
+        Version::new(2).unwrap(),
+        layout::Part::Manifest,
+    );
+    assert!(stage.sink.join(copy.to_string()).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_set_back_changes_nothing() {
+    let mut stage = Stage::new().await;
+    let vault = stage.vault.world.vault();
+    let world = stage.vault.world.folder().to_owned();
+    let copy = |from: &str, to: &str| {
+        let (from, to) = (vault.join(from), world.join(to));
+        let status = Command::new("cp").arg("-a").arg(from).arg(to).status();
+        assert!(status.unwrap().success());
+    };
+    stage.vault.world.stop().unwrap();
+    copy("data", "old");
+    stage.vault.world.start().unwrap();
+    stage.line = stage.vault.line("olga").await.unwrap();
+    stage.rotate().await;
+    stage
+        .until("done", |view| view.state() == RotationState::Idle)
+        .await;
+    stage.vault.world.stop().unwrap();
+    let known = stage.copied();
+    let newest = fs::read(stage.sink.join("checkpoint")).unwrap();
+
+    fs::rename(vault.join("data"), vault.join("newest")).unwrap();
+    fs::rename(world.join("old"), vault.join("data")).unwrap();
+    stage.vault.world.start().unwrap();
+    let line = stage.vault.line("olga").await.unwrap();
+    assert!(line.status().await.unwrap().restore_mode);
+    stage.line = line;
+    let (alice, line) = (
+        stage.vault.who("alice").unwrap(),
+        stage.vault.line("alice").await.unwrap(),
+    );
+    let asked = Asked::new(&stage.vault.facts, &line, alice, stage.named().await);
+    let open = asked.await.unwrap().open(alice).unwrap();
+    let refused = line.ceremonies().open(open).await.unwrap_err();
+    let word = refused.metadata().get(CODE_TRAILER).unwrap();
+    assert_eq!(word.to_str().unwrap(), "restore-mode");
+    let log = stage.vault.world.daemon_log().unwrap();
+    assert!(
+        log.contains(&format!("copies-1 has {known} entries of the log")),
+        "{log}"
+    );
+    stage.vault.world.stop().unwrap();
+    let there = fs::read(stage.sink.join("checkpoint")).unwrap();
+    assert_eq!(there, newest, "what the sink knows is not overwritten");
+
+    fs::remove_dir_all(vault.join("data")).unwrap();
+    fs::rename(vault.join("newest"), vault.join("data")).unwrap();
+    stage.vault.world.start().unwrap();
+    let line = stage.vault.line("olga").await.unwrap();
+    assert!(!line.status().await.unwrap().restore_mode);
+}
