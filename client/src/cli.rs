@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command;
+use crate::{command, token::Wanted};
 
 /// Break-glass credentials that open only when two custodians agree.
 #[derive(Debug, Parser)]
@@ -49,6 +49,12 @@ pub struct Global {
     /// Read the PIN of the YubiKey from this file descriptor
     #[arg(long, global = true, value_name = "N")]
     pub pin_fd: Option<i32>,
+    /// Ask for PINs and passphrases by this program, which speaks the protocol of pinentry
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    pub pinentry: Option<PathBuf>,
+    /// Which of your tokens: software, yubikey, or yubikey:SERIAL
+    #[arg(long, global = true, value_name = "KIND")]
+    pub token: Option<Wanted>,
     /// Agree to the text with this SHA-256 without a question
     #[arg(long, global = true, value_name = "DIGEST")]
     pub yes_sha256: Vec<String>,
@@ -133,6 +139,21 @@ mod tests {
             ("keyturn status --json", true),
             ("keyturn --json status", true),
             ("keyturn enroll bob", true),
+            ("keyturn enroll bob --token yubikey", true),
+            ("keyturn enroll bob --token yubikey:12345678 --spare", true),
+            ("keyturn enroll bob --token yubikey:bob", false),
+            ("keyturn enroll bob --token hardware", false),
+            (
+                "keyturn enroll bob --token yubikey --slot 95 --touch always",
+                true,
+            ),
+            ("keyturn enroll bob --token yubikey --slot 9c", false),
+            ("keyturn approve --token yubikey:7", true),
+            ("keyturn join bob.welcome", true),
+            ("keyturn join --device", true),
+            ("keyturn join --device --name bob-desk", true),
+            ("keyturn join bob.welcome --name bob-desk", false),
+            ("keyturn join", false),
             ("keyturn unseal aws/prod/root --reason down", true),
             ("keyturn unseal --resume 01ARZ3NDEKTSV4RRFFQ69G5FAV", true),
             ("keyturn unseal", false),

@@ -135,7 +135,7 @@ impl ConnectError {
                 "do not go on: ask the vault's operator on another way whether its key was replaced"
             }
             (_, "not-let-in") => {
-                "use the home with which you joined; a new device is added by a charter change"
+                "use the home with which you joined; your token signs in another computer: keyturn join --device"
             }
             _ => "check the network; `keyturn doctor` looks at the whole way",
         }

@@ -15,6 +15,7 @@
 //! 2. The newest charter and the newest checkpoint only ever go forward.
 
 mod file;
+mod pocket;
 mod profile;
 
 use std::{fs, io, path::PathBuf};
@@ -27,7 +28,8 @@ use thiserror::Error;
 use self::file::{options, private_folder};
 pub use self::{
     file::{read_file, write_file},
-    profile::{Format, Profile, Vault},
+    pocket::{POCKET_MAX, Pocket, PocketFormat},
+    profile::{Enrolled, Format, Profile, TokenKeys, Vault},
 };
 
 /// The largest file of a home, in bytes.

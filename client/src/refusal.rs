@@ -178,7 +178,7 @@ fn not_let_in() -> Refusal {
     Refusal::new(
         "not-let-in",
         "the vault closed the door: it does not know this device",
-        "use the home with which you joined; a new device is added by a charter change",
+        "use the home with which you joined; your token signs in another computer: keyturn join --device",
     )
 }
 
@@ -191,7 +191,7 @@ const fn general(code: Code) -> (&'static str, &'static str) {
         ),
         Code::Unauthenticated => (
             "unknown-device",
-            "use the home with which you joined; a new device is added by a charter change",
+            "use the home with which you joined; your token signs in another computer: keyturn join --device",
         ),
         Code::PermissionDenied => (
             "denied",

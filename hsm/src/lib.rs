@@ -108,6 +108,16 @@ pub trait Token: Send {
     /// Signs a text with the approval key: ECDSA P-256 over SHA-256, DER.
     fn sign(&mut self, text: &[u8], ui: &mut dyn Prompt) -> Result<Vec<u8>, TokenError>;
 
+    /// What [`Token::set_profile`] left, if anything: a pin to be checked, never a secret.
+    fn profile(&mut self) -> Result<Option<Vec<u8>>, TokenError> {
+        Ok(None)
+    }
+
+    /// Leaves a profile on the token, for machines that know nothing of the vault; false where there is no room for one.
+    fn set_profile(&mut self, _: &[u8], _: &mut dyn Prompt) -> Result<bool, TokenError> {
+        Ok(false)
+    }
+
     /// The attestation of both keys, where the token can attest.
     fn attest(&mut self) -> Result<Option<attestation::Bundle>, TokenError> {
         Ok(None)

@@ -169,7 +169,7 @@ pub fn unknown_device() -> Status {
         Code::Unauthenticated,
         "unknown-device",
         "this device is in no charter of this vault",
-        "use a computer that has joined; a new one is added by a charter change",
+        "use a computer that has joined; your token signs in another one: keyturn join --device",
     )
 }
 

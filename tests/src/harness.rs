@@ -153,7 +153,7 @@ impl World {
         if let Some(parent) = home.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        let mut command = Command::new(Program::path("keyturn")?);
+        let mut command = self.program_of(person)?;
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -170,6 +170,31 @@ impl World {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// From now on this person's commands know the PIN of a YubiKey, and the PUK for a new one.
+    pub fn tell_pin(&self, person: &str, pin: &str, puk: &str) -> io::Result<()> {
+        let [pin_file, puk_file] = self.pins(person);
+        write_private(&pin_file, pin.as_bytes())?;
+        write_private(&puk_file, puk.as_bytes())
+    }
+
+    fn pins(&self, person: &str) -> [PathBuf; 2] {
+        ["pin", "puk"].map(|end| self.folder.join(format!("{person}.{end}")))
+    }
+
+    /// `keyturn`, with the PIN on descriptor 3 and the PUK on 4 for a person who has them.
+    fn program_of(&self, person: &str) -> Outcome<Command> {
+        let program = Program::path("keyturn")?;
+        let [pin, puk] = self.pins(person);
+        if !pin.exists() {
+            return Ok(Command::new(program));
+        }
+        let mut command = Command::new("/bin/sh");
+        // sh(1) opens what std cannot hand on: $0 is the program, the first two arguments are the files.
+        let script = r#"pin=$1 puk=$2; shift 2; exec "$0" --pin-fd 3 "$@" 3<"$pin" 4<"$puk""#;
+        command.arg("-c").arg(script).arg(program).arg(pin).arg(puk);
         Ok(command)
     }
 

@@ -170,7 +170,7 @@ impl Held {
             ));
         }
         case.show(context, session).await?;
-        let mut opened = token::open(&context.home, &session.profile, &mut context.person)?;
+        let mut opened = context.token(&session.profile)?;
         let (lines, shares) = open_shares(context, session, case, &mut opened)?;
         context.person.confirm(
             "Do you approve this request?",
@@ -179,7 +179,7 @@ impl Held {
         let approval = Approval {
             request: case.request.digest(),
             custodian: me.reference(),
-            token: session.profile.token,
+            token: opened.reference(),
             decision: Decision::Approve(lines),
             charter: Some(charter_ref),
             log: Some(session.log_head()?),
@@ -241,7 +241,7 @@ impl Held {
         if text.request != case.request.digest() {
             return Err(none());
         }
-        let mut opened = token::open(&context.home, &session.profile, &mut context.person)?;
+        let mut opened = context.token(&session.profile)?;
         let (lines, shares) = open_shares(context, session, case, &mut opened)?;
         if lines != text.shares() {
             return Err(Refusal::new(

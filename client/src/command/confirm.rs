@@ -45,7 +45,7 @@ impl Confirm {
     pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let sealed = mine(&session, &self.path).await?;
-        let mut opened = token::open(&context.home, &session.profile, &mut context.person)?;
+        let mut opened = context.token(&session.profile)?;
         let tried = try_all(&mut context, &session, &sealed, &mut opened)?;
         if tried.is_empty() {
             return Err(Refusal::new(
@@ -209,16 +209,16 @@ fn try_all(
 impl Heartbeat {
     pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
+        let mut opened = context.token(&session.profile)?;
         let heartbeat = HeartbeatText {
             vault: session.vault.origin.clone(),
             person: session.me()?.reference(),
-            token: session.profile.token,
+            token: opened.reference(),
             charter: session.charter()?.0,
             log: session.log_head()?,
             signed: clock::now().stamp(),
             confirmations: Vec::new(),
         };
-        let mut opened = token::open(&context.home, &session.profile, &mut context.person)?;
         let signed = opened.sign(&heartbeat, &mut context.person)?;
         let request = v1::HeartbeatRequest {
             heartbeat: Some(wire::wire_text(&signed)),
@@ -228,6 +228,9 @@ impl Heartbeat {
         if let Some(head) = &session.head {
             session.continues(head, &newest).await?;
         }
+        let kept = session.home.checkpoint()?;
+        session.home.keep_checkpoint(kept.as_deref(), &newest)?;
+        context.leave_profile(&session, &mut opened);
         let size = newest.size();
         Ok(context.ui.result(&json!({ "log_size": size }), || {
             format!("The vault has heard you; its log has {size} entries.")

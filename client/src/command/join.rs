@@ -8,16 +8,17 @@ use keyturn_vault::{
     charter::{Chain, Charter},
     digest::Salt,
     file::{MAX_FILE_BYTES, Welcome},
+    name::Name,
     reference::CharterRef,
     text::Join as JoinText,
     words::spoken,
 };
 use serde_json::json;
 
-use super::{Context, file_error, read_named, release::keep_receipt};
+use super::{Context, device, file_error, read_named, release::keep_receipt};
 use crate::{
     clock,
-    home::{Profile, Vault},
+    home::{Enrolled, Profile, Vault},
     refusal::Refusal,
     session::Session,
     token,
@@ -30,19 +31,26 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct Join {
     /// The welcome file
-    file: PathBuf,
+    #[arg(required_unless_present = "device")]
+    file: Option<PathBuf>,
+    /// Let your token sign in this computer for a vault that you have joined
+    #[arg(long, conflicts_with = "file")]
+    device: bool,
+    /// What you call this computer
+    #[arg(long, value_name = "NAME", conflicts_with = "file")]
+    name: Option<Name>,
 }
 
 impl Join {
     pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+        if self.device {
+            return device::join(context, self.name).await;
+        }
         let mut profile = context.home.profile()?;
-        let bytes = read_named(
-            &self.file,
-            u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX),
-        )?;
-        let welcome =
-            Welcome::from_bytes(&bytes).map_err(|error| file_error(&self.file, &error))?;
-        let chain = check(&profile, &welcome)?;
+        let file = self.file.unwrap_or_default();
+        let bytes = read_named(&file, u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX))?;
+        let welcome = Welcome::from_bytes(&bytes).map_err(|error| file_error(&file, &error))?;
+        let (chain, mine) = check(&profile, &welcome)?;
         let charter = chain
             .newest()
             .ok_or(VerifyError::Missing("the first charter"))?
@@ -57,7 +65,7 @@ impl Join {
             .person
             .confirm(question, &welcome.genesis.digest.to_string())?;
 
-        let mut opened = token::open(&context.home, &profile, &mut context.person)?;
+        let mut opened = token::open_enrolled(&context.home, &mine, &mut context.person)?;
         let nonce = opened
             .token
             .open_shares(&[&welcome.nonce.0], &mut context.person);
@@ -76,7 +84,7 @@ impl Join {
             charter: welcome.in_force.unwrap_or(welcome.genesis),
             enrolment: welcome.enrolment,
             person: profile.reference(),
-            token: profile.token,
+            token: mine.token,
             nonce,
             signed: clock::now().stamp(),
         };
@@ -108,6 +116,7 @@ impl Join {
             .iter()
             .map(|person| clean(&person.name))
             .collect();
+        context.leave_profile(&session, &mut opened);
         let document = json!({ "origin": join.vault, "charter": join.charter, "founded": reply.founded, "awaited": awaited, "join": digest });
         Ok(context
             .ui
@@ -131,15 +140,19 @@ impl Join {
 }
 
 /// The welcome is for this person and these keys, and holds a valid first charter.
-fn check(profile: &Profile, welcome: &Welcome) -> Result<Chain, Refusal> {
+fn check(profile: &Profile, welcome: &Welcome) -> Result<(Chain, Enrolled), Refusal> {
     let chain = verify::charter::begin(&welcome.charter.0, welcome.genesis.digest)?;
     let wrong = |message: &str, hint: &str| Err(Refusal::new("denied", message, hint));
-    if welcome.person != profile.person || welcome.enrolment != profile.enrolment {
+    let mine = profile
+        .tokens()
+        .into_iter()
+        .find(|mine| mine.enrolment == welcome.enrolment);
+    let Some(mine) = mine.filter(|_| welcome.person == profile.person) else {
         return wrong(
             "this welcome file is for somebody else, or for other keys of yours",
             "use the file that was made from your enrolment",
         );
-    }
+    };
     if profile
         .vault
         .as_ref()
@@ -157,7 +170,7 @@ fn check(profile: &Profile, welcome: &Welcome) -> Result<Chain, Refusal> {
             "ask for a new welcome file",
         );
     }
-    let founder = charter.and_then(|charter| charter.person_of_token(profile.token.id));
+    let founder = charter.and_then(|charter| charter.person_of_token(mine.token.id));
     if welcome.in_force.is_none()
         && founder.is_none_or(|(person, _)| person.reference() != profile.reference())
     {
@@ -166,7 +179,7 @@ fn check(profile: &Profile, welcome: &Welcome) -> Result<Chain, Refusal> {
             "ask for a new welcome file",
         );
     }
-    Ok(chain)
+    Ok((chain, mine))
 }
 
 /// What somebody must know before they found a vault.

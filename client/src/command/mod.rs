@@ -13,6 +13,7 @@ pub mod copy;
 pub mod credential;
 pub mod decide;
 pub mod deposit;
+mod device;
 pub mod doctor;
 pub mod enroll;
 pub mod erase;
@@ -39,9 +40,10 @@ use keyturn_vault::text::Purpose;
 
 use crate::{
     cli::{Cli, Command, Global},
-    home::Home,
+    home::{Home, Profile},
     refusal::Refusal,
     session::Session,
+    token::{self, Opened, Wanted},
     ui::{
         Ui,
         prompt::{Person, Sources},
@@ -49,7 +51,6 @@ use crate::{
 };
 
 /// What every command works with.
-#[derive(Clone, Debug)]
 pub struct Context {
     /// The two streams.
     pub ui: Ui,
@@ -57,6 +58,12 @@ pub struct Context {
     pub person: Person,
     /// The folder of the person.
     pub home: Home,
+    /// Which token is meant, where somebody said so.
+    pub wanted: Option<Wanted>,
+    /// A token that is open already, so that nobody enters a PIN twice.
+    held: Option<Opened>,
+    /// The home of a computer that is used for one command; it goes with it.
+    borrowed: Option<tempfile::TempDir>,
 }
 
 impl Context {
@@ -72,17 +79,33 @@ impl Context {
                 "name one with --home",
             )
         };
+        let home = Home::at(home.ok_or_else(nowhere)?);
+        // A home that cannot be read is told of by the command that needs it.
+        let configured = home.profile().ok().and_then(|profile| profile.pinentry);
         let sources = Sources {
             passphrase_fd: global.passphrase_fd,
             passphrase_file: global.passphrase_file,
             pin_fd: global.pin_fd,
+            puk_fd: None,
+            pinentry: global.pinentry.or(configured),
             yes_sha256: global.yes_sha256,
         };
         Ok(Self {
             ui,
             person: Person::new(ui, sources),
-            home: Home::at(home.ok_or_else(nowhere)?),
+            home,
+            wanted: global.token,
+            held: None,
+            borrowed: None,
         })
+    }
+
+    /// Opens one of the person's tokens.
+    pub fn token(&mut self, profile: &Profile) -> Result<Opened, Refusal> {
+        match self.held.take() {
+            Some(held) => Ok(held),
+            None => token::open(&self.home, profile, self.wanted, &mut self.person),
+        }
     }
 
     /// Connects, with charter and log up to date.
@@ -109,7 +132,25 @@ pub async fn run(cli: Cli, plain: bool) -> u8 {
     }
 }
 
-async fn dispatch(command: Option<Command>, context: Context) -> Result<(), Refusal> {
+/// What a custodian does on a borrowed computer: look, agree or not, show signs of life.
+fn may_borrow(command: Option<&Command>) -> bool {
+    matches!(
+        command,
+        None | Some(
+            Command::Status(_)
+                | Command::Approve(_)
+                | Command::Refuse(_)
+                | Command::Retract(_)
+                | Command::Confirm(_)
+                | Command::Heartbeat(_)
+        )
+    )
+}
+
+async fn dispatch(command: Option<Command>, mut context: Context) -> Result<(), Refusal> {
+    if may_borrow(command.as_ref()) {
+        context = device::borrow(context).await?;
+    }
     let Some(command) = command else {
         return status::Status::default().run(context).await;
     };

@@ -210,13 +210,14 @@ impl Request {
             signature,
             signer: Signer::Device(profile.device),
         };
-        let share_key = charter
-            .person_of_token(profile.token.id)
-            .and_then(|(_, token)| token.share_key.as_str().parse().ok());
+        let share_keys = charter
+            .person(profile.person)
+            .map(release::share_keys)
+            .unwrap_or_default();
         let current = BTreeMap::from([(manifest.credential, manifest.version.number())]);
         release::keep(
             &context.home,
-            share_key,
+            &share_keys,
             &recover,
             text.ceremony,
             current,

@@ -101,16 +101,16 @@ async fn say(
     details: String,
     done: &str,
 ) -> Result<(), Refusal> {
+    let mut opened = context.token(&session.profile)?;
     let approval = Approval {
         request: case.request.digest(),
         custodian: session.me()?.reference(),
-        token: session.profile.token,
+        token: opened.reference(),
         decision,
         charter: Some(session.charter()?.0),
         log: Some(session.log_head()?),
         signed: clock::now().stamp(),
     };
-    let mut opened = token::open(&context.home, &session.profile, &mut context.person)?;
     let signed = opened.sign(&approval, &mut context.person)?;
     let request = v1::ApproveRequest {
         approval: Some(wire::wire_text(&signed)),

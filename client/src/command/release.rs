@@ -12,6 +12,7 @@ use clap::Args;
 use keyturn_proto::v1;
 use keyturn_seal::{Release, Released, SecretBytes, ShareIdentity, ShareKey, encrypt_to};
 use keyturn_vault::{
+    charter::Person,
     digest::Digest,
     event::Event,
     file::Blob,
@@ -26,7 +27,6 @@ use crate::{
     home::{Home, write_file},
     refusal::{Refusal, told},
     session::Session,
-    token,
     ui::clean,
     verify::{VerifyError, log, log::Proven},
 };
@@ -63,10 +63,10 @@ fn name(ceremony: CeremonyId) -> String {
     format!("requests/{ceremony}")
 }
 
-/// Keeps a request and its key (invariant 2), encrypted to the person's token where there is one.
+/// Keeps a request and its key (invariant 2), encrypted to the person's tokens where there are any.
 pub fn keep(
     home: &Home,
-    to: Option<ShareKey>,
+    to: &[ShareKey],
     request: &SignedText,
     ceremony: CeremonyId,
     current: BTreeMap<CredentialId, u64>,
@@ -76,12 +76,11 @@ pub fn keep(
     let text = key.to_text();
     let failed =
         |error: &dyn std::error::Error| Refusal::new("internal", told(error), "report this");
-    let (key, sealed) = match to {
-        Some(to) => (
-            encrypt_to(&[to], text.expose()).map_err(|error| failed(&error))?,
-            true,
-        ),
-        None => (text.expose().to_vec(), false),
+    let sealed = !to.is_empty();
+    let key = if sealed {
+        encrypt_to(to, text.expose()).map_err(|error| failed(&error))?
+    } else {
+        text.expose().to_vec()
     };
     let kept = Kept {
         request: request.clone(),
@@ -90,6 +89,15 @@ pub fn keep(
         sealed,
     };
     Ok(home.write_json(&name(ceremony), &kept)?)
+}
+
+/// The share keys of a person's tokens.
+pub fn share_keys(person: &Person) -> Vec<ShareKey> {
+    let keys = person
+        .tokens
+        .iter()
+        .map(|token| token.share_key.as_str().parse());
+    keys.filter_map(Result::ok).collect()
 }
 
 /// A request that was kept.
@@ -114,7 +122,7 @@ impl Kept {
     pub fn identity(&self, context: &mut Context) -> Result<ShareIdentity, Refusal> {
         let text = if self.sealed {
             let profile = context.home.profile()?;
-            let mut opened = token::open(&context.home, &profile, &mut context.person)?;
+            let mut opened = context.token(&profile)?;
             let text = opened
                 .token
                 .open_shares(&[&self.key.0], &mut context.person)

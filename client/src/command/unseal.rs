@@ -160,14 +160,10 @@ impl Unseal {
             },
         )?;
         let ceremony = prepared.request.ceremony;
-        let share_key = session
-            .me()?
-            .tokens
-            .first()
-            .and_then(|token| token.share_key.as_str().parse().ok());
+        let share_keys = release::share_keys(session.me()?);
         release::keep(
             &context.home,
-            share_key,
+            &share_keys,
             &prepared.signed,
             ceremony,
             current.clone(),

@@ -9,7 +9,9 @@
 //!    cursor of a custodian.
 
 pub mod live;
+pub mod pinentry;
 pub mod prompt;
+pub mod touch;
 
 use std::{
     fmt::Display,

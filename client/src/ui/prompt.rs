@@ -20,7 +20,7 @@ use keyturn_seal::secret::SecretBytes;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{Style, Ui};
+use super::{Ui, pinentry, touch::Countdown};
 
 /// Longest passphrase or PIN that is read, in bytes.
 pub const MAX_SECRET: u64 = 1024;
@@ -34,6 +34,10 @@ pub struct Sources {
     pub passphrase_file: Option<PathBuf>,
     /// A file descriptor with the PIN.
     pub pin_fd: Option<i32>,
+    /// A file descriptor with a new PUK.
+    pub puk_fd: Option<i32>,
+    /// A program that asks for PINs and passphrases.
+    pub pinentry: Option<PathBuf>,
     /// SHA-256 of a text that may be signed or accepted without a question.
     pub yes_sha256: Vec<String>,
 }
@@ -53,6 +57,12 @@ pub enum PromptError {
     /// A secret's file may be read by others.
     #[error("{} may be read by others; run `chmod 600` on it", .0.display())]
     Open(PathBuf),
+    /// The program that asks was closed.
+    #[error("{} gave no answer", .0.display())]
+    Closed(PathBuf),
+    /// A secret that was chosen was not typed twice alike.
+    #[error("the two were not the same")]
+    NotTheSame,
     /// A secret is too long or empty.
     #[error("a secret of 1 to {MAX_SECRET} bytes was expected")]
     Size,
@@ -70,7 +80,7 @@ impl PromptError {
     /// Stable.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoTerminal | Self::Size => "not-answered",
+            Self::NoTerminal | Self::Size | Self::Closed(_) | Self::NotTheSame => "not-answered",
             Self::NotConfirmed | Self::OtherText(_) => "not-confirmed",
             Self::Open(_) | Self::Read { .. } => "file",
         }
@@ -80,11 +90,13 @@ impl PromptError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoTerminal => {
-                "run it in a terminal, or give --yes-sha256 with the digest of what is shown, or a file for the secret"
+                "run it in a terminal; or give --yes-sha256 with the digest of what is shown, and --passphrase-file, --passphrase-fd or --pin-fd for secrets"
             }
             Self::NotConfirmed => "nothing was signed or sent; run it again when you are sure",
             Self::OtherText(_) => "look at what is shown; then give its digest",
             Self::Open(_) => "if nobody else has read it; otherwise choose another secret",
+            Self::Closed(_) => "run it again and answer, or give --pin-fd",
+            Self::NotTheSame => "nothing was changed; run it again",
             Self::Size => "check the file or the descriptor",
             Self::Read { .. } => "check the path and whose it is",
         }
@@ -92,16 +104,46 @@ impl PromptError {
 }
 
 /// The person at the terminal, or the flags that stand in.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Person {
     ui: Ui,
     sources: Sources,
+    countdown: Option<Countdown>,
 }
 
 impl Person {
     /// With these flags.
     pub fn new(ui: Ui, sources: Sources) -> Self {
-        Self { ui, sources }
+        Self {
+            ui,
+            sources,
+            countdown: None,
+        }
+    }
+
+    /// A new PUK comes from this file descriptor.
+    pub fn with_puk_fd(&mut self, fd: Option<i32>) {
+        self.sources.puk_fd = fd;
+    }
+
+    /// The program that asks, where one was named.
+    pub fn pinentry(&self) -> Option<PathBuf> {
+        self.sources.pinentry.clone()
+    }
+
+    /// Asks whether keys on a token may be overwritten. There is no flag that says yes to a slot nobody looked at.
+    pub fn overwrite(&self, what: &str) -> Result<(), PromptError> {
+        if !self.sources.yes_sha256.is_empty() {
+            return Err(PromptError::NotConfirmed);
+        }
+        let question = format!(
+            "There is a key of another program, or of an earlier enrolment. Overwrite {what}? Type yes: "
+        );
+        if self.line(&question)?.trim() == "yes" {
+            Ok(())
+        } else {
+            Err(PromptError::NotConfirmed)
+        }
     }
 
     /// Asks whether the text of this digest is meant. The person types `yes`.
@@ -145,17 +187,23 @@ impl Person {
         Ok(line)
     }
 
-    /// A secret: from the descriptor, the file, or the terminal without echo.
+    /// A secret: from the descriptor, the file, another program, or the terminal without echo.
     pub fn secret(
         &self,
         question: &str,
         fd: Option<i32>,
         file: Option<&Path>,
     ) -> Result<SecretBytes, PromptError> {
-        let bytes = match (fd, file) {
-            (Some(fd), _) => read_descriptor(fd)?,
-            (None, Some(path)) => read_private(path)?,
-            (None, None) => {
+        let bytes = match (fd, file, &self.sources.pinentry) {
+            (Some(fd), _, _) => read_descriptor(fd)?,
+            (None, Some(path), _) => read_private(path)?,
+            (None, None, Some(program)) => pinentry::ask(program, question)
+                .map_err(|source| PromptError::Read {
+                    what: program.display().to_string(),
+                    source,
+                })?
+                .ok_or_else(|| PromptError::Closed(program.clone()))?,
+            (None, None, None) => {
                 let typed = rpassword::prompt_password(format!("{question}: "))
                     .map_err(|_| PromptError::NoTerminal)?;
                 Zeroizing::new(typed.into_bytes())
@@ -169,22 +217,46 @@ impl Person {
         }
     }
 
-    /// A new passphrase: asked twice at a terminal.
-    pub fn new_passphrase(&self) -> Result<SecretBytes, PromptError> {
-        let file = self.sources.passphrase_file.as_deref();
-        let first = self.secret(
-            "new passphrase of the key file",
-            self.sources.passphrase_fd,
-            file,
-        )?;
-        if self.sources.passphrase_fd.is_some() || file.is_some() {
+    /// A new secret: asked for twice where a person types it.
+    fn new_secret(
+        &self,
+        question: &str,
+        fd: Option<i32>,
+        file: Option<&Path>,
+    ) -> Result<SecretBytes, PromptError> {
+        let first = self.secret(question, fd, file)?;
+        if fd.is_some() || file.is_some() {
             return Ok(first);
         }
         let again = self.secret("the same once more", None, None)?;
         if first.same(&again) {
             Ok(first)
         } else {
-            Err(PromptError::NotConfirmed)
+            Err(PromptError::NotTheSame)
+        }
+    }
+
+    /// A new passphrase: asked twice at a terminal.
+    pub fn new_passphrase(&self) -> Result<SecretBytes, PromptError> {
+        self.new_secret(
+            "new passphrase of the key file",
+            self.sources.passphrase_fd,
+            self.sources.passphrase_file.as_deref(),
+        )
+    }
+
+    /// The answer to a token's question.
+    fn answer(&self, question: &Question) -> Result<SecretBytes, PromptError> {
+        let asked = question.to_string();
+        match question {
+            Question::Passphrase => self.secret(
+                &asked,
+                self.sources.passphrase_fd,
+                self.sources.passphrase_file.as_deref(),
+            ),
+            Question::NewPin { .. } => self.new_secret(&asked, self.sources.pin_fd, None),
+            Question::NewPuk { .. } => self.new_secret(&asked, self.sources.puk_fd, None),
+            Question::Pin { .. } | _ => self.secret(&asked, self.sources.pin_fd, None),
         }
     }
 }
@@ -227,34 +299,26 @@ fn bounded(file: File) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
 
 impl Prompt for Person {
     fn ask(&mut self, question: &Question) -> Result<SecretBytes, TokenError> {
-        let (fd, file) = if *question == Question::Passphrase {
-            (
-                self.sources.passphrase_fd,
-                self.sources.passphrase_file.as_deref(),
-            )
-        } else {
-            (self.sources.pin_fd, None)
-        };
-        self.secret(&question.to_string(), fd, file).map_err(|error| {
-            self.ui.fail(&error, Some("give --passphrase-file, --passphrase-fd or --pin-fd where there is no terminal"));
+        self.answer(question).map_err(|error| {
+            self.ui.fail(&error, Some(error.hint()));
             TokenError::NotAnswered("see above")
         })
     }
 
     fn notice(&mut self, notice: &Notice) {
-        if let Notice::Ahead(budget) = notice
-            && budget.touches > 0
-        {
-            self.ui.note(format_args!("this needs {budget}"));
-        }
-        if let Notice::Touch {
-            serial, seconds, ..
-        } = notice
-        {
-            let call = self
-                .ui
-                .paint_err(Style::Bold, format_args!("touch YubiKey {serial} now"));
-            self.ui.note(format_args!("{call} (it waits {seconds} s)"));
+        match notice {
+            Notice::Ahead(budget) if budget.touches > 0 => {
+                self.ui.note(format_args!("this needs {budget}"));
+            }
+            Notice::Touch {
+                serial,
+                purpose,
+                seconds,
+            } => {
+                self.countdown = Some(Countdown::start(self.ui, *serial, *purpose, *seconds));
+            }
+            Notice::TouchOver => self.countdown = None,
+            Notice::Ahead(_) | _ => {}
         }
     }
 }

@@ -91,18 +91,6 @@ impl YubiKeyToken {
         &self.record
     }
 
-    /// The compact profile that `join` left for borrowed machines: a pin to be checked, never a secret.
-    pub fn profile(&mut self) -> Result<Option<Vec<u8>>, TokenError> {
-        object::profile(&mut self.card)
-    }
-
-    /// Leaves a profile of at most [`crate::PROFILE_MAX`] bytes on the token.
-    pub fn set_profile(&mut self, profile: &[u8], ui: &mut dyn Prompt) -> Result<(), TokenError> {
-        self.pin.verify(&mut self.card, ui)?;
-        crate::enrol::authenticate(&mut self.card)?;
-        object::set_profile(&mut self.card, profile)
-    }
-
     /// Tells once what a command will ask for.
     fn tell(&mut self, shares: usize, signatures: u8, ui: &mut dyn Prompt) {
         if self.is_told {
@@ -283,6 +271,18 @@ impl Token for YubiKeyToken {
             .verify(text, &signature)
             .map_err(|_| TokenError::Replaced)?;
         Ok(signature.to_vec())
+    }
+
+    fn profile(&mut self) -> Result<Option<Vec<u8>>, TokenError> {
+        object::profile(&mut self.card)
+    }
+
+    /// At most [`crate::PROFILE_MAX`] bytes.
+    fn set_profile(&mut self, profile: &[u8], ui: &mut dyn Prompt) -> Result<bool, TokenError> {
+        self.pin.verify(&mut self.card, ui)?;
+        crate::enrol::authenticate(&mut self.card)?;
+        object::set_profile(&mut self.card, profile)?;
+        Ok(true)
     }
 
     fn attest(&mut self) -> Result<Option<Bundle>, TokenError> {

@@ -244,6 +244,8 @@ impl Core {
         let entry = self.log(txn, DAEMON, &event)?;
         let before = (self.vault.clone(), Arc::clone(&self.known));
         self.vault.in_force = Some(new);
+        // A device that a token signed in is known until the charter changes.
+        self.vault.devices.clear();
         self.vault.charters.push(rows::InForce {
             charter: new,
             ceremony: id,

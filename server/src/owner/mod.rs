@@ -265,6 +265,9 @@ async fn turn(core: &mut Core, store: &Arc<dyn Store>, health: &Reporter, works:
     if let Err(Refused::Store(error)) = &outcome {
         stand_still(store, health, error).await;
     }
+    if outcome.is_ok() {
+        core.know(&txn);
+    }
     for answer in answers {
         answer(outcome.clone());
     }

@@ -24,6 +24,9 @@ use super::{
 };
 use crate::{refusal::Refused, verify::Verified};
 
+/// Most devices that the tokens of one person have signed in; a further one takes the place of the oldest.
+const MAX_JOINED: usize = 8;
+
 /// What waits for a person.
 pub struct Summary {
     /// Ceremonies that wait for them, most urgent first.
@@ -192,7 +195,7 @@ impl Core {
         )
     }
 
-    /// A token signs in a device; transport only.
+    /// A token signs in a device, for transport only; beyond [`MAX_JOINED`] the person's oldest one goes.
     pub fn join_device(
         &mut self,
         txn: &mut Txn,
@@ -220,6 +223,12 @@ impl Core {
             pin: device.device.key.pin(),
         };
         self.vault.devices.retain(|known| known.pin != joined.pin);
+        let mine = |known: &&super::rows::JoinedDevice| known.person == joined.person;
+        if self.vault.devices.iter().filter(mine).count() >= MAX_JOINED
+            && let Some(oldest) = self.vault.devices.iter().position(|known| mine(&known))
+        {
+            self.vault.devices.remove(oldest);
+        }
         self.vault.devices.push(joined);
         txn.touch(Row::Vault, move |core| core.vault = before);
         txn.after.push(super::txn::After::Charter);

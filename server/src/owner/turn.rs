@@ -148,6 +148,17 @@ impl Core {
         txn.back_to(start, self);
     }
 
+    /// Before anybody is answered: who was let in is known when they call again.
+    pub(super) fn know(&self, txn: &Txn) {
+        if txn
+            .after
+            .iter()
+            .any(|after| matches!(after, After::Charter))
+        {
+            self.peers.follow(&self.known.charter, &self.vault.joined());
+        }
+    }
+
     /// When the outcome is known and everybody has been answered: what follows a commit.
     pub(super) fn settle(&mut self, txn: Txn, committed: Option<&Committed>) {
         let Some(committed) = committed else { return };
@@ -174,7 +185,6 @@ impl Core {
                         tracing::error!(%error, "the pins cannot be written");
                     }
                     self.check_rosters();
-                    self.peers.follow(&self.known.charter, &self.vault.joined());
                     self.announce.send_replace(Arc::clone(&self.known));
                 }
             }

@@ -109,6 +109,26 @@ fn the_daemon_links_no_smart_card() {
     }
 }
 
+/// A client without YubiKeys needs no libpcsclite; as it comes, it has them.
+#[test]
+fn a_client_without_yubikeys_links_no_smart_card() {
+    let tree = |more: &[&str]| {
+        let args = ["tree", "-p", "keyturn", "-e", "normal", "--prefix=none"];
+        let tree = cargo(&[&args, more].concat());
+        let names = tree.lines().filter_map(|line| line.split(' ').next());
+        names.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (with, without) = (tree(&[]), tree(&["--no-default-features"]));
+    for name in ["keyturn-yubikey", "pcsc", "pcsc-sys"] {
+        assert!(with.contains(name), "keyturn has lost {name}");
+        assert!(
+            !without.contains(name),
+            "without default features keyturn still needs {name}"
+        );
+    }
+    assert!(without.contains("rustls"), "this is not the client's tree");
+}
+
 /// With it, `serde_json` keeps the order of insertion, and canonical JSON is canonical no more.
 #[test]
 fn nothing_enables_preserve_order() {

@@ -19,7 +19,6 @@ use crate::{
         copy::{Copy, ShareOf as _},
     },
     refusal::{Refusal, told},
-    token,
     ui::{Style, clean},
     verify::{VerifyError, sealed::sharing},
 };
@@ -68,7 +67,7 @@ impl Share {
             clean(&asked.details),
             context.ui.paint_err(Style::Bold, spoken(&digest)),
         ));
-        let mut opened = token::open(&context.home, &profile, &mut context.person)?;
+        let mut opened = context.token(&profile)?;
         let plain = opened
             .token
             .open_shares(&[envelope], &mut context.person)
@@ -96,7 +95,7 @@ impl Share {
         let approval = Approval {
             request: digest,
             custodian: profile.reference(),
-            token: profile.token,
+            token: opened.reference(),
             decision: Decision::Approve(vec![ShareLine {
                 path: text.credential.path.clone(),
                 version: text.credential.version,
