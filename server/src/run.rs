@@ -121,7 +121,10 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         return Err(error);
     }
     let node = Arc::new(DeviceKey::load(config.keys.node.as_ref()).map_err(RunError::NodeKey)?);
+    // One more than there are cores: the owner's blocks while it commits.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.saturating_add(1))
         .enable_all()
         .build()
         .map_err(RunError::System)?;

@@ -6,16 +6,12 @@
 //!
 //! # One commit for many events
 //!
-//! Durability costs one `fsync` whatever is in it, so speed comes from putting more into one. Two ways do that:
-//!
-//! - **One wide transaction.** The owner task steps its waiting events over one overlay and commits what the
-//!   overlay holds at the end: the compares of all rows it read from the store, the last value of all rows it
-//!   wrote. A row that several events touch (the head) is compared once and written once. How wide it may be is
-//!   the engine's [`Store::limits`]: [`Limits::PORTABLE`] holds everywhere, the embedded engine takes far more.
-//!   A list of transactions that see each other was not chosen: a later one could not name the revision that
-//!   an earlier one will get, and every event would write the head again.
-//! - **Group commit below.** [`RedbStore`] steps all transactions that wait for its writer thread one after the
-//!   other in one engine transaction with one `fsync`; each keeps its own compares, outcome and revision.
+//! Durability costs one `fsync` whatever is in it, so speed comes from putting more into one: the owner task steps
+//! its waiting events over one overlay and commits what the overlay holds at the end. A row that several events
+//! touch (the head) is compared once and written once. How wide it may be is the engine's [`Store::limits`]:
+//! [`Limits::PORTABLE`] holds everywhere, the embedded engine takes far more. A list of transactions that see
+//! each other was not chosen: a later one could not name the revision that an earlier one will get, and every
+//! event would write the head again.
 //!
 //! # Invariants
 //!

@@ -163,36 +163,3 @@ async fn without_room_nothing_is_tried() {
         assert_eq!(held.is_some(), want.is_ok(), "{why}");
     }
 }
-
-/// A batch is one commit: what waits together is synced together.
-#[tokio::test]
-async fn waiting_transactions_share_a_sync() {
-    let (jobs, queue) = mpsc::channel(QUEUE_TXNS);
-    let store = in_memory();
-    let mut answers = Vec::new();
-    let key = Key::from_bytes("t/a");
-    for n in 0..4_u8 {
-        let (reply, answer) = oneshot::channel();
-        let txn = Txn::new()
-            .when(key.clone(), Rev::ABSENT)
-            .put(key.clone(), [n]);
-        jobs.try_send(Job { txn, reply }).ok().unwrap();
-        answers.push(answer);
-    }
-    drop(jobs);
-    let last = store.shared.view().unwrap().rev;
-    let writer = Writer::new(store.shared.clone(), queue, last);
-    tokio::task::spawn_blocking(move || writer.run())
-        .await
-        .unwrap();
-    let mut outcomes = Vec::new();
-    for answer in answers {
-        outcomes.push(answer.await.unwrap().unwrap());
-    }
-    let (value, rev) = store.get(&key).await.unwrap().unwrap();
-    assert_eq!((&value, rev), (&vec![0], Rev(last.0 + 1)), "the first wins");
-    let held = Row { key, value, rev };
-    let lost = Outcome::Conflict(vec![Some(held)]);
-    let want = [Outcome::Committed(rev), lost.clone(), lost.clone(), lost];
-    assert_eq!(outcomes, want, "later ones see it");
-}

@@ -1,14 +1,12 @@
-//! The writer: gathers transactions that wait and commits them with one `fsync`.
+//! The writer: one transaction, one commit, one `fsync`; and what a failure of it means.
 
 use std::sync::Arc;
 
 use ::redb::{Database, Durability, Error, ReadableTable, Table};
-use tokio::sync::mpsc::Receiver;
-use tokio::sync::oneshot;
 
 use super::engine::{Engine, META, REVISION, ROWS, decode_row, encode_row, open_error, row_in};
 use super::watch::Verdict;
-use super::{LIMITS, OpenError, Shared, State};
+use super::{OpenError, Shared, State};
 use crate::store::{Op, Outcome, Refused, Rev, StoreError, Txn};
 
 /// Room that must be left before a commit is tried, so that a full disk is noticed while the engine is whole.
@@ -17,82 +15,28 @@ const RESERVE_BYTES: u64 = 1 << 20;
 /// What a change may cost beside its bytes: the pages above it are written anew.
 const RESERVE_BYTES_PER_OPERATION: u64 = 8 << 10;
 
-/// A transaction and who waits for it.
-pub(super) struct Job {
-    pub(super) txn: Txn,
-    pub(super) reply: oneshot::Sender<Result<Outcome, StoreError>>,
-}
-
-/// Transactions that are committed together, and how much they hold.
-#[derive(Default)]
-struct Group {
-    txns: Vec<Txn>,
-    replies: Vec<oneshot::Sender<Result<Outcome, StoreError>>>,
-    operations: usize,
-    bytes: usize,
-}
-
-impl Group {
-    fn push(&mut self, job: Job) {
-        self.operations = self.operations.saturating_add(job.txn.operations());
-        self.bytes = self.bytes.saturating_add(job.txn.bytes());
-        self.txns.push(job.txn);
-        self.replies.push(job.reply);
-    }
-
-    fn is_full(&self) -> bool {
-        self.operations >= LIMITS.operations || self.bytes >= LIMITS.bytes
-    }
-
-    /// Room that its commit may take, reckoned generously.
-    fn room(&self) -> u64 {
-        let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        let pages = wide(self.operations).saturating_mul(RESERVE_BYTES_PER_OPERATION);
-        let bytes = wide(self.bytes).saturating_mul(2);
-        RESERVE_BYTES.saturating_add(pages).saturating_add(bytes)
-    }
-}
-
+/// Commits, one after the other.
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    queue: Receiver<Job>,
     /// The newest revision that was answered.
     last: Rev,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, queue: Receiver<Job>, last: Rev) -> Self {
-        Self {
-            shared,
-            queue,
-            last,
-        }
+    pub(super) fn new(shared: Arc<Shared>, last: Rev) -> Self {
+        Self { shared, last }
     }
 
-    /// Runs until the store is dropped and nothing waits any more.
-    pub(super) fn run(mut self) {
-        while let Some(first) = self.queue.blocking_recv() {
-            let mut group = Group::default();
-            group.push(first);
-            while !group.is_full()
-                && let Ok(next) = self.queue.try_recv()
-            {
-                group.push(next);
-            }
-            let result = self.commit(&group);
-            answer(group.replies, result);
-        }
-    }
-
-    fn commit(&mut self, group: &Group) -> Result<Vec<Outcome>, StoreError> {
-        self.revive(group)?;
+    /// Commits; durable when it returns.
+    pub(super) fn commit(&mut self, txn: &Txn) -> Result<Outcome, StoreError> {
+        self.revive(txn)?;
         let failed = match &*self.shared.read() {
             State::Open(engine) => {
                 engine.watch.begin();
-                match apply(&engine.db, &group.txns) {
-                    Ok((outcomes, rev)) => {
+                match apply(&engine.db, txn) {
+                    Ok((outcome, rev)) => {
                         self.last = rev;
-                        return Ok(outcomes);
+                        return Ok(outcome);
                     }
                     Err(Failed::Before(error)) => (engine.watch.verdict(), false, error),
                     Err(Failed::During(error)) => (engine.watch.verdict(), true, error),
@@ -111,11 +55,11 @@ impl Writer {
     }
 
     /// Looks for room, and opens the engine again if it was closed.
-    fn revive(&mut self, group: &Group) -> Result<(), StoreError> {
+    fn revive(&mut self, txn: &Txn) -> Result<(), StoreError> {
         let not_applied = |refused| Err(StoreError::NotApplied(refused));
         match (self.shared.source.room)() {
             Ok(room) if room.read_only => return not_applied(Refused::ReadOnly),
-            Ok(room) if room.free_bytes < group.room() => return not_applied(Refused::NoSpace),
+            Ok(room) if room.free_bytes < room_for(txn) => return not_applied(Refused::NoSpace),
             Ok(_) => {}
             Err(error) => return not_applied(Refused::Unavailable(error.to_string())),
         }
@@ -170,23 +114,12 @@ impl Writer {
     }
 }
 
-fn answer(
-    replies: Vec<oneshot::Sender<Result<Outcome, StoreError>>>,
-    result: Result<Vec<Outcome>, StoreError>,
-) {
-    // Who has stopped waiting is not told; the outcome stands.
-    match result {
-        Ok(outcomes) => {
-            for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                let _ = reply.send(Ok(outcome));
-            }
-        }
-        Err(error) => {
-            for reply in replies {
-                let _ = reply.send(Err(error.clone()));
-            }
-        }
-    }
+/// Room that a commit may take, reckoned generously.
+fn room_for(txn: &Txn) -> u64 {
+    let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let pages = wide(txn.operations()).saturating_mul(RESERVE_BYTES_PER_OPERATION);
+    let bytes = wide(txn.bytes()).saturating_mul(2);
+    RESERVE_BYTES.saturating_add(pages).saturating_add(bytes)
 }
 
 /// Where the engine failed: before it could have changed anything, or during the commit.
@@ -201,24 +134,20 @@ impl<E: Into<Error>> From<E> for Failed {
     }
 }
 
-/// Steps all transactions in order and makes them durable at once. Gives their outcomes and the revision
-/// that the store has then.
-fn apply(db: &Database, txns: &[Txn]) -> Result<(Vec<Outcome>, Rev), Failed> {
+/// Steps a transaction and makes it durable. Gives its outcome and the revision that the store has then.
+fn apply(db: &Database, txn: &Txn) -> Result<(Outcome, Rev), Failed> {
     let mut write = db.begin_write()?;
     write.set_durability(Durability::Immediate)?;
-    let mut outcomes = Vec::with_capacity(txns.len());
-    let (before, after) = {
+    let (outcome, before, after) = {
         let mut rows = write.open_table(ROWS)?;
         let mut meta = write.open_table(META)?;
-        let before = meta.get(REVISION)?.map_or(0, |rev| rev.value());
-        let mut rev = Rev(before);
-        for txn in txns {
-            outcomes.push(step(&mut rows, txn, &mut rev)?);
+        let before = Rev(meta.get(REVISION)?.map_or(0, |rev| rev.value()));
+        let mut after = before;
+        let outcome = step(&mut rows, txn, &mut after)?;
+        if after != before {
+            meta.insert(REVISION, after.0)?;
         }
-        if rev != Rev(before) {
-            meta.insert(REVISION, rev.0)?;
-        }
-        (Rev(before), rev)
+        (outcome, before, after)
     };
     if after == before {
         write.abort()?;
@@ -227,7 +156,7 @@ fn apply(db: &Database, txns: &[Txn]) -> Result<(Vec<Outcome>, Rev), Failed> {
             .commit()
             .map_err(|error| Failed::During(error.into()))?;
     }
-    Ok((outcomes, after))
+    Ok((outcome, after))
 }
 
 fn step(
