@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use keyturn_virtual_yubikey::{Card, Desk, Firmware, Inserted, TestPki, Touch};
 
-use crate::harness::{Outcome, World};
+use serde_json::Value;
+
+use crate::{
+    Reply,
+    harness::{Outcome, World, write_private},
+    raw::PEOPLE,
+};
 
 /// Everybody's PIN in demo and tests.
 pub const PIN: &str = "271828";
@@ -53,7 +59,7 @@ pub fn insert(
 
 impl World {
     /// Enrols a person with the YubiKey of this serial number.
-    pub fn enrol_yubikey(&self, person: &str, serial: u32) -> Outcome<crate::Reply> {
+    pub fn enrol_yubikey(&self, person: &str, serial: u32) -> Outcome<Reply> {
         self.tell_pin(person, PIN, PUK)?;
         let (out, token) = (
             format!("people/{person}.enroll"),
@@ -66,4 +72,101 @@ impl World {
             ],
         )
     }
+}
+
+/// The serial number of bob's YubiKey.
+pub const BOB: u32 = 10_000_001;
+/// The serial number of carol's YubiKey.
+pub const CAROL: u32 = 10_000_002;
+
+/// A founded vault in which bob and carol have YubiKeys, and dan a key file.
+pub struct Case {
+    /// The vault and its people.
+    pub world: World,
+    /// Bob's, in reader 0.
+    pub bob: Held,
+    /// Carol's, in reader 1.
+    pub carol: Held,
+}
+
+impl Case {
+    /// Everybody has joined.
+    pub fn founded(desk: &Desk) -> Outcome<Self> {
+        let pki = TestPki::new()?;
+        let bob = insert(desk, 0, BOB, (5, 7, 4), &pki)?;
+        let carol = insert(desk, 1, CAROL, (5, 4, 3), &pki)?;
+        let mut world = World::new()?;
+        std::fs::create_dir_all(world.folder().join("people"))?;
+        for (name, _) in PEOPLE {
+            match name {
+                "bob" => world.enrol_yubikey(name, BOB)?.ok()?,
+                "carol" => world.enrol_yubikey(name, CAROL)?.ok()?,
+                _ => {
+                    let out = format!("people/{name}.enroll");
+                    world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?
+                }
+            };
+        }
+        let made = world.init(&PEOPLE, "")?.json()?;
+        world.start()?;
+        let digest = made
+            .pointer("/charter/sha256")
+            .map(text)
+            .unwrap_or_default();
+        for (name, _) in PEOPLE {
+            let welcome = world.welcome(name).display().to_string();
+            world
+                .keyturn(name, ["join", &welcome, "--yes-sha256", &digest])?
+                .ok()?;
+        }
+        Ok(Self { world, bob, carol })
+    }
+
+    /// Runs a command without quotes in it.
+    pub fn run(&self, person: &str, line: &str) -> Outcome<Reply> {
+        self.world.keyturn(person, line.split(' '))
+    }
+
+    /// Adds this many credentials; their paths.
+    pub fn credentials(&self, count: usize) -> Outcome<Vec<String>> {
+        write_private(&self.world.folder().join("secret"), b"hunter2")?;
+        let paths: Vec<String> = (1..=count).map(|i| format!("aws/prod/root-{i}")).collect();
+        for path in &paths {
+            let add = "--kind text --group ops --policy default --secret-file secret";
+            self.run("olga", &format!("credential add {path} {add}"))?
+                .ok()?;
+        }
+        Ok(paths)
+    }
+
+    /// Alice asks for these; ceremony and digest.
+    pub fn ask(&self, paths: &[String]) -> Outcome<(String, String)> {
+        let ask = format!("unseal {} --reason down --no-wait", paths.join(" "));
+        let asked = self.run("alice", &ask)?.ok()?.stdout;
+        let ceremony = asked.trim().to_owned();
+        for _ in 0..100 {
+            let status = self.run("bob", "--json status")?.ok()?.json()?;
+            let waiting = status.get("waiting").and_then(Value::as_array);
+            let of = |one: &Value, name| one.get(name).map(text).unwrap_or_default();
+            let mut all = waiting.into_iter().flatten();
+            if let Some(found) = all.find(|one| of(one, "ceremony") == ceremony) {
+                return Ok((ceremony, of(found, "request_sha256")));
+            }
+        }
+        Err("the request does not wait for bob".into())
+    }
+
+    /// Approves without waiting for the outcome.
+    pub fn approve(&self, person: &str, asked: &(String, String)) -> Outcome<Reply> {
+        let (ceremony, digest) = asked;
+        self.run(
+            person,
+            &format!("approve {ceremony} --no-wait --yes-sha256 {digest}"),
+        )
+    }
+}
+
+/// The text in a JSON value.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }

@@ -1,106 +1,19 @@
 //! Custodians with YubiKeys: both programs, the real PC/SC stack, virtual tokens.
 #![expect(
     clippy::indexing_slicing,
-    reason = "a test that cannot go on fails where it stands"
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails where it stands, and writes small files of its own"
 )]
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use keyturn_tests::{
-    Outcome, Reply, World,
-    harness::write_private,
-    raw::PEOPLE,
-    tokens::{Held, PIN, PUK, insert},
+    program::finish,
+    tokens::{Case, PIN, PUK, insert, text},
 };
 use keyturn_vault::file::EnrolmentFile;
-use keyturn_virtual_yubikey::{Desk, TestPki, at_desk};
-use serde_json::Value;
-
-const BOB: u32 = 10_000_001;
-const CAROL: u32 = 10_000_002;
-
-/// A founded vault in which bob and carol have YubiKeys, and dan a key file.
-struct Case {
-    world: World,
-    bob: Held,
-    carol: Held,
-}
-
-impl Case {
-    fn founded(desk: &Desk) -> Outcome<Self> {
-        let pki = TestPki::new()?;
-        let bob = insert(desk, 0, BOB, (5, 7, 4), &pki)?;
-        let carol = insert(desk, 1, CAROL, (5, 4, 3), &pki)?;
-        let mut world = World::new()?;
-        fs::create_dir_all(world.folder().join("people"))?;
-        for (name, _) in PEOPLE {
-            match name {
-                "bob" => world.enrol_yubikey(name, BOB)?.ok()?,
-                "carol" => world.enrol_yubikey(name, CAROL)?.ok()?,
-                _ => {
-                    let out = format!("people/{name}.enroll");
-                    world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?
-                }
-            };
-        }
-        let made = world.init(&PEOPLE, "")?.json()?;
-        world.start()?;
-        let digest = text(&made["charter"]["sha256"]);
-        for (name, _) in PEOPLE {
-            let welcome = world.welcome(name).display().to_string();
-            world
-                .keyturn(name, ["join", &welcome, "--yes-sha256", &digest])?
-                .ok()?;
-        }
-        Ok(Self { world, bob, carol })
-    }
-
-    fn run(&self, person: &str, line: &str) -> Outcome<Reply> {
-        self.world.keyturn(person, line.split(' '))
-    }
-
-    /// Adds this many credentials; their paths.
-    fn credentials(&self, count: usize) -> Outcome<Vec<String>> {
-        write_private(&self.world.folder().join("secret"), b"hunter2")?;
-        let paths: Vec<String> = (1..=count).map(|i| format!("aws/prod/root-{i}")).collect();
-        for path in &paths {
-            let add = "--kind text --group ops --policy default --secret-file secret";
-            self.run("olga", &format!("credential add {path} {add}"))?
-                .ok()?;
-        }
-        Ok(paths)
-    }
-
-    /// Alice asks for these; ceremony and digest.
-    fn ask(&self, paths: &[String]) -> Outcome<(String, String)> {
-        let ask = format!("unseal {} --reason down --no-wait", paths.join(" "));
-        let asked = self.run("alice", &ask)?.ok()?.stdout;
-        let ceremony = asked.trim().to_owned();
-        for _ in 0..100 {
-            let status = self.run("bob", "--json status")?.ok()?.json()?;
-            let waiting = status["waiting"].as_array().cloned().unwrap_or_default();
-            let found = waiting
-                .iter()
-                .find(|one| text(&one["ceremony"]) == ceremony);
-            if let Some(found) = found {
-                return Ok((ceremony, text(&found["request_sha256"])));
-            }
-        }
-        Err("the request does not wait for bob".into())
-    }
-
-    fn approve(&self, person: &str, asked: &(String, String)) -> Outcome<Reply> {
-        let (ceremony, digest) = asked;
-        self.run(
-            person,
-            &format!("approve {ceremony} --no-wait --yes-sha256 {digest}"),
-        )
-    }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
+use keyturn_virtual_yubikey::{TestPki, at_desk};
+use serde_json::json;
 
 #[test]
 fn two_custodians_with_yubikeys_open_eight_credentials() {
@@ -205,6 +118,117 @@ fn a_borrowed_computer_needs_the_token_alone() {
             .unwrap();
         assert_eq!(status["waiting"].as_array().map(Vec::len), Some(0));
         case.run("nobody", "heartbeat").unwrap().ok().unwrap();
+        case.run("alice", "audit verify").unwrap().ok().unwrap();
+    });
+}
+
+/// Bob's second YubiKey: enrolled, invited, joined, named by charter 2, and then it approves alone.
+#[test]
+fn a_spare_token_takes_the_place_of_a_lost_one() {
+    at_desk(3, |desk| {
+        let mut case = Case::founded(desk).unwrap();
+        let spare = insert(desk, 2, 10_000_003, (5, 7, 4), &TestPki::new().unwrap()).unwrap();
+        let enroll = "--json enroll bob --spare --token yubikey:10000003 --puk-fd 4";
+        let enrolled = case
+            .run("bob", enroll)
+            .unwrap()
+            .ok()
+            .unwrap()
+            .json()
+            .unwrap();
+        case.run("bob", &enroll.replace("10000003", "10000001"))
+            .unwrap()
+            .exits(90)
+            .unwrap();
+        let digest = text(&enrolled["enrolment"]);
+        let invite = format!("--json charter invite bob-spare.enroll --yes-sha256 {digest}");
+        let invited = case
+            .run("olga", &invite)
+            .unwrap()
+            .ok()
+            .unwrap()
+            .json()
+            .unwrap();
+        let tokens = invited["person"]["tokens"].as_array().map(Vec::len);
+        assert_eq!(tokens, Some(2), "{invited}");
+        let status = case.run("olga", "--json status").unwrap().json().unwrap();
+        let join = format!(
+            "--json join bob.welcome --yes-sha256 {}",
+            text(&status["charter_sha256"])
+        );
+        let joined = case
+            .run("bob", &join)
+            .unwrap()
+            .ok()
+            .unwrap()
+            .json()
+            .unwrap();
+
+        let mut charter = case
+            .run("olga", "--json charter show")
+            .unwrap()
+            .json()
+            .unwrap();
+        let persons = charter["persons"].as_array_mut().unwrap();
+        let bob = persons
+            .iter_mut()
+            .find(|person| person["name"] == "bob")
+            .unwrap();
+        bob["tokens"] = invited["person"]["tokens"].clone();
+        charter["joins"] = json!([joined["join"]]);
+        fs::write(
+            case.world.folder().join("charter.json"),
+            charter.to_string(),
+        )
+        .unwrap();
+        let propose = [
+            "charter",
+            "propose",
+            "charter.json",
+            "--reason",
+            "bob has a spare",
+        ];
+        let child = case
+            .world
+            .command("olga", propose)
+            .unwrap()
+            .spawn()
+            .unwrap();
+        for person in ["bob", "carol"] {
+            let mut asked = None;
+            for _ in 0..100 {
+                let status = case.run(person, "--json status").unwrap().json().unwrap();
+                if let Some(one) = status["waiting"].get(0) {
+                    asked = Some((text(&one["ceremony"]), text(&one["request_sha256"])));
+                    break;
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+            case.approve(person, &asked.unwrap()).unwrap().ok().unwrap();
+        }
+        finish(child).unwrap().ok().unwrap();
+
+        case.bob.pull().unwrap();
+        let paths = case.credentials(1).unwrap();
+        let asked = case.ask(&paths).unwrap();
+        let before = spare.card.counts();
+        let approved = case.approve("bob", &asked).unwrap().ok().unwrap();
+        assert!(
+            approved.stderr.contains("touch your YubiKey 10000003"),
+            "{}",
+            approved.stderr
+        );
+        assert!((1..=2).contains(&(spare.card.counts().touches - before.touches)));
+        case.approve("carol", &asked).unwrap().ok().unwrap();
+        let resume = format!("unseal --resume {} --json", asked.0);
+        assert!(
+            case.run("alice", &resume)
+                .unwrap()
+                .ok()
+                .unwrap()
+                .stdout
+                .contains("hunter2")
+        );
         case.run("alice", "audit verify").unwrap().ok().unwrap();
     });
 }

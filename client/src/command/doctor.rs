@@ -1,20 +1,33 @@
 //! `keyturn doctor`: the whole way, from the keys of this home to the vault's log, step by step.
 
+#[cfg(feature = "yubikey")]
+mod acceptance;
+mod rehearsal;
+
 use clap::Args;
+use keyturn_vault::reference::TokenKind;
 use serde_json::json;
 
 use super::Context;
 use crate::{
+    home::Profile,
     refusal::Refusal,
     session::{DEVICE_FILE, Session, kept_chain},
-    token::KEY_FILE,
+    token::{self, KEY_FILE},
     ui::{Style, Ui},
     verify::log,
 };
 
 /// Look at the whole way, from your keys to the vault's log.
 #[derive(Debug, Args)]
-pub struct Doctor {}
+pub struct Doctor {
+    /// Rehearse an approval with your token: eight shares and a signature, without a vault
+    #[arg(long, conflicts_with = "acceptance")]
+    rehearse: bool,
+    /// Try two real YubiKeys in ten minutes: what goes well, and what goes wrong
+    #[arg(long)]
+    acceptance: bool,
+}
 
 /// What was looked at, and what came of it.
 struct Report {
@@ -52,12 +65,37 @@ impl Report {
 }
 
 impl Doctor {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+        if self.acceptance {
+            return accept(context);
+        }
         let mut report = Report {
             ui: context.ui,
             steps: Vec::new(),
         };
-        look(&context, &mut report).await;
+        if self.rehearse {
+            rehearse(&mut context, &mut report);
+        } else {
+            look(&mut context, &mut report).await;
+        }
+        report.ends(&context)
+    }
+}
+
+#[cfg(feature = "yubikey")]
+fn accept(context: Context) -> Result<(), Refusal> {
+    acceptance::run(context)
+}
+
+#[cfg(not(feature = "yubikey"))]
+fn accept(_: Context) -> Result<(), Refusal> {
+    Err(crate::token::no_yubikey())
+}
+
+impl Report {
+    /// Shows it; the first step that failed is the outcome.
+    fn ends(self, context: &Context) -> Result<(), Refusal> {
+        let report = self;
         let steps = report.steps.iter().map(|(name, outcome)| match outcome {
             Ok(told) => json!({ "step": name, "ok": true, "told": told }),
             Err(refusal) => json!({ "step": name, "ok": false, "code": refusal.code, "told": refusal.message, "hint": refusal.hint }),
@@ -75,18 +113,70 @@ impl Doctor {
     }
 }
 
+/// The token alone, with or without a home.
+fn rehearse(context: &mut Context, report: &mut Report) {
+    let opened = match context.home.profile() {
+        Ok(profile) => {
+            look_at_readers(profile.token.kind, report);
+            context.token(&profile).map(|opened| opened.token)
+        }
+        Err(none) => {
+            look_at_readers(TokenKind::Yubikey, report);
+            token::inserted(context.wanted)
+                .and_then(|token| token.ok_or_else(|| Refusal::from(none)))
+        }
+    };
+    let Some(mut token) = report.step("token", opened, |token| token.describe().to_string()) else {
+        return;
+    };
+    let rehearsed = rehearsal::rehearse(token.as_mut(), &mut context.person);
+    report.step("rehearse", rehearsed, String::clone);
+}
+
+/// What the smart-card service has, where a token needs it.
+#[cfg(feature = "yubikey")]
+fn look_at_readers(kind: TokenKind, report: &mut Report) {
+    if kind == TokenKind::Yubikey {
+        let readers = token::yubikey::readers().map_err(Refusal::from);
+        report.step("readers", readers, String::clone);
+    }
+}
+
+#[cfg(not(feature = "yubikey"))]
+fn look_at_readers(_: TokenKind, _: &mut Report) {}
+
+/// The token of a profile, without a PIN or passphrase.
+fn look_at_token(context: &mut Context, profile: &Profile, report: &mut Report) {
+    look_at_readers(profile.token.kind, report);
+    if profile.token.kind == TokenKind::Software {
+        let file = keyturn_hsm::private::read(&context.home.path(KEY_FILE)).map_err(Refusal::from);
+        report.step("token", file, |_| {
+            format!("{} has its key file", profile.token)
+        });
+        return;
+    }
+    let opened = context.token(profile);
+    report.step("token", opened, |opened| {
+        let of = opened
+            .token
+            .describe()
+            .firmware
+            .map(|firmware| format!(", firmware {firmware}"))
+            .unwrap_or_default();
+        format!("{} has the enrolled keys{of}", opened.reference())
+    });
+}
+
 /// Each step builds on the one before; after the first that fails there is nothing more to look at.
-async fn look(context: &Context, report: &mut Report) {
-    let home = &context.home;
+async fn look(context: &mut Context, report: &mut Report) {
+    let home = context.home.clone();
+    let home = &home;
     let Some(profile) = report.step("profile", home.profile().map_err(Into::into), |profile| {
         profile.reference().to_string()
     }) else {
         return;
     };
-    let token = keyturn_hsm::private::read(&home.path(KEY_FILE)).map_err(Refusal::from);
-    report.step("token", token, |_| {
-        format!("{} has its key file", profile.token)
-    });
+    look_at_token(context, &profile, report);
     let device =
         keyturn_hsm::device::DeviceKey::load(&home.path(DEVICE_FILE)).map_err(Refusal::from);
     report.step("device", device, |key| {

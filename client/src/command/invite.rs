@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 use clap::Args;
 use keyturn_proto::v1;
 use keyturn_vault::{
-    charter::{Device, Person, Token},
+    charter::{Charter, Device, Person, Token},
     file::{Blob, EnrolmentFile, MAX_FILE_BYTES, Welcome, WelcomeFormat},
     jcs::Document as _,
     text::Enrol,
@@ -69,7 +69,7 @@ impl Invite {
             .to_bytes()
             .map_err(|error| file_error(&out, &error))?;
         write_file(&out, &bytes)?;
-        let person = person(&enrol);
+        let person = person(&enrol, session.charter()?.1);
         let document = json!({ "file": out, "enrolment": digest, "person": person });
         let lines = serde_json::to_string_pretty(&person).map_err(std::io::Error::from)?;
         Ok(context.ui.result(&document, || {
@@ -112,8 +112,21 @@ fn welcome(
     })
 }
 
-/// The person as a charter has them, without roles yet.
-fn person(enrol: &Enrol) -> Person {
+/// The person as a charter has them: without roles yet, or with one more token.
+fn person(enrol: &Enrol, charter: &Charter) -> Person {
+    let new = newcomer(enrol);
+    match charter.person(enrol.person.id) {
+        None => new,
+        Some(known) => {
+            let mut known = known.clone();
+            known.tokens.extend(new.tokens);
+            known.devices.extend(new.devices);
+            known
+        }
+    }
+}
+
+fn newcomer(enrol: &Enrol) -> Person {
     let device = |device: keyturn_vault::text::EnrolledDevice| Device {
         id: device.id,
         name: device.name,

@@ -50,11 +50,30 @@ pub(super) fn open(enrolled: &Enrolled) -> Result<Box<dyn Token>, Refusal> {
     Ok(Box::new(token))
 }
 
+/// The enrolled YubiKey that is inserted, by its serial number where there are several.
+pub fn at_hand(serial: Option<u32>) -> Result<Box<dyn Token>, TokenError> {
+    Ok(Box::new(YubiKeyToken::open(serial)?))
+}
+
+/// The YubiKeys that are inserted, told.
+pub fn readers() -> Result<String, TokenError> {
+    let found = keyturn_yubikey::list()?;
+    let told: Vec<String> = found
+        .iter()
+        .map(|one| format!("YubiKey {}, firmware {}", one.serial, one.firmware))
+        .collect();
+    if told.is_empty() {
+        Err(TokenError::NoToken)
+    } else {
+        Ok(told.join("; "))
+    }
+}
+
 /// The enrolled YubiKey that is inserted; none where there is none.
 pub(super) fn inserted(serial: Option<u32>) -> Result<Option<Box<dyn Token>>, Refusal> {
     use TokenError::{NoReader, NoService, NoToken, NotEnrolled};
-    match YubiKeyToken::open(serial) {
-        Ok(token) => Ok(Some(Box::new(token))),
+    match at_hand(serial) {
+        Ok(token) => Ok(Some(token)),
         Err(NoService | NoReader | NoToken | NotEnrolled) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     Card,
     reader::Inserted,
-    status::{READERS_PER_DRIVER, friendly_name, wait_for_readers},
+    status::{Hold, READERS_PER_DRIVER, friendly_name, wait_for_readers},
 };
 
 /// Set, to the test's name, in the process that has namespaces of its own.
@@ -141,6 +141,11 @@ impl Desk {
             return Err(io::Error::other(format!("there is no reader {reader}")));
         }
         Inserted::new(card, reader, FIRST_PORT.saturating_add(reader))
+    }
+
+    /// Lets another program have the card in this reader for itself.
+    pub fn hold(&self, reader: u16) -> io::Result<Hold> {
+        Hold::new(reader).map_err(io::Error::other)
     }
 
     /// Starts `pcscd` and waits until it answers.

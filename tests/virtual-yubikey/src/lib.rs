@@ -33,6 +33,7 @@ pub use desk::{Desk, at_desk};
 pub use management::ManagementAlgorithm;
 pub use pki::TestPki;
 pub use reader::Inserted;
+pub use status::Hold;
 
 /// Major, minor, patch.
 pub type Firmware = (u8, u8, u8);

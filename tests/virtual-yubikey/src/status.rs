@@ -29,26 +29,42 @@ pub(crate) fn wait_for_card(reader: u16, is_there: bool, limit: Duration) -> io:
     wait_for(limit, || Ok(is_card_there(reader)? == is_there))
 }
 
-fn is_card_there(reader: u16) -> Result<bool, pcsc::Error> {
+/// What `pcscd` calls a reader.
+fn name_of(context: &Context, reader: u16) -> Result<std::ffi::CString, pcsc::Error> {
     let driver = reader.checked_div(READERS_PER_DRIVER).unwrap_or_default();
     let slot = reader.checked_rem(READERS_PER_DRIVER).unwrap_or_default();
     let (begin, end) = (
         format!("{} ", friendly_name(driver)),
         format!(" {slot:02X}"),
     );
-    let context = Context::establish(Scope::System)?;
     let names = context.list_readers_owned()?;
     let is_meant = |name: &str| name.starts_with(&begin) && name.ends_with(&end);
     let name = names
         .into_iter()
         .find(|name| name.to_str().is_ok_and(is_meant));
-    let mut states = [ReaderState::new(
-        name.ok_or(pcsc::Error::UnknownReader)?,
-        State::UNAWARE,
-    )];
+    name.ok_or(pcsc::Error::UnknownReader)
+}
+
+fn is_card_there(reader: u16) -> Result<bool, pcsc::Error> {
+    let context = Context::establish(Scope::System)?;
+    let mut states = [ReaderState::new(name_of(&context, reader)?, State::UNAWARE)];
     context.get_status_change(Duration::ZERO, &mut states)?;
     let [state] = states;
     Ok(state.event_state().contains(State::PRESENT))
+}
+
+/// Another program that uses the card in a reader and lets nobody else; until it is dropped.
+pub struct Hold {
+    _card: pcsc::Card,
+}
+
+impl Hold {
+    pub(crate) fn new(reader: u16) -> Result<Self, pcsc::Error> {
+        let context = Context::establish(Scope::System)?;
+        let name = name_of(&context, reader)?;
+        let card = context.connect(&name, pcsc::ShareMode::Exclusive, pcsc::Protocols::ANY)?;
+        Ok(Self { _card: card })
+    }
 }
 
 /// An error is "not yet" while there is time.
