@@ -10,6 +10,7 @@ use crate::{
     Reply,
     harness::{Outcome, World, write_private},
     raw::PEOPLE,
+    stage::tell,
 };
 
 /// Everybody's PIN in demo and tests.
@@ -55,6 +56,47 @@ pub fn insert(
         reader,
         inserted,
     })
+}
+
+/// The tokens of the demo on their desk: bob's and dan's.
+pub struct Shown {
+    _desk: Desk,
+    held: Vec<(&'static str, Held)>,
+}
+
+impl Shown {
+    /// Whose touches are told as they happen.
+    pub fn new(desk: Desk) -> Outcome<Self> {
+        let pki = TestPki::new()?;
+        let mut held = Vec::new();
+        let owners: [(u16, &'static str, Firmware); 2] =
+            [(0, "bob", (5, 7, 4)), (1, "dan", (5, 4, 3))];
+        for (reader, name, firmware) in owners {
+            let serial = BOB.saturating_add(u32::from(reader));
+            let one = insert(&desk, reader, serial, firmware, &pki)?;
+            one.card.touch(Touch::After(Duration::from_millis(300)));
+            one.card.touch_timeout(Duration::from_secs(1));
+            one.card
+                .watch(std::sync::Arc::new(move |serial, is_touched| {
+                    let what = if is_touched {
+                        "touches it"
+                    } else {
+                        "does not touch it"
+                    };
+                    // Nobody is left to be told when standard output is gone.
+                    let _ = tell(&format!("    (YubiKey {serial} blinks; {name} {what})"));
+                }));
+            held.push((name, one));
+        }
+        Ok(Self { _desk: desk, held })
+    }
+
+    /// The token of a person, if it is one of these.
+    pub fn of(&self, person: &str) -> Option<&Card> {
+        let mut held = self.held.iter();
+        held.find(|(name, _)| *name == person)
+            .map(|(_, held)| &held.card)
+    }
 }
 
 impl World {
@@ -145,15 +187,23 @@ impl Case {
         let asked = self.run("alice", &ask)?.ok()?.stdout;
         let ceremony = asked.trim().to_owned();
         for _ in 0..100 {
-            let status = self.run("bob", "--json status")?.ok()?.json()?;
-            let waiting = status.get("waiting").and_then(Value::as_array);
-            let of = |one: &Value, name| one.get(name).map(text).unwrap_or_default();
-            let mut all = waiting.into_iter().flatten();
-            if let Some(found) = all.find(|one| of(one, "ceremony") == ceremony) {
-                return Ok((ceremony, of(found, "request_sha256")));
+            let waiting = self.waiting("bob")?;
+            if let Some(found) = waiting.into_iter().find(|(id, _)| *id == ceremony) {
+                return Ok(found);
             }
         }
         Err("the request does not wait for bob".into())
+    }
+
+    /// What waits for somebody: ceremonies and digests.
+    pub fn waiting(&self, person: &str) -> Outcome<Vec<(String, String)>> {
+        let status = self.run(person, "--json status")?.ok()?.json()?;
+        let waiting = status.get("waiting").and_then(Value::as_array);
+        let of = |one: &Value, name| one.get(name).map(text).unwrap_or_default();
+        let all = waiting.into_iter().flatten();
+        Ok(all
+            .map(|one| (of(one, "ceremony"), of(one, "request_sha256")))
+            .collect())
     }
 
     /// Approves without waiting for the outcome.

@@ -98,3 +98,18 @@ fn openssl_and_another_program_verify_what_the_demo_keeps() {
     let (good, said) = run(Command::new(&demo).arg("--keep").arg(kept.path()));
     assert!(!good && said.contains("is not empty"), "{said}");
 }
+
+#[test]
+fn the_demo_runs_with_yubikeys_through_the_real_stack() {
+    let demo = Program::path("demo").unwrap();
+    let (good, said) = run(Command::new(&demo).arg("--yubikey"));
+    assert!(good, "{said}");
+    for word in [
+        "(YubiKey 10000001 blinks; bob touches it)",
+        "(YubiKey 10000002 blinks; dan does not touch it)",
+        "touch your YubiKey 10000001 now to open your shares",
+        "Everything is as it should be.",
+    ] {
+        assert!(said.contains(word), "{word:?} was not told:\n{said}");
+    }
+}

@@ -156,7 +156,7 @@ fn begin(wanted: &Making, ui: Ui, person: &mut Person) -> Result<YubiKeyToken, R
 /// What is about to be done to the token.
 fn explained(enrolment: &Enrolment) -> String {
     let slot = enrolment.slot.map_or_else(
-        || "the first free retired slot".to_owned(),
+        || "a retired slot".to_owned(),
         |slot| format!("slot {slot}"),
     );
     let touch = if enrolment.touch == TouchPolicy::Always {
@@ -165,7 +165,7 @@ fn explained(enrolment: &Enrolment) -> String {
         "a touch, which lasts for 15 seconds"
     };
     format!(
-        "On the YubiKey:\n  PIN, PUK and management key  replaced where they are those of every new YubiKey\n  approval key in slot 9c      asks for PIN and touch each time\n  share key in {slot}: asks for the PIN once and {touch}\n  other slots                  stay as they are\nIf it is interrupted, insert the YubiKey again and run the same command: it goes on. Nothing is lost before; to undo\nit all, also what others keep there: ykman piv reset."
+        "On the YubiKey:\n  PIN, PUK and management key  replaced where they are those of every new YubiKey\n  approval key in slot 9c      asks for PIN and touch each time\n  share key in {slot:<16}asks for the PIN once and {touch}\n  other slots                  stay as they are\nIf it is interrupted, insert the YubiKey again and run the same command: it goes on. Nothing is lost before; to undo\nit all, also what others keep there: ykman piv reset."
     )
 }
 

@@ -1,6 +1,7 @@
 //! `./dev demo`: a vault from its founding to the verified log, told by the programs themselves.
 //!
 //! Every step is run for real on loopback, shown, and must end as told; otherwise the demo fails.
+//! `--yubikey` gives Bob and Dan virtual YubiKeys behind the real PC/SC stack, and tells of their touches.
 //! `--keep DIR` leaves what an auditor needs, `--hold` keeps the vault running.
 
 #![forbid(unsafe_code)]
@@ -19,13 +20,15 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use keyturn_proto::CODE_TRAILER;
 use keyturn_seal::Secret;
 use keyturn_tests::{
-    Outcome, Program, World,
+    Outcome, Program, Reply, World,
     harness::{ORIGIN, write_private},
     keep,
     raw::{Facts, Member, PEOPLE},
     stage::{Running, Stage, chapter, says, shown, tell},
     story::Ballot,
+    tokens::{PIN, PUK, Shown},
 };
+use keyturn_virtual_yubikey::{Card, Touch, with_desk};
 use serde_json::{Value, json};
 
 const PATH: &str = "accounts/main/root";
@@ -45,16 +48,25 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Outcome<()> {
-    let (mut hold, mut kept) = (false, None);
+    let (mut hold, mut kept, mut yubikey) = (false, None, false);
     let mut args = std::env::args_os().skip(1);
     while let Some(argument) = args.next() {
         match argument.to_str() {
             Some("--hold") => hold = true,
+            Some("--yubikey") => yubikey = true,
             Some("--keep") => kept = Some(keep::folder(Path::new(&args.next().ok_or(USAGE)?))?),
             _ => return Err(USAGE.into()),
         }
     }
-    let mut demo = Demo::new()?;
+    let mut tokens = None;
+    if yubikey {
+        match with_desk(2)? {
+            Ok(desk) => tokens = Some(Shown::new(desk)?),
+            Err(status) if status.success() => return Ok(()),
+            Err(status) => return Err(format!("at its desk: {status}").into()),
+        }
+    }
+    let mut demo = Demo::new(tokens)?;
     demo.found()?;
     demo.deposit()?;
     let ceremony = demo.open()?;
@@ -70,11 +82,13 @@ fn run() -> Outcome<()> {
     Ok(())
 }
 
-const USAGE: &str = "usage: demo [--hold] [--keep DIR]";
+const USAGE: &str = "usage: demo [--hold] [--keep DIR] [--yubikey]";
 
 struct Demo {
     stage: Stage,
     service: PathBuf,
+    /// Virtual YubiKeys, where they are shown.
+    tokens: Option<Shown>,
     /// The account service; ended with the demo.
     target: Child,
 }
@@ -87,7 +101,7 @@ impl Drop for Demo {
 }
 
 impl Demo {
-    fn new() -> Outcome<Self> {
+    fn new(tokens: Option<Shown>) -> Outcome<Self> {
         let world = World::new()?;
         let service = world.folder().join("service");
         let mut command = std::process::Command::new(Program::path("account")?);
@@ -102,6 +116,7 @@ impl Demo {
         Ok(Self {
             stage: Stage { world },
             service,
+            tokens,
             target,
         })
     }
@@ -118,7 +133,7 @@ impl Demo {
         for (name, _) in PEOPLE {
             let out = format!("people/{name}.enroll");
             std::fs::create_dir_all(self.world().folder().join("people"))?;
-            self.stage.keyturn(name, &["enroll", name, "--out", &out])?;
+            self.enrol(name, &out)?;
         }
         chapter("The vault is founded: three custodians, any two of whom open what is sealed")?;
         let made = self.world().init(&PEOPLE, "")?;
@@ -144,6 +159,23 @@ impl Demo {
         }
         self.stage.keyturn("alice", &["status"])?;
         Ok(())
+    }
+
+    /// A YubiKey where the person has one, otherwise a key file.
+    fn enrol(&self, name: &str, out: &str) -> Outcome<Reply> {
+        let Some(card) = self.card(name) else {
+            return self.stage.keyturn(name, &["enroll", name, "--out", out]);
+        };
+        let token = format!("yubikey:{}", card.serial());
+        self.world().tell_pin(name, PIN, PUK)?;
+        let enroll = [
+            "enroll", name, "--token", &token, "--out", out, "--puk-fd", "4",
+        ];
+        self.stage.keyturn(name, &enroll)
+    }
+
+    fn card(&self, name: &str) -> Option<&Card> {
+        self.tokens.as_ref().and_then(|tokens| tokens.of(name))
     }
 
     /// Names the connector in the daemon's configuration.
@@ -232,17 +264,19 @@ impl Demo {
         stage.refused("bob", &approve, 36, "already approved")?;
         chapter("Dan refuses; that blocks nobody, and later approvers see it")?;
         let reason = "call me before you do this";
-        stage.keyturn(
-            "dan",
-            &[
-                "refuse",
-                &ceremony,
-                "--reason",
-                reason,
-                "--yes-sha256",
-                &digest,
-            ],
-        )?;
+        let refuse = [
+            "refuse",
+            &ceremony,
+            "--reason",
+            reason,
+            "--yes-sha256",
+            &digest,
+        ];
+        if let Some(card) = self.card("dan") {
+            card.touch_next([Touch::Never]);
+            stage.refused("dan", &refuse, 114, "was not touched in time")?;
+        }
+        stage.keyturn("dan", &refuse)?;
         chapter("Carol sees Dan's refusal, and approves: two of three")?;
         let approved = stage.keyturn("carol", &["approve", &ceremony, "--yes-sha256", &digest])?;
         says(&approved, reason)?;
@@ -387,7 +421,12 @@ impl Demo {
         )?;
         write_private(&dir.join("vkey"), format!("{}\n", facts.vkey).as_bytes())?;
         keep::statements(&facts, &dir.join("log"), dir)?;
-        keep::people(self.world(), &["bob", "carol", "dan"], "alice", dir)?;
+        let custodians = ["bob", "carol", "dan"];
+        let with_files: Vec<_> = custodians
+            .into_iter()
+            .filter(|name| self.card(name).is_none())
+            .collect();
+        keep::people(self.world(), &with_files, "alice", dir)?;
         let verify = [
             "audit",
             "verify",
@@ -412,6 +451,15 @@ impl Demo {
                 "{} --home people/{name} --passphrase-file passphrase status",
                 keyturn.display()
             ))?;
+        }
+        if self.tokens.is_some() {
+            tell(
+                "a shell at the desk with the YubiKeys, which are touched whenever they blink; `exit` ends it",
+            )?;
+            std::process::Command::new("/bin/sh")
+                .current_dir(folder)
+                .status()?;
+            return Ok(());
         }
         std::io::stdin().read_line(&mut String::new())?;
         Ok(())

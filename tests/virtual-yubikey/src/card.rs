@@ -55,7 +55,11 @@ pub struct Counts {
 #[derive(Clone)]
 pub struct Card(Arc<Mutex<Inner>>);
 
+/// What somebody who looks at the token sees: that it blinked, and whether it was touched then.
+pub type Watcher = Arc<dyn Fn(u32, bool) + Send + Sync>;
+
 struct Inner {
+    watcher: Option<Watcher>,
     applet: Applet,
     chain: Chain,
     script: VecDeque<Touch>,
@@ -68,6 +72,7 @@ impl Card {
     /// A new token, as it leaves the factory; touched at once unless told otherwise.
     pub fn new(serial: u32, firmware: Firmware, pki: &TestPki) -> Result<Self, rcgen::Error> {
         Ok(Self(Arc::new(Mutex::new(Inner {
+            watcher: None,
             applet: Applet::new(serial, firmware, pki)?,
             chain: Chain::default(),
             script: VecDeque::new(),
@@ -90,6 +95,11 @@ impl Card {
     /// What happens the next times the token blinks, before the rule applies again.
     pub fn touch_next(&self, touches: impl IntoIterator<Item = Touch>) {
         self.lock().script.extend(touches);
+    }
+
+    /// Tells this whenever the token has blinked.
+    pub fn watch(&self, watcher: Watcher) {
+        self.lock().watcher = Some(watcher);
     }
 
     /// How long the token waits for a touch.
@@ -184,8 +194,12 @@ impl Card {
                     let timeout = inner.touch_timeout;
                     // The owner can still act while the token blinks.
                     drop(inner);
-                    touched = blink(touch, timeout, is_removed)?;
+                    let blinked = blink(touch, timeout, is_removed);
                     inner = self.lock();
+                    if let Some(watcher) = &inner.watcher {
+                        watcher(inner.applet.serial, blinked == Some(true));
+                    }
+                    touched = blinked?;
                 }
                 let reply = inner.applet.run(&command, touched);
                 inner.chain.respond(reply)

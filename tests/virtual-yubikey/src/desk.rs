@@ -9,7 +9,7 @@ use std::{
     ffi::OsString,
     fs, io,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
 };
 
 use crate::{
@@ -20,6 +20,8 @@ use crate::{
 
 /// Set, to the test's name, in the process that has namespaces of its own.
 const INSIDE: &str = "KEYTURN_PRIVATE_PCSCD";
+/// Set instead of a test's name by a program.
+const PROGRAM: &str = "-";
 /// Seconds after which a test at a desk is ended.
 const TEST_SECS: &str = "300";
 const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
@@ -45,7 +47,7 @@ pub fn at_desk<F: FnOnce(&mut Desk)>(readers: u16, body: F) {
     }
     let args = ["--exact", &test, "--nocapture", "--test-threads=1"];
     let output = env::current_exe().and_then(|program| {
-        let mut command = apart(&program.into_os_string());
+        let mut command = apart(&program.into_os_string(), Some(TEST_SECS));
         command
             .args(args)
             .env(INSIDE, &test)
@@ -66,6 +68,18 @@ pub fn at_desk<F: FnOnce(&mut Desk)>(readers: u16, body: F) {
     );
 }
 
+/// Runs this program again, with the same arguments, in a process that is alone with a `pcscd` of its own; gives how it
+/// ended. In that process: a desk with `readers` readers.
+pub fn with_desk(readers: u16) -> io::Result<Result<Desk, ExitStatus>> {
+    if env::var_os(INSIDE).is_some_and(|inside| inside == PROGRAM) {
+        return Desk::open(readers).map(Ok);
+    }
+    let program = env::current_exe()?.into_os_string();
+    let mut command = apart(&program, None);
+    command.args(env::args_os().skip(1)).env(INSIDE, PROGRAM);
+    command.status().map(Err)
+}
+
 fn describe(told: Result<[String; 2], &io::Error>) -> String {
     told.map_or_else(ToString::to_string, |texts| texts.concat())
 }
@@ -78,18 +92,17 @@ fn test_name<F>() -> String {
         .unwrap_or(path)
 }
 
-/// `program` in namespaces of its own, ended with the caller and at the latest after [`TEST_SECS`].
-fn apart(program: &OsString) -> Command {
-    let mut command = Command::new("timeout");
-    command.args([
-        TEST_SECS,
-        "unshare",
-        "--mount",
-        "--net",
-        "--pid",
-        "--fork",
-        "--kill-child",
-    ]);
+/// `program` in namespaces of its own, ended with the caller and at the latest after so many seconds.
+fn apart(program: &OsString, seconds: Option<&str>) -> Command {
+    let mut command = match seconds {
+        None => Command::new("unshare"),
+        Some(seconds) => {
+            let mut command = Command::new("timeout");
+            command.args([seconds, "unshare"]);
+            command
+        }
+    };
+    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child"]);
     if !rustix::process::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }

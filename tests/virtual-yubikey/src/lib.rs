@@ -28,8 +28,8 @@ mod status;
 mod tests;
 mod tlv;
 
-pub use card::{Card, Counts, Pull, Touch};
-pub use desk::{Desk, at_desk};
+pub use card::{Card, Counts, Pull, Touch, Watcher};
+pub use desk::{Desk, at_desk, with_desk};
 pub use management::ManagementAlgorithm;
 pub use pki::TestPki;
 pub use reader::Inserted;
