@@ -7,7 +7,6 @@
 
 pub mod accept;
 pub mod anteroom;
-pub mod attest;
 pub mod chain;
 pub mod cli;
 pub mod clock;

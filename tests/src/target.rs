@@ -41,7 +41,7 @@ here=$(dirname "$0")
 doc=$(cat)
 mood=$(cat "$here/mood")
 case "$doc" in
-*'"action":"apply"'*)
+*'"action":"apply"'*|*'"action":"create"'*)
     case "$mood" in
     refusing) echo '{"outcome":"refused","message":"password policy"}'; exit 0 ;;
     silent) printf %s "$doc" | "$here/account" connect "$here/place" >/dev/null; echo '{"outcome":"unknown"}'; exit 0 ;;
@@ -73,7 +73,8 @@ impl Target {
         let mut config = fs::File::options().append(true).open(config)?;
         write!(
             config,
-            "\n[connectors.accounts]\nkind = \"exec\"\ncommand = \"{}\"\ndeadline_secs = 3\nrules = {{ length = 24, forbidden = \"@\" }}\n",
+            "\n[connectors.accounts]\nkind = \"exec\"\ncommand = \"{}\"\ndeadline_secs = 3\nrules = {{ length = 24, forbidden = \"@\" }}\n\n[connectors.keys]\nkind = \"exec\"\ncommand = \"{}\"\ndeadline_secs = 3\nslots = \"two\"\nsettle_secs = 1\n",
+            connector.display(),
             connector.display()
         )?;
         Ok(target)
@@ -114,6 +115,53 @@ impl Target {
         self.account(&["connect"], &[], ask.to_string().as_bytes())?
             .then_some(())
             .ok_or_else(|| "the password was not set".into())
+    }
+
+    /// What the account's administrator does with its keys: `create`, `delete`; gives the answer.
+    pub fn key(&self, action: &str, user: &str, key: &str) -> Outcome<serde_json::Value> {
+        self.keys(action, user, key, "")
+    }
+
+    /// Whether this key is accepted with this secret.
+    pub fn accepts_key(&self, user: &str, key: &str, secret: &[u8]) -> Outcome<bool> {
+        use base64::Engine as _;
+        let secret = base64::prelude::BASE64_STANDARD.encode(secret);
+        let answer = self.keys("test", user, key, &secret)?;
+        Ok(answer.get("outcome").is_some_and(|word| word == "done"))
+    }
+
+    /// The account's keys, and whether each is accepted.
+    pub fn key_list(&self, user: &str) -> Outcome<Vec<(String, bool)>> {
+        let answer = self.keys("keys", user, "", "")?;
+        let keys = answer.get("keys").and_then(serde_json::Value::as_array);
+        let key = |key: &serde_json::Value| {
+            let id = key.get("id")?.as_str()?.to_owned();
+            Some((id, key.get("active")?.as_bool()?))
+        };
+        Ok(keys.into_iter().flatten().filter_map(key).collect())
+    }
+
+    fn keys(
+        &self,
+        action: &str,
+        user: &str,
+        key: &str,
+        secret: &str,
+    ) -> Outcome<serde_json::Value> {
+        let ask = serde_json::json!({
+            "action": action, "settings": { "user": user }, "key": key, "secret": secret,
+        });
+        let mut child = Command::new(self.folder.join("account"))
+            .arg("connect")
+            .arg(self.folder.join("place"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(ask.to_string().as_bytes())?;
+        }
+        Ok(serde_json::from_slice(&child.wait_with_output()?.stdout)?)
     }
 
     /// Whether this password is accepted.

@@ -62,8 +62,6 @@ pub fn insert(
 pub struct Shown {
     _desk: Desk,
     held: Vec<(&'static str, Held)>,
-    /// The roots of their attestations, for those who are to believe them.
-    pub roots: String,
 }
 
 impl Shown {
@@ -90,12 +88,7 @@ impl Shown {
                 }));
             held.push((name, one));
         }
-        let roots = pki.anchors_file();
-        Ok(Self {
-            _desk: desk,
-            held,
-            roots,
-        })
+        Ok(Self { _desk: desk, held })
     }
 
     /// The token of a person, if it is one of these.
@@ -136,8 +129,6 @@ pub struct Case {
     pub bob: Held,
     /// Carol's, in reader 1.
     pub carol: Held,
-    /// Who made both.
-    pub pki: TestPki,
 }
 
 impl Case {
@@ -147,7 +138,6 @@ impl Case {
         let bob = insert(desk, 0, BOB, (5, 7, 4), &pki)?;
         let carol = insert(desk, 1, CAROL, (5, 4, 3), &pki)?;
         let mut world = World::new()?;
-        world.believe(&pki.anchors_file())?;
         std::fs::create_dir_all(world.folder().join("people"))?;
         for (name, _) in PEOPLE {
             match name {
@@ -171,12 +161,7 @@ impl Case {
                 .keyturn(name, ["join", &welcome, "--yes-sha256", &digest])?
                 .ok()?;
         }
-        Ok(Self {
-            world,
-            bob,
-            carol,
-            pki,
-        })
+        Ok(Self { world, bob, carol })
     }
 
     /// Runs a command without quotes in it.

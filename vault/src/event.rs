@@ -9,7 +9,7 @@
 //! 2. No event has a secret, a share, free text of people other than signed lines, or an address.
 //! 3. A kind, once written, keeps its name, fields and meaning for ever.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::{
     charter::Waiver,
     digest::Digest,
     id::{CeremonyId, CredentialId, DeviceId, GroupName, PersonId},
-    name::{CredentialPath, Line, Name},
+    name::{CredentialPath, KeyId, Line, Name},
     quorum::Opening,
     reference::{CharterRef, Head, Version},
     refusal::Refusal,
@@ -348,6 +348,77 @@ events! {
         /// The versions that retire.
         retired: BTreeSet<Version>,
     }
+    /// The keys at a target with two slots, before one more is made.
+    RotationKeysListed "rotation.keys-listed" {
+        /// The version to come.
+        version: VersionId,
+        /// The keys, and whether each is active.
+        keys: BTreeMap<KeyId, bool>,
+    }
+    /// The target made the key of a version.
+    RotationKeyMade "rotation.key-made" {
+        /// The version.
+        version: VersionId,
+        /// What the target calls it.
+        key: KeyId,
+    }
+    /// The target made a key for a rotation, and its secret is lost. It is deleted.
+    RotationKeyLost "rotation.key-lost" {
+        /// The credential.
+        credential: CredentialId,
+        /// What the target calls it.
+        key: KeyId,
+    }
+    /// A version that was never proven is given up, and retires; its key is deleted.
+    RotationKeyDropped "rotation.key-dropped" {
+        /// The version.
+        version: VersionId,
+        /// What the target calls its key.
+        key: KeyId,
+    }
+    /// A key was deleted at the target.
+    RotationKeyDeleted "rotation.key-deleted" {
+        /// The credential.
+        credential: CredentialId,
+        /// What the target called it.
+        key: KeyId,
+    }
+    /// An operator says that a key at the target is that of a version.
+    RotationKeyClaimed "rotation.key-claimed" {
+        /// The version.
+        version: VersionId,
+        /// What the target calls the key.
+        key: KeyId,
+        /// The operator.
+        person: PersonId,
+    }
+    /// The target did not do what was asked with a key; it is tried again.
+    RotationKeyFailed "rotation.key-failed" {
+        /// The credential.
+        credential: CredentialId,
+        /// What was asked.
+        call: Call,
+        /// What came back; of a create, `done` where the key could not be sealed.
+        answer: Answer,
+        /// How many attempts failed.
+        failures: u8,
+    }
+    /// No rotation is begun until then, or until it is resumed.
+    RotationPaused "rotation.paused" {
+        /// The credential; none for all.
+        credential: Option<CredentialId>,
+        /// Until when.
+        until: Time,
+        /// The operator.
+        person: PersonId,
+    }
+    /// Rotations begin again.
+    RotationResumed "rotation.resumed" {
+        /// The credential; none for all.
+        credential: Option<CredentialId>,
+        /// The operator.
+        person: PersonId,
+    }
     /// A person changed the target by hand and deposited the new secret.
     RotationCompleted "rotation.completed" {
         /// The deposited version.
@@ -471,6 +542,14 @@ pub enum Call {
     Apply,
     /// Let somebody log in with it.
     Test,
+    /// List the keys.
+    List,
+    /// Make a key.
+    Create,
+    /// Accept an old key no more.
+    Deactivate,
+    /// Delete a key.
+    Delete,
 }
 
 /// What comes back.
@@ -493,6 +572,10 @@ pub enum Stuck {
     Failures,
     /// It would need a fifth live version.
     Live,
+    /// The target has a key that the vault does not know.
+    Foreign,
+    /// The target has no room for a new key, and none can go.
+    Full,
 }
 
 /// What the target shows of the old secret.

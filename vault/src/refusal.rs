@@ -93,6 +93,8 @@ refusals! {
     Rotating "rotating" "a rotation is running" "wait for it; see `keyturn rotate list`"
     NotRunning "not-running" "no rotation step of this kind is running" "see `keyturn rotate list`"
     JustRotated "just-rotated" "the credential was rotated within the last hour" "wait, so that open requests can be approved"
+    NotPaused "not-paused" "nothing is paused" "see `keyturn rotate list`"
+    NotClaimable "not-claimable" "there is no such version, or it or the key is spoken for" "see `keyturn credential show` and the keys at the target"
     NotStuck "not-stuck" "the rotation does not need an operator" "see `keyturn rotate list`"
     NothingOwed "nothing-owed" "no rotation is owed" "deposit without `complete`"
     NoConnector "no-connector" "the credential has no connector" "change it at the target and deposit the new secret"
@@ -105,7 +107,6 @@ refusals! {
     NothingChanges "nothing-changes" "the proposal changes nothing" "propose a difference"
     TooFewHolders "too-few-holders" "a live version would keep fewer holders than its quorum" "reshare first, or keep enough holders"
     NotJoined "not-joined" "the charter has a token that never joined" "let its owner run `keyturn join` first"
-    WeakToken "weak-token" "a token that would hold shares does not meet a policy of the charter" "see `keyturn charter diff`; enrol a token that meets it, or change the policy in the same charter"
     PathTaken "path-taken" "this path belongs to another credential for ever" "choose another path"
     NotFounded "not-founded" "not every founder has joined" "let every founder run `keyturn join`"
 }

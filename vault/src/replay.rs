@@ -24,6 +24,7 @@ use crate::{
     event::{Cause, Event},
     id::{CeremonyId, CredentialId, GroupName},
     machine::{Millis, Now},
+    name::KeyId,
     reference::CharterRef,
     refusal::Refusal,
     rotation::Slot,
@@ -37,6 +38,7 @@ mod charters;
 mod credentials;
 mod finding;
 mod follow;
+mod keys;
 mod rotations;
 
 pub use finding::{CODES, Finding, Level};
@@ -116,6 +118,10 @@ pub struct Replay {
     /// Entries that follow from earlier ones, with the number after which they are missing.
     expected: Vec<(u64, Event)>,
     refusals: BTreeMap<Refusal, u64>,
+    /// Keys that a target made, whose versions the next entries seal.
+    making: BTreeMap<CredentialId, KeyId>,
+    /// Whether an operator has paused all rotations.
+    paused: bool,
 }
 
 /// One step of the fold.
@@ -199,6 +205,8 @@ impl Replay {
             inconsistent: BTreeMap::new(),
             expected: Vec::new(),
             refusals: BTreeMap::new(),
+            making: BTreeMap::new(),
+            paused: false,
         }
     }
 
@@ -360,6 +368,15 @@ impl Replay {
             | Event::RotationNeedsOperator { .. }
             | Event::RotationRetried { .. }
             | Event::RotationDone { .. }
+            | Event::RotationKeysListed { .. }
+            | Event::RotationKeyMade { .. }
+            | Event::RotationKeyLost { .. }
+            | Event::RotationKeyDropped { .. }
+            | Event::RotationKeyDeleted { .. }
+            | Event::RotationKeyClaimed { .. }
+            | Event::RotationKeyFailed { .. }
+            | Event::RotationPaused { .. }
+            | Event::RotationResumed { .. }
             | Event::RotationCompleted { .. } => self.judge_credential(at),
             Event::CeremonyOpened { .. }
             | Event::CeremonyApproved { .. }

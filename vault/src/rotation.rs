@@ -8,7 +8,7 @@
 //!   └── retry ── Stuck ◄── five failures, or four live versions
 //! ```
 //!
-//! The target holds one secret, which is overwritten. The daemon never holds an old one. The new one
+//! The target holds one secret, which is overwritten (for one with two slots see [`Keys`]). The daemon never holds an old one. The new one
 //! is sealed and copied *before* the target is asked to take it, and every version that the target
 //! may hold stays live until a newer one is proven by a login.
 //!
@@ -39,15 +39,17 @@ use crate::{
     reference::Version,
     refusal::Refusal,
     text::MAX_LIVE_VERSIONS,
-    time::Span,
+    time::{Span, Time},
     world::{Life, Stage, VersionId},
 };
 
 mod attempt;
 mod event;
+mod keys;
 mod versions;
 
 pub use event::{Effect, Event, Notice, Terms};
+pub use keys::{Asked, Keys, SKEW, Seen, Two};
 
 /// At most this many versions of a credential are live.
 pub const MAX_LIVE: usize = MAX_LIVE_VERSIONS;
@@ -94,6 +96,12 @@ pub struct Slot {
     pub current_since: Option<Millis>,
     /// A proven version below which all retire, as soon as nothing holds them.
     pub retiring: Option<Retiring>,
+    /// The keys, where the target has two slots.
+    #[serde(default)]
+    pub keys: Keys,
+    /// Nothing is begun before this, in lived time.
+    #[serde(default)]
+    pub paused: Option<Millis>,
 }
 
 /// A version and what the slot must know of it.
@@ -135,6 +143,20 @@ pub enum Job {
         /// Its number.
         version: Version,
     },
+    /// The keys at the target are looked at, before one more is made.
+    Listing {
+        /// The number of the version to come.
+        version: Version,
+    },
+    /// The target is asked to make a key, which becomes this version.
+    Creating {
+        /// Its number.
+        version: Version,
+        /// When the call has ended, one way or another, in lived time.
+        until: Millis,
+    },
+    /// A key that is of no use is being deleted.
+    Deleting,
     /// It waits for its copies.
     Copying {
         /// The new version.
@@ -166,6 +188,13 @@ pub enum Job {
         /// The version that is current.
         version: Version,
     },
+    /// As promoted, but the old keys could not be deactivated.
+    Revoking {
+        /// The version that is current.
+        version: Version,
+        /// When it is tried again, in lived time.
+        until: Millis,
+    },
     /// An operator must look.
     Stuck(Stuck),
 }
@@ -185,6 +214,8 @@ impl Slot {
             failures: 0,
             current_since: None,
             retiring: None,
+            keys: Keys::default(),
+            paused: None,
         }
     }
 
@@ -233,6 +264,9 @@ impl Slot {
     /// The table. Whatever returns a refusal does so before it changes anything (invariant 8).
     fn take(&mut self, now: Now, terms: Terms, event: Event) -> Result<Vec<Effect>, Refusal> {
         use Job::{Applying, Copying, Promoted, Sealing, Testing};
+        if event.two() {
+            return self.take_two(now, terms, event);
+        }
         match (self.job, event) {
             (
                 _,
@@ -276,8 +310,10 @@ impl Slot {
                 self.holds.remove(&ceremony);
                 Ok(Vec::new())
             }
-            (Job::Stuck(_), Event::Retry(person)) => Ok(self.retry(person)),
+            (Job::Stuck(_), Event::Retry(person)) => Ok(self.retry(terms, person)),
             (_, Event::Retry(_)) => Err(Refusal::NotStuck),
+            (_, Event::Pause(until, person)) => Ok(self.pause(now, until, person)),
+            (_, Event::Resume(person)) => self.resume(person),
             (_, Event::Tick) => Ok(self.tick(now, terms)),
             (_, Event::Restart) => Ok(self.restart(now, terms)),
 
@@ -296,12 +332,7 @@ impl Slot {
                 };
                 Ok(Vec::new())
             }
-            (Copying { version }, Event::Copied) => {
-                let until = now.lived.after(terms.deadline.ms());
-                self.asked = Some((version, until));
-                self.job = Applying { version, until };
-                Ok(vec![Effect::Apply(version, terms.deadline)])
-            }
+            (Copying { version }, Event::Copied) => Ok(self.copied(now, terms, version)),
             (Applying { version, until }, Event::Applied(answer)) => {
                 Ok(self.applied(now, terms, (version, until), answer))
             }
@@ -314,15 +345,46 @@ impl Slot {
                 }
                 Ok(self.retire(now))
             }
+            _ => Err(Refusal::NotRunning),
+        }
+    }
+
+    /// The table of what only targets with two slots have.
+    fn take_two(&mut self, now: Now, terms: Terms, event: Event) -> Result<Vec<Effect>, Refusal> {
+        use Job::{Creating, Deleting, Listing, Promoted};
+        let Some(two) = terms.two else {
+            return Err(Refusal::NotRunning);
+        };
+        match (self.job, event) {
+            (_, Event::Claim(version, key, person)) => self.claim(version, key, person),
+            (Listing { version }, Event::Listed(keys)) => {
+                Ok(self.listed(now, terms, (version, two), &keys))
+            }
+            (Listing { version }, Event::NotListed(answer)) => {
+                let mut effects = vec![Effect::Forget(version)];
+                effects.extend(self.key_failed(now, terms, Call::List, answer));
+                Ok(effects)
+            }
             (
-                _,
-                Event::Sealed { .. }
-                | Event::NotSealed
-                | Event::Copied
-                | Event::Applied(_)
-                | Event::Tested(_)
-                | Event::SessionsEnded(_),
-            ) => Err(Refusal::NotRunning),
+                Creating { version, .. },
+                Event::Made {
+                    version: made,
+                    key,
+                    manifest,
+                    signature,
+                },
+            ) => Ok(self.made(now, (version, made), key, (manifest, signature))),
+            (Creating { version, .. }, Event::Unsealed(key)) => {
+                Ok(self.unsealed(now, terms, version, key))
+            }
+            (Creating { version, .. }, Event::NotMade(answer)) => {
+                Ok(self.not_made(now, terms, version, answer))
+            }
+            (Deleting, Event::KeyDeleted(answer)) => Ok(self.key_deleted(now, terms, answer)),
+            (Promoted { version }, Event::StillActive(answer)) if self.revoking().is_some() => {
+                Ok(self.still_active(now, terms, version, answer))
+            }
+            _ => Err(Refusal::NotRunning),
         }
     }
 

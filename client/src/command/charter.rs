@@ -101,10 +101,7 @@ fn text(reference: CharterRef, charter: &Document) -> String {
         let tokens: Vec<_> = person
             .tokens
             .iter()
-            .map(|token| match &token.attestation {
-                Some(facts) => format!("{} ({facts})", token.reference()),
-                None => token.reference().to_string(),
-            })
+            .map(|token| token.reference().to_string())
             .collect();
         rows.push(vec![
             person.name.to_string(),

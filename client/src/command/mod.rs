@@ -93,7 +93,7 @@ impl Context {
         Ok(Self {
             ui,
             person: Person::new(ui, sources),
-            home: home.believing(global.attestation_roots),
+            home,
             wanted: global.token,
             held: None,
             borrowed: None,

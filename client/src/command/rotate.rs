@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use keyturn_proto::v1;
 use keyturn_vault::{
-    name::{CredentialPath, Line},
+    name::{CredentialPath, KeyId, Line},
     reference::Version,
     time::Span,
 };
@@ -29,8 +29,12 @@ pub enum Rotate {
     Retry(Retry),
     /// A rotation by hand is done: this is the version that was deposited
     Complete(Complete),
-    /// Start no rotation for a while; 0s goes on
+    /// Start no rotation for a while
     Pause(Pause),
+    /// Go on before a pause is over
+    Resume(Resume),
+    /// At a target with two slots: say of which version a key is that the vault does not know
+    Claim(Claim),
 }
 
 /// What is due, running, late or stuck.
@@ -74,12 +78,41 @@ pub struct Complete {
 /// Start no rotation for a while.
 #[derive(Debug, Args)]
 pub struct Pause {
+    #[command(flatten)]
+    whom: Whom,
     /// How long, at most 24h
-    #[arg(value_parser = Span::typed)]
+    #[arg(long = "for", value_name = "SPAN", value_parser = Span::typed, default_value = "24h")]
     span: Span,
-    /// Why; one line for the log
-    #[arg(long, value_name = "TEXT")]
-    reason: Line,
+}
+
+/// Go on before a pause is over.
+#[derive(Debug, Args)]
+pub struct Resume {
+    #[command(flatten)]
+    whom: Whom,
+}
+
+/// Which credentials.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Whom {
+    /// The credentials
+    #[arg(value_name = "PATH")]
+    paths: Vec<CredentialPath>,
+    /// Every credential of the vault
+    #[arg(long)]
+    all: bool,
+}
+
+/// Say of which version a key at the target is.
+#[derive(Debug, Args)]
+pub struct Claim {
+    /// The credential
+    path: CredentialPath,
+    /// The version, like v1
+    version: Version,
+    /// What the target calls the key
+    key: KeyId,
 }
 
 impl Rotate {
@@ -129,25 +162,43 @@ impl Rotate {
                 let reply = client.complete(request).await?.into_inner();
                 told(&context, reply.rotation)
             }
-            Self::Pause(pause) => {
-                let for_secs = u32::try_from(pause.span.secs()).unwrap_or(u32::MAX);
-                let reply = client
-                    .pause(v1::PauseRequest {
-                        for_secs,
-                        reason: pause.reason.to_string(),
-                    })
-                    .await?
-                    .into_inner();
-                let document = json!({ "paused": reply.paused, "until_ms": reply.until_ms });
-                Ok(context.ui.result(&document, || {
-                    if reply.paused {
-                        format!("No rotation starts before {}.", show::time(reply.until_ms))
-                    } else {
-                        "Rotations go on.".to_owned()
-                    }
-                })?)
+            Self::Pause(Pause { whom, span }) => whom.pause(&context, client, span).await,
+            Self::Resume(Resume { whom }) => whom.pause(&context, client, Span::ZERO).await,
+            Self::Claim(claim) => {
+                let target = open::target(&session, &claim.path).await?;
+                let request = v1::ClaimRequest {
+                    credential: target.definition.credential.to_string(),
+                    version: claim.version.number(),
+                    key: claim.key.to_string(),
+                };
+                let reply = client.claim(request).await?.into_inner();
+                told(&context, reply.rotation)
             }
         }
+    }
+}
+
+impl Whom {
+    /// A pause of no length goes on.
+    async fn pause(
+        self,
+        context: &Context,
+        mut client: v1::rotation_client::RotationClient<tonic::transport::Channel>,
+        span: Span,
+    ) -> Result<(), Refusal> {
+        let request = v1::PauseRequest {
+            for_secs: u32::try_from(span.secs()).unwrap_or(u32::MAX),
+            credentials: self.paths.iter().map(ToString::to_string).collect(),
+        };
+        let reply = client.pause(request).await?.into_inner();
+        let document = json!({ "paused": reply.paused, "until_ms": reply.until_ms });
+        Ok(context.ui.result(&document, || {
+            if reply.paused {
+                format!("No rotation starts before {}.", show::time(reply.until_ms))
+            } else {
+                "Rotations go on.".to_owned()
+            }
+        })?)
     }
 }
 
@@ -199,8 +250,21 @@ fn document(view: &v1::RotationView) -> Value {
         "path": view.path, "credential": view.credential, "connector": view.connector, "state": show::rotation_state(view.state()),
         "cause": view.cause, "due_ms": view.due_ms, "next_try_ms": view.next_try_ms, "attempts": view.attempts, "version": view.version,
         "held_by": view.held_by, "held_until_ms": view.held_until_ms, "problem_code": view.problem_code, "problem": view.problem,
-        "hint": view.hint, "evidence": view.evidence,
+        "hint": view.hint, "evidence": view.evidence, "late": view.late, "paused_until_ms": view.paused_until_ms,
+        "keys": view.keys.iter().map(|key| json!({ "key": key.key, "version": key.version })).collect::<Vec<_>>(),
     })
+}
+
+/// How it stands: its state, and what is special about it.
+fn stands(view: &v1::RotationView) -> String {
+    let mut text = show::rotation_state(view.state()).to_owned();
+    if view.late {
+        text.push_str(", late");
+    }
+    if view.paused_until_ms > 0 {
+        text.push_str(", paused");
+    }
+    text
 }
 
 fn row(view: &v1::RotationView) -> Vec<String> {
@@ -216,7 +280,7 @@ fn row(view: &v1::RotationView) -> Vec<String> {
     };
     vec![
         clean(&view.path),
-        show::rotation_state(view.state()).to_owned(),
+        stands(view),
         clean(&view.cause),
         due,
         clean(&view.connector),

@@ -61,6 +61,8 @@ impl Fixture {
             entry: 0,
             versions: BTreeMap::new(),
             out: BTreeMap::new(),
+            proven: None,
+            evidence: None,
         };
         let mut fixture = Self {
             store,

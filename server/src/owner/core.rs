@@ -38,6 +38,7 @@ use crate::{
     clock::Clock,
     desk::Desks,
     keys::Pinned,
+    metrics::Metrics,
     mode::Mode,
     peers::Peers,
     refusal::Refused,
@@ -207,6 +208,8 @@ pub struct Core {
     /// The running time of the process at which `base` was read.
     pub(super) based: Duration,
     pub(super) clocks_stored: Duration,
+    /// What operators count.
+    pub(crate) metrics: Metrics,
     /// Refusals that the log does not have yet.
     pub(crate) tally: Tally,
     pub(super) announce: watch::Sender<Arc<Known>>,
@@ -298,6 +301,7 @@ impl Core {
             clock,
             base,
             tally: Tally::default(),
+            metrics: Metrics::new(),
             announce: watch::Sender::new(known),
             heads: watch::Sender::new(size),
             watchers: HashMap::new(),

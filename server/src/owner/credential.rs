@@ -110,6 +110,8 @@ impl Core {
             entry,
             versions: BTreeMap::new(),
             out: BTreeMap::new(),
+            proven: None,
+            evidence: None,
         };
         txn.put(
             Name::Path(definition.path.as_str()).key(),

@@ -53,7 +53,11 @@ impl Core {
                     DueKind::Running => {
                         self.interrupted.push(CredentialId::from_bytes(id));
                     }
-                    DueKind::Rotation => {}
+                    DueKind::Rotation
+                    | DueKind::Late
+                    | DueKind::Stuck
+                    | DueKind::Failing
+                    | DueKind::Manual => {}
                 }
             }
             next = page.rest;

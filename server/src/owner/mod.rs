@@ -26,6 +26,7 @@ mod effects;
 pub mod founding;
 mod load;
 pub mod rows;
+mod schedule;
 pub mod slot;
 pub mod summary;
 pub(crate) mod time;

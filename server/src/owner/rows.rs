@@ -9,7 +9,7 @@ use keyturn_vault::{
     ceremony,
     checkout::CheckOut,
     digest::Digest,
-    event::{Maker, Seal},
+    event::{Evidence, Maker, Seal},
     id::{CeremonyId, CredentialId, DeviceId, GroupName, NodeId, PersonId},
     machine::Millis,
     name::CredentialPath,
@@ -76,6 +76,9 @@ pub struct Vault {
     /// When each person last signed anything, to the day, in lived time.
     #[serde(default)]
     pub seen: BTreeMap<PersonId, Millis>,
+    /// Until when no rotation is begun, in lived time.
+    #[serde(default)]
+    pub paused: Option<Millis>,
 }
 
 /// A charter that took force.
@@ -173,6 +176,12 @@ pub struct Credential {
     pub versions: BTreeMap<Version, VersionState>,
     /// Who has it checked out, by which ceremony.
     pub out: BTreeMap<CeremonyId, PersonId>,
+    /// When the current version was last proven by a login.
+    #[serde(default)]
+    pub proven: Option<Time>,
+    /// What the target showed of the secret before the current one, when it was last rotated.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
 }
 
 /// What is known of a version.

@@ -6,27 +6,26 @@
 //! # Invariants
 //! 1. The lives in the credential's row are those of its slot, in every commit.
 //! 2. A version's manifest, ciphertext and envelopes are stored in the transaction that logs it.
-//! 3. A slot whose job runs has a row that the next start finds.
 
 use std::collections::BTreeSet;
 
 use keyturn_vault::{
-    event::{Event as Entry, Evidence, Maker},
+    event::{Event as Entry, Evidence, Maker, Proof},
     id::CredentialId,
-    machine::{Millis, Now},
     manifest::Manifest,
+    name::KeyId,
     reference::Version,
     refusal::Refusal,
-    rotation::{Effect, Event, Job, Slot, Terms, UNFENCED_QUARANTINE},
+    rotation::{Effect, Event, Terms, UNFENCED_QUARANTINE},
     time::Span,
-    world::{Sealed, Stage},
+    world::Sealed,
 };
 
 use super::{
     ceremony::DAEMON,
     core::{Core, Held, Needs, put_object},
     rows,
-    time::{DueKind, NEVER},
+    time::DueKind,
     txn::{After, Row, Txn},
 };
 use crate::{refusal::Refused, rotation::Order, store::Name};
@@ -174,6 +173,7 @@ impl Core {
         match effect {
             Effect::Log(event) => {
                 let n = self.log(txn, actor, &event)?;
+                self.note_proof(txn, id, &event);
                 return Ok(matches!(event, Entry::VersionSealed { .. }).then_some(n));
             }
             Effect::Changed => self.live_set_changed(txn, id)?,
@@ -186,9 +186,31 @@ impl Core {
             | Effect::Apply(..)
             | Effect::Test(_)
             | Effect::EndSessions(..)
+            | Effect::List(_)
+            | Effect::Create(..)
+            | Effect::Deactivate(..)
+            | Effect::DeleteKey(_)
             | Effect::Forget(_)) => txn.after.push(After::Rotate(id, outside)),
         }
         Ok(None)
+    }
+
+    /// What an entry says of the current version's secret is kept for those who ask.
+    fn note_proof(&mut self, txn: &mut Txn, id: CredentialId, event: &Entry) {
+        let wall = self.now().wall;
+        if let Entry::RotationDone { evidence, .. } = event {
+            let evidence = evidence.clone();
+            self.change_credential(txn, id, |row| row.evidence = Some(evidence));
+        } else if matches!(
+            event,
+            Entry::RotationPromoted { .. }
+                | Entry::VersionPromoted {
+                    proof: Proof::Worked(_),
+                    ..
+                }
+        ) {
+            self.change_credential(txn, id, |row| row.proven = Some(wall));
+        }
     }
 
     /// After the commit: what happens outside.
@@ -202,6 +224,7 @@ impl Core {
             digest: held.holding.digest,
             known: std::sync::Arc::clone(&self.known),
             effect,
+            issued: self.clock.running(),
         };
         self.workshop.take(owner.clone(), order);
     }
@@ -221,26 +244,9 @@ impl Core {
             quarantine: policy.map_or(UNFENCED_QUARANTINE, |policy| policy.quarantine_secs),
             max_age: span(|policy| policy.rotate_max_age_secs),
             jitter: jitter(),
+            two: definition.kind.two_slots().then_some(target.two),
+            paused: self.vault.paused,
         }
-    }
-
-    /// Keeps the rows that say when the slot wants a tick, and whether its job runs (invariant 3).
-    fn schedule_slot(&mut self, txn: &mut Txn, id: CredentialId) {
-        let Some(held) = self.held.get(&id) else {
-            return;
-        };
-        let running = matches!(
-            held.slot.job,
-            Job::Sealing { .. }
-                | Job::Copying { .. }
-                | Job::Applying { .. }
-                | Job::Testing { .. }
-                | Job::Promoted { .. }
-        );
-        let due = due_of(&held.slot, self.now(), self.terms(held));
-        let bytes = id.to_bytes();
-        self.set_due(txn, DueKind::Rotation, bytes, due);
-        self.set_due(txn, DueKind::Running, bytes, running.then_some(NEVER));
     }
 
     /// Time has passed for a slot.
@@ -295,6 +301,31 @@ impl Core {
             .map(drop)
     }
 
+    /// A target with two slots made a key, which is sealed.
+    pub fn key_made(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        key: KeyId,
+        fresh: Fresh,
+    ) -> Result<(), Refused> {
+        let fits = fresh.manifest.validate(
+            &self.credential(id)?.holding.definition,
+            &self.known.charter,
+        );
+        if fits.is_err() {
+            return self.step_slot(txn, id, Event::Unsealed(key), DAEMON);
+        }
+        let event = Event::Made {
+            version: fresh.manifest.version,
+            key,
+            manifest: keyturn_vault::digest::Digest::of(&fresh.bytes),
+            signature: fresh.blob.signature.clone(),
+        };
+        self.step_slot_with(txn, id, event, DAEMON, Some(fresh))
+            .map(drop)
+    }
+
     /// Old sessions are ended; the target showed this.
     pub fn sessions_ended(
         &mut self,
@@ -319,50 +350,6 @@ impl Core {
             Err(refused) => Err(refused),
         }
     }
-}
-
-/// When a slot wants its next tick.
-fn due_of(slot: &Slot, now: Now, terms: Terms) -> Option<Millis> {
-    let free = slot.holds.is_empty();
-    // Not before an earlier call can no longer take effect, nor while a ceremony holds it.
-    let begin = |at: Millis| {
-        let landed = slot.asked.map_or(at, |(_, until)| at.max(until));
-        match slot.held_until {
-            Some(until) if !free => landed.max(until),
-            Some(_) | None => landed,
-        }
-    };
-    let job = match slot.job {
-        Job::Idle => (terms.connector && slot.is_due()).then(|| begin(now.lived)),
-        Job::BackingOff { until } => Some(begin(until)),
-        Job::Applying { until, .. } | Job::Testing { until, .. } => Some(until),
-        Job::Sealing { .. } | Job::Copying { .. } | Job::Promoted { .. } | Job::Stuck(_) => None,
-    };
-    let retiring = slot
-        .retiring
-        .as_ref()
-        .filter(|retiring| !retiring.rotation || retiring.evidence.is_some())
-        .map(|retiring| if free { now.lived } else { retiring.latest });
-    let quarantine = if terms.fence {
-        terms.quarantine
-    } else {
-        terms.quarantine.max(UNFENCED_QUARANTINE)
-    };
-    let destroy = slot
-        .versions
-        .values()
-        .filter(|kept| free && kept.life.stage == Stage::Retired)
-        .filter_map(|kept| Some(kept.retired?.after(quarantine.ms())))
-        .min();
-    let aged = slot
-        .owed
-        .iter()
-        .any(|(cause, _)| *cause == keyturn_vault::event::Cause::Age);
-    let age = slot
-        .current_since
-        .filter(|_| !aged && terms.max_age > Span::ZERO)
-        .map(|since| since.after(terms.max_age.ms()));
-    [job, retiring, destroy, age].into_iter().flatten().min()
 }
 
 /// A random number from 0 to 1000; without one every daemon backs off alike, and no worse.

@@ -331,6 +331,11 @@ impl Core {
         Ok((old, new))
     }
 
+    /// Until when no rotation is begun.
+    pub fn paused(&self) -> Option<keyturn_vault::machine::Millis> {
+        self.vault.paused
+    }
+
     /// Nothing is known of these persons.
     pub fn names(&self) -> BTreeMap<PersonId, PersonRef> {
         self.known

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use keyturn_proto::v1;
 use keyturn_vault::{
     event::Event,
     id::{CeremonyId, CredentialId},
@@ -35,6 +36,14 @@ pub(crate) enum DueKind {
     Rotation,
     /// A rotation runs: at [`NEVER`], and looked at when the daemon starts.
     Running,
+    /// A rotation is due, and late from then on; at [`NEVER`] when it is.
+    Late,
+    /// A rotation needs an operator: at [`NEVER`], for those who count.
+    Stuck,
+    /// It failed and is tried again: the same.
+    Failing,
+    /// It is due and must be done by hand: the same.
+    Manual,
 }
 
 /// The time of what is not waited for.
@@ -51,11 +60,15 @@ const CLOCKS_EVERY_MS: u64 = 60_000;
 const FAILED_MS: u64 = 60_000;
 
 impl DueKind {
-    const ALL: [(Self, &'static str); 4] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Ceremony, "ceremony"),
         (Self::CheckOut, "checkout"),
         (Self::Rotation, "rotation"),
         (Self::Running, "running"),
+        (Self::Late, "late"),
+        (Self::Stuck, "stuck"),
+        (Self::Failing, "failing"),
+        (Self::Manual, "manual"),
     ];
 
     fn name(self) -> &'static str {
@@ -64,6 +77,10 @@ impl DueKind {
             Self::CheckOut => "checkout",
             Self::Rotation => "rotation",
             Self::Running => "running",
+            Self::Late => "late",
+            Self::Stuck => "stuck",
+            Self::Failing => "failing",
+            Self::Manual => "manual",
         }
     }
 
@@ -104,6 +121,17 @@ impl Due {
     /// When something is due.
     pub(crate) fn at(&self, kind: DueKind, id: [u8; 16]) -> Option<Millis> {
         self.by_what.get(&(kind, id)).copied()
+    }
+
+    /// How many of a kind there are, and how many of them at [`NEVER`].
+    pub(crate) fn count(&self, kind: DueKind) -> (u64, u64) {
+        let all = self
+            .by_what
+            .range((kind, [0; 16])..=(kind, [u8::MAX; 16]))
+            .map(|(_, at)| u64::from(*at == NEVER));
+        all.fold((0, 0), |(all, never), one| {
+            (u64::saturating_add(all, 1), u64::saturating_add(never, one))
+        })
     }
 
     fn first(&self) -> Option<Millis> {
@@ -147,6 +175,7 @@ impl Core {
                 DueKind::Rotation | DueKind::Running => {
                     needs.credentials.push(CredentialId::from_bytes(id));
                 }
+                DueKind::Late | DueKind::Stuck | DueKind::Failing | DueKind::Manual => {}
             }
         }
         needs
@@ -161,7 +190,13 @@ impl Core {
                 DueKind::Ceremony => core.ceremony_tick(txn, CeremonyId::from_bytes(id)),
                 DueKind::CheckOut => core.checkout_tick(txn, CeremonyId::from_bytes(id)),
                 DueKind::Rotation => core.slot_tick(txn, CredentialId::from_bytes(id)),
-                DueKind::Running => Ok(()),
+                DueKind::Late => {
+                    let credential = CredentialId::from_bytes(id);
+                    tracing::warn!(%credential, "a rotation is late");
+                    core.set_due(txn, DueKind::Late, id, Some(NEVER));
+                    Ok(())
+                }
+                DueKind::Running | DueKind::Stuck | DueKind::Failing | DueKind::Manual => Ok(()),
             };
             let again = match self.whole(txn, step) {
                 Ok(()) => AGAIN_MS,
@@ -175,12 +210,46 @@ impl Core {
                 self.set_due(txn, kind, id, Some(now.lived.after(again)));
             }
         }
+        self.count_rotations();
         let running = self.clock.running();
         if running.saturating_sub(self.clocks_stored) >= CLOCKS_EVERY {
             self.clocks_stored = running;
             self.each_minute(txn, now)?;
         }
         Ok(())
+    }
+
+    /// How many rotations there are of each kind, for operators.
+    pub(crate) fn rotation_counts(&self) -> v1::RotationCounts {
+        let (due, late) = self.due.count(DueKind::Late);
+        let all = |kind| self.due.count(kind).0;
+        v1::RotationCounts {
+            due,
+            late,
+            running: all(DueKind::Running),
+            backing_off: all(DueKind::Failing),
+            needs_operator: all(DueKind::Stuck),
+            manual: all(DueKind::Manual),
+        }
+    }
+
+    fn count_rotations(&self) {
+        let counts = self.rotation_counts();
+        for (state, count) in [
+            ("due", counts.due),
+            ("late", counts.late),
+            ("running", counts.running),
+            ("failing", counts.backing_off),
+            ("stuck", counts.needs_operator),
+            ("manual", counts.manual),
+        ] {
+            let gauge = self.metrics.gauge(
+                "keyturn_rotations",
+                "Rotations that are due, late, running, failing, stuck, or to be done by hand.",
+                &[("state", state)],
+            );
+            gauge.set(count);
+        }
     }
 
     /// Logs what was refused, or that there is nothing to log; stores the clocks.

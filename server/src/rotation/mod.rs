@@ -10,6 +10,7 @@
 //! 3. At most `rotation.concurrent` secrets are here.
 //! 4. No message of a target reaches the log; the last one is shown to operators.
 
+mod keys;
 pub mod sealing;
 
 use std::{
@@ -25,10 +26,10 @@ use keyturn_vault::{
     digest::Digest,
     event::{Answer, Evidence, Maker},
     id::CredentialId,
-    name::Line,
+    name::{KeyId, Line},
     reference::Version,
     refusal::Refusal,
-    rotation::{Effect, Event},
+    rotation::{Effect, Event, Two},
     time::Span,
     world::VersionId,
 };
@@ -71,7 +72,10 @@ struct Inner {
 
 /// A secret that is being rolled.
 struct Candidate {
-    secret: Arc<SecretBytes>,
+    /// None before a target with two slots has made it.
+    secret: Option<Arc<SecretBytes>>,
+    /// What such a target calls it.
+    key: Option<KeyId>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -82,6 +86,8 @@ pub struct Promises {
     pub fence: bool,
     /// How long a call takes at most.
     pub deadline: Span,
+    /// What is promised of a target with two slots.
+    pub two: Two,
 }
 
 /// An effect of a slot, with the documents in force when it was committed.
@@ -96,6 +102,8 @@ pub struct Order {
     pub known: Arc<Known>,
     /// The effect.
     pub effect: Effect,
+    /// When it was committed, in running time: a process that was stopped in between is late.
+    pub issued: Duration,
 }
 
 impl Workshop {
@@ -135,12 +143,14 @@ impl Workshop {
             Promises {
                 fence: false,
                 deadline: DEADLINE,
+                two: keys::NO_PROMISE,
             },
             |shape| {
                 let connector = shape.connector();
                 Promises {
                     fence: connector.about().fence,
                     deadline: Span::from_secs(connector.deadline().as_secs().max(1)),
+                    two: shape.two().map_or(keys::NO_PROMISE, keys::promises),
                 }
             },
         )
@@ -166,7 +176,11 @@ impl Workshop {
             | Effect::Copy(_)
             | Effect::Apply(..)
             | Effect::Test(_)
-            | Effect::EndSessions(..) => {
+            | Effect::EndSessions(..)
+            | Effect::List(_)
+            | Effect::Create(..)
+            | Effect::Deactivate(..)
+            | Effect::DeleteKey(_) => {
                 tokio::spawn(async move { workshop.carry_out(owner, order).await });
             }
             Effect::Log(_) | Effect::Changed | Effect::Notify(_) | Effect::Delete(_) => {}
@@ -174,7 +188,7 @@ impl Workshop {
     }
 
     async fn carry_out(&self, owner: WeakOwner, order: Order) {
-        match order.effect {
+        match order.effect.clone() {
             Effect::Roll(version) => self.roll(owner, order, version).await,
             Effect::Copy(version) => self.copy(owner, &order, version).await,
             Effect::Apply(version, within) => {
@@ -183,7 +197,11 @@ impl Workshop {
                     .await;
             }
             Effect::Test(version) => {
-                let answer = self.ask(&order, version, None).await;
+                let answer = if order.definition.kind.two_slots() {
+                    self.use_key(&order, version).await
+                } else {
+                    self.ask(&order, version, None).await
+                };
                 self.step(owner, order.credential, Event::Tested(answer))
                     .await;
             }
@@ -191,6 +209,18 @@ impl Workshop {
                 self.0.clock.sleep(Duration::from_millis(grace.ms())).await;
                 let evidence = self.end_sessions(&order).await;
                 let event = Event::SessionsEnded(evidence);
+                self.step(owner, order.credential, event).await;
+            }
+            Effect::List(version) => self.list(owner, order, version).await,
+            Effect::Create(version, within) => self.create(owner, order, (version, within)).await,
+            Effect::Deactivate(_, keys, grace) => {
+                self.0.clock.sleep(Duration::from_millis(grace.ms())).await;
+                let event = self.deactivate(&order, keys).await;
+                self.step(owner, order.credential, event).await;
+            }
+            Effect::DeleteKey(key) => {
+                let answer = self.delete_key(&order, &key).await;
+                let event = Event::KeyDeleted(answer);
                 self.step(owner, order.credential, event).await;
             }
             Effect::Log(_)
@@ -228,7 +258,8 @@ impl Workshop {
         let fresh = match (made, permit) {
             (Ok((secret, fresh)), Some(permit)) => {
                 let candidate = Candidate {
-                    secret: Arc::new(secret),
+                    secret: Some(Arc::new(secret)),
+                    key: None,
                     _permit: permit,
                 };
                 self.bench().insert(id, candidate);
@@ -282,7 +313,7 @@ impl Workshop {
             credential: order.credential,
             version,
         };
-        let secret = self.bench().get(&id).map(|one| Arc::clone(&one.secret));
+        let secret = self.bench().get(&id).and_then(|one| one.secret.clone());
         let shape = self.connector(&order.definition);
         let connector = shape.as_ref().and_then(Shape::one);
         let (Some(secret), Some(connector)) = (secret, connector) else {
@@ -295,10 +326,7 @@ impl Workshop {
         };
         let (target, deadline) = (
             target(&order.definition),
-            apply.map_or_else(
-                || connector.deadline(),
-                |within| Duration::from_millis(within.ms()),
-            ),
+            apply.map_or_else(|| connector.deadline(), |within| self.left(order, within)),
         );
         let attempt = Attempt::within(version.number(), deadline);
         let answer = loop {
@@ -330,6 +358,13 @@ impl Workshop {
                 }
             }
         }
+    }
+
+    /// What is left of the time for a call; a process that was stopped since is late, and the machine
+    /// has counted that time as over.
+    fn left(&self, order: &Order, within: Span) -> Duration {
+        let gone = self.0.clock.running().saturating_sub(order.issued);
+        Duration::from_millis(within.ms()).saturating_sub(gone)
     }
 
     async fn end_sessions(&self, order: &Order) -> Evidence {

@@ -32,9 +32,14 @@ pub fn view(core: &Core, id: CredentialId, held: &Held) -> v1::CredentialView {
     }
     match held.slot.job {
         Job::Stuck(_) => problems.push("needs-operator".to_owned()),
-        Job::BackingOff { .. } => problems.push("rotation-failed".to_owned()),
+        Job::BackingOff { .. } | Job::Revoking { .. } => {
+            problems.push("rotation-failed".to_owned());
+        }
         Job::Idle
         | Job::Sealing { .. }
+        | Job::Listing { .. }
+        | Job::Creating { .. }
+        | Job::Deleting
         | Job::Copying { .. }
         | Job::Applying { .. }
         | Job::Testing { .. }
@@ -117,7 +122,11 @@ pub fn version_view(
         manifest_sha256: state.manifest.0.to_vec(),
         sealed_ms: state.sealed.ms(),
         sealed_by,
-        proven_ms: 0,
+        proven_ms: held
+            .row
+            .proven
+            .filter(|_| state.life.stage == Stage::Current)
+            .map_or(0, keyturn_vault::time::Time::ms),
         copies: 0,
         holders: people(holders),
         confirmed: people(state.confirmed.iter().copied().collect()),

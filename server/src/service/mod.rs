@@ -24,7 +24,6 @@ use keyturn_audit::{
     tile::TileNodes,
     tree::inclusion,
 };
-use keyturn_hsm::attestation::Anchors;
 use keyturn_proto::v1;
 use keyturn_vault::{
     id::{CeremonyId, CredentialId},
@@ -70,8 +69,6 @@ pub struct Context {
     pub desks: Desks,
     /// This node.
     pub node: Node,
-    /// Whose word about tokens is believed.
-    pub anchors: Arc<Anchors>,
     /// The clock.
     pub clock: Clock,
     /// The log as published.

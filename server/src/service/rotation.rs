@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use keyturn_proto::v1::{self, rotation_server::Rotation};
 use keyturn_vault::{
     charter::Role,
-    event::{Cause, Stuck},
+    event::{Cause, Evidence, Stuck},
     id::CredentialId,
-    name::CredentialPath,
+    name::{CredentialPath, KeyId},
     reference::Version,
     refusal::Refusal,
     rotation::{Event, Job},
+    time::Span,
 };
 use tonic::{Request, Response, Status};
 
@@ -58,7 +59,7 @@ impl Core {
     }
 
     /// A time of the vault's own clock on the wall's.
-    fn wall(&self, at: keyturn_vault::machine::Millis) -> u64 {
+    pub(crate) fn wall(&self, at: keyturn_vault::machine::Millis) -> u64 {
         let now = self.now();
         now.wall
             .ms()
@@ -77,10 +78,13 @@ impl Core {
             | Job::Copying { version }
             | Job::Applying { version, .. }
             | Job::Testing { version, .. }
+            | Job::Listing { version }
+            | Job::Creating { version, .. }
+            | Job::Revoking { version, .. }
             | Job::Promoted { version } => version.number(),
-            Job::Idle | Job::BackingOff { .. } | Job::Stuck(_) => 0,
+            Job::Idle | Job::Deleting | Job::BackingOff { .. } | Job::Stuck(_) => 0,
         };
-        let next = if let Job::BackingOff { until } = slot.job {
+        let next = if let Job::BackingOff { until } | Job::Revoking { until, .. } = slot.job {
             self.wall(until)
         } else {
             0
@@ -114,23 +118,40 @@ impl Core {
             hint: hint(state, slot.job, &problem).to_owned(),
             problem,
 
-            evidence: String::new(),
+            evidence: match &held.row.evidence {
+                Some(Evidence::Shown(line)) => line.to_string(),
+                Some(Evidence::NotObservable) | None => String::new(),
+            },
+            late: self.due.at(DueKind::Late, id.to_bytes()) == Some(NEVER),
+            paused_until_ms: self.paused_until(slot.paused),
+            keys: slot.keys.ours.iter().map(key_view).collect(),
         })
+    }
+}
+
+fn key_view((key, version): (&KeyId, &Option<Version>)) -> v1::KeyView {
+    v1::KeyView {
+        key: key.to_string(),
+        version: version.map_or(0, Version::number),
     }
 }
 
 fn state(held: &Held) -> v1::RotationState {
     let slot = &held.slot;
     match slot.job {
-        Job::Idle if slot.owed.is_empty() => v1::RotationState::Idle,
+        Job::Idle | Job::Deleting if slot.owed.is_empty() => v1::RotationState::Idle,
         Job::Idle if held.holding.definition.connector.is_none() && slot.is_due() => {
             v1::RotationState::Manual
         }
         Job::Idle => v1::RotationState::Due,
-        Job::Sealing { .. } | Job::Copying { .. } | Job::Applying { .. } | Job::Testing { .. } => {
-            v1::RotationState::Applying
-        }
-        Job::BackingOff { .. } => v1::RotationState::BackingOff,
+        Job::Sealing { .. }
+        | Job::Listing { .. }
+        | Job::Creating { .. }
+        | Job::Deleting
+        | Job::Copying { .. }
+        | Job::Applying { .. }
+        | Job::Testing { .. } => v1::RotationState::Applying,
+        Job::BackingOff { .. } | Job::Revoking { .. } => v1::RotationState::BackingOff,
         Job::Promoted { .. } => v1::RotationState::Promoted,
         Job::Stuck(_) => v1::RotationState::NeedsOperator,
     }
@@ -150,8 +171,14 @@ fn problem_code(job: Job, problem: &str) -> &'static str {
         Job::Copying { .. } if !problem.is_empty() => "few-copies",
         Job::Stuck(Stuck::Failures) => "too-many-failures",
         Job::Stuck(Stuck::Live) => "too-many-live",
+        Job::Stuck(Stuck::Foreign) => "foreign-key",
+        Job::Stuck(Stuck::Full) => "no-room",
         Job::BackingOff { .. } => "failed",
+        Job::Revoking { .. } => "still-active",
         Job::Idle
+        | Job::Listing { .. }
+        | Job::Creating { .. }
+        | Job::Deleting
         | Job::Sealing { .. }
         | Job::Copying { .. }
         | Job::Applying { .. }
@@ -167,6 +194,10 @@ fn hint(state: v1::RotationState, job: Job, problem: &str) -> &'static str {
         "mend the target or the connector, then `keyturn rotate retry`"
     } else if let Job::Stuck(Stuck::Live) = job {
         "open it, log in, `keyturn checkin --worked` with the version that works, then retry"
+    } else if let Job::Stuck(Stuck::Foreign) = job {
+        "remove the key that the vault does not know, or `keyturn rotate claim` it; then retry"
+    } else if let Job::Stuck(Stuck::Full) = job {
+        "free a place for a key at the target, then `keyturn rotate retry`"
     } else if state == v1::RotationState::Manual {
         "change it at the target, deposit the new secret, then `keyturn rotate complete`"
     } else {
@@ -258,6 +289,8 @@ impl Rotation for Service {
             };
             views.extend(self.0.owner.look(needs, look).await?);
         }
+        let look = |core: &Core| Ok(core.paused_until(core.paused()));
+        let paused_until_ms = self.0.owner.look(Needs::nothing(), look).await?;
         let counts = counts(&views);
         if !asked.all {
             views.retain(|view| view.state() != v1::RotationState::Idle);
@@ -279,8 +312,8 @@ impl Rotation for Service {
                 String::new()
             },
             counts: Some(counts),
-            paused: false,
-            paused_until_ms: 0,
+            paused: paused_until_ms > 0,
+            paused_until_ms,
         }))
     }
 
@@ -297,7 +330,7 @@ impl Rotation for Service {
         } else {
             self.named(&asked.credentials).await?
         };
-        if ids.len() > MAX_NAMED {
+        if !by_pattern && ids.len() > MAX_NAMED {
             let why = format!("{} credentials; at most {MAX_NAMED} at a time", ids.len());
             return Err(Refused::Malformed(why).into());
         }
@@ -310,6 +343,7 @@ impl Rotation for Service {
                 Ok((false, _)) => &mut reply.made_due,
                 Ok((true, _)) => &mut reply.already_due,
                 Err(Refused::Vault(Refusal::NoConnector)) if by_pattern => &mut reply.manual,
+                Err(Refused::Vault(Refusal::JustRotated)) if by_pattern => &mut reply.recent,
                 Err(refused) => return Err(refused.into()),
             };
             *count = count.saturating_add(1);
@@ -340,12 +374,42 @@ impl Rotation for Service {
     }
 
     async fn pause(&self, request: Request<v1::PauseRequest>) -> Answer<v1::PauseReply> {
-        self.0.peers.of_role(&request, &[Role::Operator])?;
-        // The log has no entry for it yet, and what keeps a rotation from running must be in the log.
-        Err(
-            Refused::Unsupported("this daemon cannot pause rotations; stop the connector instead")
-                .into(),
-        )
+        let caller = self.0.peers.of_role(&request, &[Role::Operator])?;
+        let asked = request.into_inner();
+        if asked.credentials.len() > MAX_NAMED {
+            let why = format!("at most {MAX_NAMED} credentials at a time");
+            return Err(Refused::Malformed(why).into());
+        }
+        let span = Span::from_secs(asked.for_secs.into());
+        let whom: Vec<_> = if asked.credentials.is_empty() {
+            vec![None]
+        } else {
+            let ids: BTreeSet<_> = self.named(&asked.credentials).await?.into_iter().collect();
+            ids.into_iter().map(Some).collect()
+        };
+        let mut until_ms = 0;
+        for id in whom {
+            let by = caller.person.clone();
+            let step = move |core: &mut Core, txn: &mut _| core.pause_rotations(txn, id, span, &by);
+            (until_ms, _) = self.0.owner.ask(Needs::credentials(id), step).await?;
+        }
+        Ok(Response::new(v1::PauseReply {
+            paused: until_ms > 0,
+            until_ms,
+        }))
+    }
+
+    async fn claim(&self, request: Request<v1::ClaimRequest>) -> Answer<v1::ClaimReply> {
+        let caller = self.0.peers.of_role(&request, &[Role::Operator])?;
+        let asked = request.into_inner();
+        let id = convert::parse(&asked.credential, "credential")?;
+        let key = convert::parse::<KeyId>(&asked.key, "key")?;
+        let version = Version::new(asked.version).ok_or(Refused::Vault(Refusal::NotClaimable))?;
+        let event = Event::Claim(version, key, caller.person.id);
+        let rotation = self.step(id, caller.person, event).await?;
+        Ok(Response::new(v1::ClaimReply {
+            rotation: Some(rotation),
+        }))
     }
 }
 

@@ -25,8 +25,11 @@ impl v1::status_server::Status for Service {
     ) -> Result<Response<v1::ShowStatusReply>, Status> {
         let caller = self.0.peers.of(&request)?;
         let person = caller.person.id;
-        let look = move |core: &Core| core.summary(person, MAX_WAITING);
-        let summary = self.0.owner.look(Needs::nothing(), look).await?;
+        let look = move |core: &Core| {
+            let summary = core.summary(person, MAX_WAITING)?;
+            Ok((summary, core.rotation_counts()))
+        };
+        let (summary, rotations) = self.0.owner.look(Needs::nothing(), look).await?;
         let known = self.0.charter();
         let role = |role: &Role| match role {
             Role::Custodian => "custodian",
@@ -57,6 +60,7 @@ impl v1::status_server::Status for Service {
             waiting_total: summary.waiting_total,
             checked_out: summary.checked_out,
             founders_awaited: summary.awaited.iter().map(convert::person).collect(),
+            rotations: Some(rotations),
             restore_mode: !self.0.mode.borrow().serves(),
             ..v1::ShowStatusReply::default()
         }))

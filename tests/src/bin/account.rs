@@ -5,7 +5,7 @@
 //! reads a password from standard input and says whether it is accepted.
 //!
 //! The protocol is a line each way over TCP: `LOGIN user password-base64`, `SET token user
-//! password-base64`, `CHANGED user`, `END token user`, `READY token`; the answer is `OK …` or `NO …`.
+//! password-base64`, `CHANGED user`, `END token user`, `READY token`, and those of [`keys`]; the answer is `OK …` or `NO …`.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -14,7 +14,7 @@
 )]
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     error::Error,
     fs::OpenOptions,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -33,10 +33,16 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const MAX_LINE: u64 = 4096;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+#[derive(Default)]
 struct Account {
     password: Vec<u8>,
     changes: u64,
+    /// Keys that the service made: secret, and whether it accepts them.
+    keys: BTreeMap<String, (String, bool)>,
 }
+
+/// The most keys of an account.
+const MAX_KEYS: usize = 2;
 
 fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -97,10 +103,7 @@ fn answer(
             }
         }
         ["SET", given, user, password] if given == &token => {
-            let account = accounts.entry((*user).to_owned()).or_insert(Account {
-                password: Vec::new(),
-                changes: 0,
-            });
+            let account = accounts.entry((*user).to_owned()).or_default();
             account.password = BASE64_STANDARD.decode(password)?;
             account.changes = account.changes.saturating_add(1);
             "OK set".to_owned()
@@ -111,10 +114,54 @@ fn answer(
         },
         ["READY", given] if given == &token => "OK the account service's administrator".to_owned(),
         ["END", given, _] if given == &token => "OK no sessions".to_owned(),
+        [verb, given, user, rest @ ..] if given == &token => {
+            let account = accounts.entry((*user).to_owned()).or_default();
+            keys(account, verb, rest)?
+        }
         _ => "NO not allowed".to_owned(),
     };
     writeln!(stream, "{reply}")?;
     Ok(())
+}
+
+/// Keys beside the password: `KEYS`, `MAKE`, `USE key secret-base64`, `OFF key`, `DROP key`.
+fn keys(account: &mut Account, verb: &str, rest: &[&str]) -> Outcome<String> {
+    Ok(match (verb, rest) {
+        ("KEYS", []) => {
+            let list = account.keys.iter();
+            let list: Vec<_> = list
+                .map(|(id, (_, active))| format!("{id}={active}"))
+                .collect();
+            format!("OK {}", list.join(" "))
+        }
+        ("MAKE", []) if account.keys.len() >= MAX_KEYS => "FULL two keys".to_owned(),
+        ("MAKE", []) => {
+            let mut random = [0_u8; 16];
+            getrandom::fill(&mut random)?;
+            let hex = hex::encode(random);
+            let (id, secret) = hex.split_at(8);
+            let id = format!("KEY{id}");
+            let secret = BASE64_STANDARD.encode(secret);
+            let made = format!("OK {id} {secret}");
+            account.keys.insert(id, (secret, true));
+            made
+        }
+        ("USE", [key, secret]) => match account.keys.get(*key) {
+            Some((known, true)) if known == secret => "OK signed".to_owned(),
+            _ => "NO key, or not this secret".to_owned(),
+        },
+        ("OFF", [key]) => {
+            if let Some((_, active)) = account.keys.get_mut(*key) {
+                *active = false;
+            }
+            "OK inactive".to_owned()
+        }
+        ("DROP", [key]) => {
+            account.keys.remove(*key);
+            "OK gone".to_owned()
+        }
+        _ => "NO not allowed".to_owned(),
+    })
 }
 
 /// Sends one line (`{token}` is filled in) and gives the answer's line.
@@ -145,11 +192,17 @@ fn connect(file: &Path) -> Outcome<()> {
     };
     let user = text("/settings/user");
     let secret = text("/secret");
+    let key = text("/key");
     let line = match text("/action") {
         "ready" => "READY {token}".to_owned(),
         "check" | "evidence" => format!("CHANGED {user}"),
         "apply" => format!("SET {{token}} {user} {secret}"),
+        "test" if !key.is_empty() => format!("USE {{token}} {user} {key} {secret}"),
         "test" => format!("LOGIN {user} {secret}"),
+        "keys" => format!("KEYS {{token}} {user}"),
+        "create" => format!("MAKE {{token}} {user}"),
+        "deactivate" => format!("OFF {{token}} {user} {key}"),
+        "delete" => format!("DROP {{token}} {user} {key}"),
         "end-sessions" => format!("END {{token}} {user}"),
         other => return Err(format!("no action {other:?}").into()),
     };
@@ -157,6 +210,19 @@ fn connect(file: &Path) -> Outcome<()> {
         Ok(reply) if reply.starts_with("OK") && text("/action") == "evidence" => {
             json!({"outcome": "done", "evidence": reply.trim_start_matches("OK ")})
         }
+        Ok(reply) if reply.starts_with("OK") && text("/action") == "keys" => {
+            let words = reply.split_whitespace().skip(1);
+            let keys: Vec<_> = words
+                .filter_map(|word| word.split_once('='))
+                .map(|(id, active)| json!({"id": id, "active": active == "true"}))
+                .collect();
+            json!({"outcome": "done", "keys": keys})
+        }
+        Ok(reply) if reply.starts_with("OK") && text("/action") == "create" => {
+            let mut words = reply.split_whitespace().skip(1);
+            json!({"outcome": "done", "key": words.next(), "secret": words.next()})
+        }
+        Ok(reply) if reply.starts_with("FULL") => json!({"outcome": "full", "message": reply}),
         Ok(reply) if reply.starts_with("OK") => {
             json!({"outcome": "done", "message": reply.trim_start_matches("OK ")})
         }

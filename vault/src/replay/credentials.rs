@@ -14,7 +14,7 @@ use crate::{
     manifest::Manifest,
     reference::Signer,
     refusal::Refusal,
-    rotation::{self, Job, Kept, Slot, Terms},
+    rotation::{self, Job, Kept, Slot, Terms, Two},
     text,
     time::Span,
     world::{Holding, Life, Sealed, Stage, VersionId},
@@ -274,6 +274,7 @@ impl Replay {
             return Err(fault("signer"));
         }
         let (number, digest, signature) = (version.version, sealed.digest, signature.clone());
+        let two = holding.definition.kind.two_slots();
         let slot = self
             .slots
             .entry(version.credential)
@@ -285,6 +286,7 @@ impl Replay {
                 person,
                 signature,
             },
+            Maker::Rotation if two => self.made(version.credential, number, (digest, signature))?,
             Maker::Rotation => {
                 // When a rotation begins, and what holds it, is a matter of the daemon's clocks.
                 slot.job = Job::Sealing { version: number };
@@ -307,7 +309,10 @@ impl Replay {
             }
         };
         self.keep(version, sealed)?;
-        self.slot_step(at, version.credential, event)
+        let mut entries = self.slot_step(at, version.credential, event)?;
+        // It came before this one.
+        entries.retain(|entry| !matches!(entry, Event::RotationKeyMade { .. }));
+        Ok(entries)
     }
 
     pub(super) fn keep(&mut self, version: VersionId, sealed: Sealed) -> Result<(), Fault> {
@@ -336,6 +341,11 @@ impl Replay {
             quarantine: policy.quarantine_secs,
             max_age: Span::ZERO,
             jitter: 0,
+            two: holding.definition.kind.two_slots().then_some(Two {
+                quota: usize::MAX,
+                settle: Span::ZERO,
+            }),
+            paused: None,
         })
     }
 }

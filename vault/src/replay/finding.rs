@@ -27,7 +27,7 @@ pub struct Finding {
 }
 
 /// The codes of findings beside those of refusals.
-pub const CODES: [(&str, &str); 20] = [
+pub const CODES: [(&str, &str); 22] = [
     ("order", "the number of the entry is not the next one"),
     ("time-back", "the clock went backwards"),
     (
@@ -69,6 +69,14 @@ pub const CODES: [(&str, &str); 20] = [
     (
         "missing-entry",
         "an entry that follows from an earlier one is not there",
+    ),
+    (
+        "foreign-key",
+        "a key at the target that is not the vault's to touch, or not its to claim",
+    ),
+    (
+        "key-unknown",
+        "a version of a target with two slots whose key is not named",
     ),
     ("rotation-owed", "what was opened is not rotated yet"),
     ("open-end", "a ceremony that has not come to its end"),

@@ -25,9 +25,12 @@ impl Replay {
                 version,
                 call,
                 answer,
-            } => self.force(at, version.credential, move |slot, now| {
-                attempted(slot, now, version, call, answer)
-            }),
+            } => {
+                let two = self.terms(version.credential)?.two.is_some();
+                self.force(at, version.credential, move |slot, now| {
+                    attempted(slot, (now, two), version, call, answer)
+                })
+            }
             Event::RotationFailed { version, .. } => {
                 self.force(at, version.credential, |_, _| rotation::Event::Restart)
             }
@@ -59,8 +62,12 @@ impl Replay {
                     rotation::Event::Complete(version.version, person),
                 )
             }
-            // These only follow from others: a promotion from a login, a start from a sealing.
-            _ => Err(fault("other-entry")),
+            Event::RotationKeyMade { version, key } => self.making(at, version, key),
+            Event::RotationPromoted { .. } | Event::RotationStarted { .. } => {
+                // These only follow from others: a promotion from a login, a start from a sealing.
+                Err(fault("other-entry"))
+            }
+            _ => self.judge_key(at),
         }
     }
 
@@ -90,6 +97,10 @@ impl Replay {
                 | rotation::Effect::Apply(..)
                 | rotation::Effect::Test(_)
                 | rotation::Effect::EndSessions(..)
+                | rotation::Effect::List(_)
+                | rotation::Effect::Create(..)
+                | rotation::Effect::Deactivate(..)
+                | rotation::Effect::DeleteKey(_)
                 | rotation::Effect::Forget(_)
                 | rotation::Effect::Delete(_) => {}
             }
@@ -146,7 +157,7 @@ impl Replay {
 /// version, or at another step, keeps it and refuses the answer.
 fn attempted(
     slot: &mut Slot,
-    now: Millis,
+    (now, two): (Millis, bool),
     id: VersionId,
     call: Call,
     answer: Answer,
@@ -159,7 +170,9 @@ fn attempted(
                 until: now,
             };
         }
-        (Call::Test, Job::Testing { version, .. }) if version == id.version => {
+        (Call::Test, Job::Testing { version, .. } | Job::Copying { version })
+            if version == id.version && (two || matches!(slot.job, Job::Testing { .. })) =>
+        {
             slot.job = Job::Testing {
                 version,
                 until: now,
@@ -169,7 +182,9 @@ fn attempted(
         _ => {}
     }
     match call {
-        Call::Apply => rotation::Event::Applied(answer),
         Call::Test => rotation::Event::Tested(answer),
+        Call::Apply | Call::List | Call::Create | Call::Deactivate | Call::Delete => {
+            rotation::Event::Applied(answer)
+        }
     }
 }

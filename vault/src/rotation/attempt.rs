@@ -2,12 +2,12 @@
 
 use super::{
     Answer, BACK_OFF, Call, Cause, Digest, Effect, Entry, HOLD, Job, Maker, Millis, Notice, Now,
-    PersonId, Seal, Slot, Span, Stage, Stuck, Terms, Version,
+    PersonId, Refusal, Seal, Slot, Span, Stage, Stuck, Terms, Time, Version,
 };
 
 impl Slot {
     /// Whether a ceremony holds a due rotation now (invariant 5).
-    fn is_held(&self, now: Now) -> bool {
+    pub(super) fn is_held(&self, now: Now) -> bool {
         !self.holds.is_empty() && self.held_until.is_none_or(|until| now.lived < until)
     }
 
@@ -25,7 +25,19 @@ impl Slot {
             effects.extend(self.owe(now, terms, Cause::Age).unwrap_or_default());
         }
         match self.job {
-            Job::Idle => effects.extend(self.begin(now, terms)),
+            Job::Idle => {
+                effects.extend(self.begin(now, terms));
+                if terms.two.is_some() {
+                    effects.extend(self.clean(now, terms.kept()));
+                }
+            }
+            Job::Creating { version, until } if now.lived >= until => {
+                effects.extend(self.not_made(now, terms, version, Answer::Unclear));
+            }
+            Job::Revoking { version, until } if now.lived >= until => {
+                self.job = Job::Promoted { version };
+                effects.push(self.deactivate(version, Span::ZERO));
+            }
             Job::BackingOff { until } if now.lived >= until => {
                 effects.extend(self.begin(now, terms));
             }
@@ -57,8 +69,12 @@ impl Slot {
             | Job::Applying { .. }
             | Job::Testing { .. }
             | Job::Sealing { .. }
+            | Job::Listing { .. }
+            | Job::Creating { .. }
+            | Job::Deleting
             | Job::Copying { .. }
             | Job::Promoted { .. }
+            | Job::Revoking { .. }
             | Job::Stuck(_) => {}
         }
         effects
@@ -70,7 +86,7 @@ impl Slot {
             self.job = Job::Idle;
             return Vec::new();
         }
-        if self.may_land(now) {
+        if self.may_land(now) || self.is_paused(now, terms) {
             return Vec::new();
         }
         if self.is_held(now) {
@@ -87,9 +103,42 @@ impl Slot {
         if !self.has_room() {
             return self.stuck(Stuck::Live);
         }
+        if terms.two.is_some() {
+            return self.list();
+        }
         let version = self.next();
         self.job = Job::Sealing { version };
         vec![Effect::Roll(version)]
+    }
+
+    /// Whether an operator wants nothing begun now.
+    fn is_paused(&self, now: Now, terms: Terms) -> bool {
+        let paused = self.paused.max(terms.paused);
+        paused.is_some_and(|until| now.lived < until)
+    }
+
+    pub(super) fn pause(
+        &mut self,
+        now: Now,
+        (until, wall): (Millis, Time),
+        person: PersonId,
+    ) -> Vec<Effect> {
+        self.paused = Some(until).filter(|until| now.lived < *until);
+        vec![Effect::Log(Entry::RotationPaused {
+            credential: Some(self.credential),
+            until: wall,
+            person,
+        })]
+    }
+
+    pub(super) fn resume(&mut self, person: PersonId) -> Result<Vec<Effect>, Refusal> {
+        if self.paused.take().is_none() {
+            return Err(Refusal::NotPaused);
+        }
+        Ok(vec![Effect::Log(Entry::RotationResumed {
+            credential: Some(self.credential),
+            person,
+        })])
     }
 
     /// Step 1: the version is stored before anything happens at the target. Where a ceremony has come
@@ -119,6 +168,23 @@ impl Slot {
             Effect::Changed,
             Effect::Copy(version),
         ]
+    }
+
+    /// There are enough copies: a target with one slot is asked to take the version, one with two has
+    /// it already.
+    pub(super) fn copied(&mut self, now: Now, terms: Terms, version: Version) -> Vec<Effect> {
+        let until = now.lived.after(terms.deadline.ms());
+        if let Some(two) = terms.two {
+            self.job = Job::Testing {
+                version,
+                until: until.after(two.settle.ms()),
+                last: true,
+            };
+            return vec![Effect::Test(version)];
+        }
+        self.asked = Some((version, until));
+        self.job = Job::Applying { version, until };
+        vec![Effect::Apply(version, terms.deadline)]
     }
 
     /// Step 2: what the target says to the new secret.
@@ -178,7 +244,7 @@ impl Slot {
             Effect::Log(Entry::RotationPromoted { version: id }),
             Effect::Changed,
             Effect::Forget(version),
-            Effect::EndSessions(version, terms.grace),
+            self.end(terms, version),
         ]);
         effects
     }
@@ -189,8 +255,7 @@ impl Slot {
             kept.life.stage = Stage::Retired;
             kept.retired = Some(now.lived);
         }
-        let pause = BACK_OFF.get(usize::from(self.failures)).copied();
-        self.failures = self.failures.saturating_add(1);
+        let pause = self.next_pause(now, terms);
         let entry = Entry::RotationFailed {
             version: self.id(version),
             dead,
@@ -200,19 +265,40 @@ impl Slot {
         if dead {
             effects.push(Effect::Changed);
         }
-        match pause {
-            None => effects.extend(self.stuck(Stuck::Failures)),
-            Some(pause) => {
-                let jitter = pause.ms().saturating_mul(u64::from(terms.jitter.min(1000))) / 4000;
-                let next = now.lived.after(pause.ms()).after(jitter);
-                self.job = Job::BackingOff { until: next };
-                effects.push(Effect::Notify(Notice::Failed));
-            }
-        }
+        effects.extend(self.back_off(pause));
         effects
     }
 
-    fn stuck(&mut self, why: Stuck) -> Vec<Effect> {
+    /// What ends the old secret: its sessions, or its keys.
+    fn end(&self, terms: Terms, version: Version) -> Effect {
+        if terms.two.is_some() {
+            self.deactivate(version, terms.grace)
+        } else {
+            Effect::EndSessions(version, terms.grace)
+        }
+    }
+
+    /// Counts a failure; gives when the next attempt begins, if there is one.
+    pub(super) fn next_pause(&mut self, now: Now, terms: Terms) -> Option<Millis> {
+        let pause = BACK_OFF.get(usize::from(self.failures)).copied();
+        self.failures = self.failures.saturating_add(1);
+        pause.map(|pause| {
+            let jitter = pause.ms().saturating_mul(u64::from(terms.jitter.min(1000))) / 4000;
+            now.lived.after(pause.ms()).after(jitter)
+        })
+    }
+
+    pub(super) fn back_off(&mut self, pause: Option<Millis>) -> Vec<Effect> {
+        match pause {
+            None => self.stuck(Stuck::Failures),
+            Some(until) => {
+                self.job = Job::BackingOff { until };
+                vec![Effect::Notify(Notice::Failed)]
+            }
+        }
+    }
+
+    pub(super) fn stuck(&mut self, why: Stuck) -> Vec<Effect> {
         self.job = Job::Stuck(why);
         let entry = Entry::RotationNeedsOperator {
             credential: self.credential,
@@ -221,25 +307,36 @@ impl Slot {
         vec![Effect::Log(entry), Effect::Notify(Notice::NeedsOperator)]
     }
 
-    pub(super) fn retry(&mut self, person: PersonId) -> Vec<Effect> {
-        self.job = Job::Idle;
+    pub(super) fn retry(&mut self, terms: Terms, person: PersonId) -> Vec<Effect> {
         self.failures = 0;
-        vec![Effect::Log(Entry::RotationRetried {
+        let mut effects = vec![Effect::Log(Entry::RotationRetried {
             credential: self.credential,
             person,
-        })]
+        })];
+        match self.revoking().filter(|_| terms.two.is_some()) {
+            // The new key is proven; what is left is the end of the old ones.
+            Some(version) => {
+                self.job = Job::Promoted { version };
+                effects.push(self.deactivate(version, Span::ZERO));
+            }
+            None => self.job = Job::Idle,
+        }
+        effects
     }
 
     /// The candidate's secret is lost with the memory. It stays live if the target may have taken it;
     /// the next attempt rolls a new one.
     pub(super) fn restart(&mut self, now: Now, terms: Terms) -> Vec<Effect> {
         match self.job {
-            Job::Idle | Job::BackingOff { .. } | Job::Stuck(_) => Vec::new(),
-            Job::Sealing { .. } => {
+            Job::Idle | Job::BackingOff { .. } | Job::Revoking { .. } | Job::Stuck(_) => Vec::new(),
+            Job::Sealing { .. } | Job::Listing { .. } | Job::Deleting => {
+                self.keys.deleting = None;
                 self.job = Job::Idle;
                 Vec::new()
             }
-            Job::Copying { version } => self.failed(now, terms, version, true),
+            Job::Creating { version, .. } => self.not_made(now, terms, version, Answer::Unclear),
+            // A key is at the target since it was made; a secret of ours gets there later.
+            Job::Copying { version } => self.failed(now, terms, version, terms.two.is_none()),
             Job::Applying { version, .. } | Job::Testing { version, .. } => {
                 self.failed(now, terms, version, false)
             }
@@ -252,7 +349,7 @@ impl Slot {
             {
                 Vec::new()
             }
-            Job::Promoted { version } => vec![Effect::EndSessions(version, terms.grace)],
+            Job::Promoted { version } => vec![self.end(terms, version)],
         }
     }
 }

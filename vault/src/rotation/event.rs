@@ -1,9 +1,12 @@
 //! What happens to a slot, and what follows.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
-    Answer, Cause, CeremonyId, Deserialize, Digest, Entry, Evidence, PersonId, Seal, Serialize,
-    Span, Version,
+    Answer, Cause, CeremonyId, Deserialize, Digest, Entry, Evidence, Millis, PersonId, Seal, Seen,
+    Serialize, Span, Two, UNFENCED_QUARANTINE, Version,
 };
+use crate::name::KeyId;
 
 /// What policy, definition and chance say at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,22 @@ pub struct Terms {
     pub max_age: Span,
     /// A random number from 0 to 1000.
     pub jitter: u16,
+    /// What is promised of the target, where it has two slots.
+    pub two: Option<Two>,
+    /// Until when no rotation of this vault is begun, in lived time.
+    pub paused: Option<Millis>,
+}
+
+impl Terms {
+    /// How long a retired version is kept: where nothing stops a late writer, at least
+    /// [`UNFENCED_QUARANTINE`]. With two slots nobody writes over anything.
+    pub fn kept(&self) -> Span {
+        if self.fence || self.two.is_some() {
+            self.quarantine
+        } else {
+            self.quarantine.max(UNFENCED_QUARANTINE)
+        }
+    }
 }
 
 /// What happens to a slot.
@@ -86,10 +105,56 @@ pub enum Event {
     Tested(Answer),
     /// Old sessions are ended.
     SessionsEnded(Evidence),
+    /// The target listed its keys.
+    Listed(BTreeMap<KeyId, Seen>),
+    /// It did not.
+    NotListed(Answer),
+    /// The target made a key, which is sealed as this version: stored with this step.
+    Made {
+        /// Its number, as `List` gave it.
+        version: Version,
+        /// What the target calls it.
+        key: KeyId,
+        /// Its manifest's digest.
+        manifest: Digest,
+        /// By the node, over the manifest.
+        signature: Seal,
+    },
+    /// The target made a key, which could not be sealed.
+    Unsealed(KeyId),
+    /// The target made no key, or nobody knows.
+    NotMade(Answer),
+    /// The target answered to `DeleteKey`.
+    KeyDeleted(Answer),
+    /// An old key is still active, or nobody knows.
+    StillActive(Answer),
+    /// An operator says that a key at the target is that of a version.
+    Claim(Version, KeyId, PersonId),
+    /// An operator wants nothing begun before this, in lived time and by the wall clock.
+    Pause((Millis, crate::time::Time), PersonId),
+    /// An operator wants it to go on.
+    Resume(PersonId),
     /// Time has passed.
     Tick,
     /// The daemon has started again: no candidate's secret is in memory any more.
     Restart,
+}
+
+impl Event {
+    /// Whether only a target with two slots can bring it.
+    pub(super) fn two(&self) -> bool {
+        matches!(
+            self,
+            Self::Listed(_)
+                | Self::NotListed(_)
+                | Self::Made { .. }
+                | Self::Unsealed(_)
+                | Self::NotMade(_)
+                | Self::KeyDeleted(_)
+                | Self::StillActive(_)
+                | Self::Claim(..)
+        )
+    }
 }
 
 /// What the shell does, in the order given.
@@ -111,7 +176,17 @@ pub enum Effect {
     Test(Version),
     /// After this time end the sessions of the old secret and look for evidence, then step `SessionsEnded`.
     EndSessions(Version, Span),
-    /// Wipe the secret of this version from memory.
+    /// List the keys at the target, before this version; then step `Listed` or `NotListed`.
+    List(Version),
+    /// Have the target make a key within this time and seal it as this version; then step `Made`,
+    /// `Unsealed` or `NotMade`.
+    Create(Version, Span),
+    /// After this time have the target accept these keys no more, and see that it does not; then step
+    /// `SessionsEnded` or `StillActive`.
+    Deactivate(Version, BTreeSet<KeyId>, Span),
+    /// Delete this key at the target; then step `KeyDeleted`.
+    DeleteKey(KeyId),
+    /// Wipe the secret of this version from memory, and let the next attempt have its place.
     Forget(Version),
     /// Delete ciphertext and envelopes of this version.
     Delete(Version),
@@ -127,6 +202,10 @@ impl Effect {
             | Self::Apply(..)
             | Self::Test(_)
             | Self::EndSessions(..)
+            | Self::List(_)
+            | Self::Create(..)
+            | Self::Deactivate(..)
+            | Self::DeleteKey(_)
             | Self::Forget(_) => false,
         }
     }

@@ -2,8 +2,8 @@
 
 use super::{
     BTreeSet, Cause, CeremonyId, Digest, Effect, Entry, HOLD, Job, Kept, Life, MAX_LIVE, MAX_OWED,
-    Maker, Notice, Now, PersonId, Proof, Refusal, Retiring, Seal, Slot, Stage, Terms,
-    UNFENCED_QUARANTINE, Version, VersionId,
+    Maker, Notice, Now, PersonId, Proof, Refusal, Retiring, Seal, Slot, Stage, Terms, Version,
+    VersionId,
 };
 
 impl Slot {
@@ -101,6 +101,7 @@ impl Slot {
         let proven = self.versions.get(&of).is_some_and(|kept| kept.life.proven);
         self.add(version, Stage::Candidate, false, None);
         self.promote(now, version);
+        self.keys.follow(of, version);
         // The same secret: no younger, and no better proven.
         self.current_since = since;
         if let Some(kept) = self.versions.get_mut(&version) {
@@ -264,13 +265,14 @@ impl Slot {
         if !self.holds.is_empty() {
             return Vec::new();
         }
-        let quarantine = if terms.fence {
-            terms.quarantine
-        } else {
-            terms.quarantine.max(UNFENCED_QUARANTINE)
-        };
+        let quarantine = terms.kept();
         let mut effects = Vec::new();
+        // Its key goes first.
+        let keys = &self.keys;
         for (version, kept) in &mut self.versions {
+            if keys.of(*version).is_some() {
+                continue;
+            }
             let over = kept
                 .retired
                 .is_some_and(|retired| now.lived >= retired.after(quarantine.ms()));

@@ -180,6 +180,10 @@ impl Model {
                 rotation::Effect::Apply(version, _) => self.call = Some(("apply", version)),
                 rotation::Effect::Test(version) => self.call = Some(("test", version)),
                 rotation::Effect::EndSessions(version, _) => self.call = Some(("end", version)),
+                rotation::Effect::List(_)
+                | rotation::Effect::Create(..)
+                | rotation::Effect::Deactivate(..)
+                | rotation::Effect::DeleteKey(_) => panic!("of two slots: {effect:?}"),
                 rotation::Effect::Log(_)
                 | rotation::Effect::Notify(_)
                 | rotation::Effect::Forget(_)

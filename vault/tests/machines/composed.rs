@@ -347,6 +347,10 @@ impl Model {
                 rotation::Effect::Test(version) => self.call = Some(Call::Test(version)),
                 rotation::Effect::EndSessions(..) => self.call = Some(Call::EndSessions),
                 rotation::Effect::Forget(_) => self.call = None,
+                rotation::Effect::List(_)
+                | rotation::Effect::Create(..)
+                | rotation::Effect::Deactivate(..)
+                | rotation::Effect::DeleteKey(_) => panic!("of two slots: {effect:?}"),
                 rotation::Effect::Log(_)
                 | rotation::Effect::Notify(_)
                 | rotation::Effect::Delete(_) => {}
@@ -658,8 +662,12 @@ impl Model {
         match &mut slot.job {
             Job::Applying { until, .. }
             | Job::Testing { until, .. }
+            | Job::Creating { until, .. }
+            | Job::Revoking { until, .. }
             | Job::BackingOff { until } => shift(until),
             Job::Idle
+            | Job::Listing { .. }
+            | Job::Deleting
             | Job::Sealing { .. }
             | Job::Copying { .. }
             | Job::Promoted { .. }

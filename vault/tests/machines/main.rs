@@ -15,7 +15,7 @@ mod alone;
 mod ceremony;
 mod change;
 mod composed;
-
+mod keys;
 mod refusal;
 mod replay;
 mod rotation;

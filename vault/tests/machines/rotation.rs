@@ -22,6 +22,8 @@ pub(crate) fn terms() -> Terms {
         quarantine: Span::ZERO,
         max_age: Span::ZERO,
         jitter: 0,
+        two: None,
+        paused: None,
     }
 }
 
@@ -70,13 +72,20 @@ fn word(effect: &Effect) -> String {
         Effect::Apply(version, _) => format!("apply-{version}"),
         Effect::Test(version) => format!("test-{version}"),
         Effect::EndSessions(version, _) => format!("end-sessions-{version}"),
+        Effect::List(version) => format!("list-{version}"),
+        Effect::Create(version, _) => format!("create-{version}"),
+        Effect::Deactivate(version, keys, _) => {
+            let keys: Vec<_> = keys.iter().map(ToString::to_string).collect();
+            format!("deactivate-{}-{version}", keys.join("+"))
+        }
+        Effect::DeleteKey(key) => format!("delete-{key}"),
         Effect::Forget(version) => format!("forget-{version}"),
         Effect::Delete(version) => format!("delete-{version}"),
     }
 }
 
 /// Runs the events at the seconds given; says the last answer in one line, and the live versions.
-fn run(terms: Terms, mut slot: Slot, events: Vec<(u64, Event)>) -> (Slot, String) {
+pub(crate) fn run(terms: Terms, mut slot: Slot, events: Vec<(u64, Event)>) -> (Slot, String) {
     let mut last = String::new();
     for (secs, event) in events {
         let before = slot.clone();
@@ -93,7 +102,7 @@ fn run(terms: Terms, mut slot: Slot, events: Vec<(u64, Event)>) -> (Slot, String
     (slot, last)
 }
 
-fn stages(slot: &Slot) -> String {
+pub(crate) fn stages(slot: &Slot) -> String {
     let letter = |stage| match stage {
         Stage::Candidate => 'c',
         Stage::Current => 'C',
@@ -645,6 +654,10 @@ impl Model {
                 Effect::Log(_) | Effect::Changed | Effect::Notify(_) | Effect::Delete(_) => {
                     continue;
                 }
+                Effect::List(_)
+                | Effect::Create(..)
+                | Effect::Deactivate(..)
+                | Effect::DeleteKey(_) => panic!("a target with one slot has no keys: {effect:?}"),
             };
             self.calls.insert(call);
         }
@@ -758,6 +771,10 @@ impl Model {
                 | Job::Testing { .. }
                 | Job::BackingOff { .. }
                 | Job::Promoted { .. }
+                | Job::Listing { .. }
+                | Job::Creating { .. }
+                | Job::Deleting
+                | Job::Revoking { .. }
                 | Job::Stuck(_) => return None,
             },
             Moment::Hold => *slot.held_until.as_mut().filter(|until| **until > passed)? = passed,
@@ -876,7 +893,11 @@ impl Model {
                 | Job::Applying { .. }
                 | Job::Testing { .. }
                 | Job::BackingOff { .. }
-                | Job::Promoted { .. } => false,
+                | Job::Promoted { .. }
+                | Job::Listing { .. }
+                | Job::Creating { .. }
+                | Job::Deleting
+                | Job::Revoking { .. } => false,
             }
     }
 
@@ -945,7 +966,12 @@ impl Model {
             Job::Promoted { version } => Job::Promoted {
                 version: rank(version),
             },
-            job @ (Job::Idle | Job::Stuck(_)) => job,
+            job @ (Job::Idle
+            | Job::Listing { .. }
+            | Job::Creating { .. }
+            | Job::Deleting
+            | Job::Revoking { .. }
+            | Job::Stuck(_)) => job,
         };
         if let Some(retiring) = &mut slot.retiring {
             retiring.proven = rank(retiring.proven);
@@ -1045,5 +1071,10 @@ fn word_of(job: Job) -> &'static str {
         Job::Promoted { .. } => "promoted",
         Job::Stuck(Stuck::Failures) => "stuck by failures",
         Job::Stuck(Stuck::Live) => "stuck by live versions",
+        Job::Listing { .. }
+        | Job::Creating { .. }
+        | Job::Deleting
+        | Job::Revoking { .. }
+        | Job::Stuck(Stuck::Foreign | Stuck::Full) => "of two slots",
     }
 }

@@ -1,0 +1,193 @@
+//! When slots are stepped, what operators see of it, and pauses.
+//!
+//! # Invariants
+//! 1. A slot that waits for a moment has a row that brings it; nothing is kept in memory alone.
+//! 2. What is late, stuck, failing or to be done by hand is counted without looking at any slot.
+
+use keyturn_vault::{
+    event::{Cause, Event as Entry},
+    id::CredentialId,
+    machine::{Millis, Now},
+    reference::PersonRef,
+    refusal::Refusal,
+    rotation::{Event, Job, Slot, Terms},
+    time::Span,
+    world::Stage,
+};
+
+use super::{
+    core::Core,
+    time::{DueKind, NEVER},
+    txn::{Row, Txn},
+};
+use crate::refusal::Refused;
+
+/// A rotation that is due for longer is late.
+const LATE: Span = Span::from_hours(1);
+/// The longest pause.
+const MAX_PAUSE: Span = Span::from_hours(24);
+/// How often a slot looks whether a pause of all rotations is over.
+const PAUSE_LOOK: Span = Span::from_mins(1);
+
+impl Core {
+    /// Keeps the rows that say when the slot wants a tick, and whether its job runs (invariant 3).
+    pub(super) fn schedule_slot(&mut self, txn: &mut Txn, id: CredentialId) {
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
+        let running = matches!(
+            held.slot.job,
+            Job::Sealing { .. }
+                | Job::Copying { .. }
+                | Job::Applying { .. }
+                | Job::Testing { .. }
+                | Job::Promoted { .. }
+                | Job::Listing { .. }
+                | Job::Creating { .. }
+                | Job::Deleting
+        );
+        let due = due_of(&held.slot, self.now(), self.terms(held));
+        let bytes = id.to_bytes();
+        self.set_due(txn, DueKind::Rotation, bytes, due);
+        self.set_due(txn, DueKind::Running, bytes, running.then_some(NEVER));
+        self.mark_slot(txn, id);
+    }
+
+    /// Keeps the rows by which operators see what is due, late, failing or stuck.
+    fn mark_slot(&mut self, txn: &mut Txn, id: CredentialId) {
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
+        let (due, job) = (held.slot.is_due(), held.slot.job);
+        let by_hand = held.holding.definition.connector.is_none();
+        let bytes = id.to_bytes();
+        let late = match self.due.at(DueKind::Late, bytes) {
+            _ if !due => None,
+            Some(known) => Some(known),
+            None => Some(self.now().lived.after(LATE.ms())),
+        };
+        let never = |is: bool| is.then_some(NEVER);
+        let failing = matches!(job, Job::BackingOff { .. } | Job::Revoking { .. });
+        self.set_due(txn, DueKind::Late, bytes, late);
+        self.set_due(txn, DueKind::Manual, bytes, never(due && by_hand));
+        self.set_due(txn, DueKind::Failing, bytes, never(failing));
+        self.set_due(
+            txn,
+            DueKind::Stuck,
+            bytes,
+            never(matches!(job, Job::Stuck(_))),
+        );
+    }
+
+    /// An operator wants no rotation begun for so long, of one credential or of all; 0 goes on. Gives
+    /// until when, by the wall clock.
+    pub fn pause_rotations(
+        &mut self,
+        txn: &mut Txn,
+        credential: Option<CredentialId>,
+        span: Span,
+        by: &PersonRef,
+    ) -> Result<u64, Refused> {
+        if span > MAX_PAUSE {
+            return Err(Refused::Malformed(
+                "a pause lasts at most 24 hours".to_owned(),
+            ));
+        }
+        let now = self.now();
+        let (until, wall) = (now.lived.after(span.ms()), now.wall.after(span));
+        let on = span > Span::ZERO;
+        let actor = by.to_string();
+        match credential {
+            Some(id) if on => {
+                self.step_slot(txn, id, Event::Pause((until, wall), by.id), &actor)?;
+            }
+            Some(id) => self.step_slot(txn, id, Event::Resume(by.id), &actor)?,
+            None => {
+                let entry = if on {
+                    Entry::RotationPaused {
+                        credential: None,
+                        until: wall,
+                        person: by.id,
+                    }
+                } else if self.vault.paused.is_none() {
+                    return Err(Refusal::NotPaused.into());
+                } else {
+                    Entry::RotationResumed {
+                        credential: None,
+                        person: by.id,
+                    }
+                };
+                self.log(txn, &actor, &entry)?;
+                let before = self.vault.clone();
+                self.vault.paused = on.then_some(until);
+                txn.touch(Row::Vault, move |core| core.vault = before);
+            }
+        }
+        Ok(if on { wall.ms() } else { 0 })
+    }
+
+    /// Until when no rotation is begun, by the wall clock; 0 when there is no pause.
+    pub fn paused_until(&self, paused: Option<Millis>) -> u64 {
+        paused
+            .filter(|until| self.now().lived < *until)
+            .map_or(0, |until| self.wall(until))
+    }
+}
+
+/// When a slot wants its next tick.
+fn due_of(slot: &Slot, now: Now, terms: Terms) -> Option<Millis> {
+    let free = slot.holds.is_empty();
+    // Not before an earlier call can no longer take effect, nor while a ceremony holds it.
+    let begin = |at: Millis| {
+        let landed = slot.asked.map_or(at, |(_, until)| at.max(until));
+        let landed = landed.max(slot.paused.unwrap_or_default());
+        // A pause of all may end early, and nobody steps every slot then.
+        let looked = terms
+            .paused
+            .map(|until| until.min(now.lived.after(PAUSE_LOOK.ms())));
+        let landed = landed.max(looked.unwrap_or_default());
+        match slot.held_until {
+            Some(until) if !free => landed.max(until),
+            Some(_) | None => landed,
+        }
+    };
+    let job = match slot.job {
+        Job::Idle => (terms.connector && slot.is_due()).then(|| begin(now.lived)),
+        Job::BackingOff { until } => Some(begin(until)),
+        Job::Applying { until, .. }
+        | Job::Testing { until, .. }
+        | Job::Creating { until, .. }
+        | Job::Revoking { until, .. } => Some(until),
+        Job::Sealing { .. }
+        | Job::Listing { .. }
+        | Job::Deleting
+        | Job::Copying { .. }
+        | Job::Promoted { .. }
+        | Job::Stuck(_) => None,
+    };
+    let lost = slot.job == Job::Idle && free && slot.keys.ours.values().any(Option::is_none);
+    let lost = lost.then_some(now.lived);
+    let retiring = slot
+        .retiring
+        .as_ref()
+        .filter(|retiring| !retiring.rotation || retiring.evidence.is_some())
+        .map(|retiring| if free { now.lived } else { retiring.latest });
+    let quarantine = terms.kept();
+    // Where a key goes first, that waits for what goes on.
+    let can = |version| slot.job == Job::Idle || slot.keys.of(version).is_none();
+    let destroy = slot
+        .versions
+        .iter()
+        .filter(|(version, kept)| free && kept.life.stage == Stage::Retired && can(**version))
+        .filter_map(|(_, kept)| Some(kept.retired?.after(quarantine.ms())))
+        .min();
+    let aged = slot.owed.iter().any(|(cause, _)| *cause == Cause::Age);
+    let age = slot
+        .current_since
+        .filter(|_| !aged && terms.max_age > Span::ZERO)
+        .map(|since| since.after(terms.max_age.ms()));
+    [job, lost, retiring, destroy, age]
+        .into_iter()
+        .flatten()
+        .min()
+}

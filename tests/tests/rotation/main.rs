@@ -1,0 +1,11 @@
+//! The job after the opening: check-in, rotation, what the target then accepts, and everything that fails.
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+mod one_slot;
+mod stage;
+mod two_slots;

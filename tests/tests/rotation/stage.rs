@@ -1,0 +1,233 @@
+//! A vault, a target and a daemon whose clock stands still.
+
+use std::time::Duration;
+
+use keyturn_proto::v1::{self, RotationState};
+use keyturn_tests::{
+    inside::Inside,
+    raw::{Founded, Line, now, wire_text},
+    story::{Asked, Ballot, SealedVersion, definition, release},
+    target::Target,
+};
+use keyturn_vault::{
+    definition::{Connector, Definition, Kind},
+    jcs::Document as _,
+    reference::Version,
+    text::{Checkin, CredentialLine, Returned, Text as _},
+};
+
+pub(crate) const USER: &str = "root";
+pub(crate) const FIRST: &[u8] = b"the first password";
+
+/// A founded vault with a credential that is rotated at a target, and a daemon whose clock stands still.
+pub(crate) struct Stage {
+    pub(crate) vault: Founded,
+    pub(crate) target: Target,
+    pub(crate) inside: Inside,
+    pub(crate) definition: Definition,
+    pub(crate) line: Line,
+}
+
+impl Stage {
+    /// A password that somebody deposited.
+    pub(crate) async fn new() -> Self {
+        let stage = Self::empty(Kind::Text, "accounts").await;
+        let olga = stage.vault.who("olga").unwrap();
+        let sealed = SealedVersion::new(&stage.vault.facts, &stage.definition, 1, FIRST).unwrap();
+        stage
+            .line
+            .credentials()
+            .deposit(sealed.deposit(olga).unwrap())
+            .await
+            .unwrap();
+        stage
+    }
+
+    /// A credential that nobody has deposited anything for.
+    pub(crate) async fn empty(kind: Kind, connector: &str) -> Self {
+        let mut vault = Founded::new("").await.unwrap();
+        let target = Target::start(&vault.world).unwrap();
+        target.set(USER, FIRST).unwrap();
+        vault.world.stop().unwrap();
+        let inside = Inside::start(&vault.world, now()).await.unwrap();
+        let (olga, line) = (
+            vault.who("olga").unwrap(),
+            vault.line("olga").await.unwrap(),
+        );
+        let mut definition = definition(&vault.facts, "accounts/root").unwrap();
+        definition.kind = kind;
+        definition.connector = Some(Connector {
+            name: connector.parse().unwrap(),
+            settings: [("user".parse().unwrap(), USER.parse().unwrap())].into(),
+        });
+        let document = olga.sign_document(definition.to_bytes().unwrap()).unwrap();
+        let add = v1::AddRequest {
+            definition: Some(document),
+        };
+        line.credentials().add(add).await.unwrap();
+        Self {
+            vault,
+            target,
+            inside,
+            definition,
+            line,
+        }
+    }
+
+    /// The daemon stops and starts again; so much time has passed meanwhile.
+    pub(crate) async fn restart(mut self, away: Duration) -> Self {
+        let stopped = self.inside.stop().await.unwrap();
+        let ms = stopped
+            .ms()
+            .saturating_add(u64::try_from(away.as_millis()).unwrap());
+        let wall = keyturn_vault::time::Time::from_ms(ms);
+        self.inside = Inside::start(&self.vault.world, wall).await.unwrap();
+        self.line = self.vault.line("olga").await.unwrap();
+        self
+    }
+
+    /// Every live version, as a request names it.
+    pub(crate) async fn named(&self) -> Vec<CredentialLine> {
+        let show = v1::ShowCredentialRequest {
+            credential: Some(v1::CredentialName {
+                by: Some(v1::credential_name::By::Id(
+                    self.definition.credential.to_string(),
+                )),
+            }),
+            page: None,
+            all_versions: false,
+        };
+        let shown = self
+            .line
+            .credentials()
+            .show(show)
+            .await
+            .unwrap()
+            .into_inner();
+        let live = |version: &&v1::VersionView| {
+            !matches!(
+                version.state(),
+                v1::VersionState::Retired | v1::VersionState::Destroyed
+            )
+        };
+        let mut named: Vec<_> = shown
+            .versions
+            .iter()
+            .filter(live)
+            .map(|version| CredentialLine {
+                path: self.definition.path.clone(),
+                credential: self.definition.credential,
+                version: Version::new(version.version).unwrap(),
+                manifest: keyturn_vault::digest::Digest(
+                    version.manifest_sha256.as_slice().try_into().unwrap(),
+                ),
+            })
+            .collect();
+        named.sort_by_key(|line| line.version);
+        named
+    }
+
+    pub(crate) async fn ask(&self) -> (Asked, Line) {
+        let (alice, line) = (
+            self.vault.who("alice").unwrap(),
+            self.vault.line("alice").await.unwrap(),
+        );
+        let asked = Asked::new(&self.vault.facts, &line, alice, self.named().await)
+            .await
+            .unwrap();
+        line.ceremonies()
+            .open(asked.open(alice).unwrap())
+            .await
+            .unwrap();
+        (asked, line)
+    }
+
+    pub(crate) async fn approve(&self, who: &str, asked: &Asked) {
+        let (who, line) = (
+            self.vault.who(who).unwrap(),
+            self.vault.line(who).await.unwrap(),
+        );
+        let ballot = Ballot::new(&self.vault.facts, &line, who, &asked.id())
+            .await
+            .unwrap();
+        line.ceremonies()
+            .approve(ballot.call().unwrap())
+            .await
+            .unwrap();
+    }
+
+    /// Two custodians open every live version; gives their secrets, oldest first.
+    pub(crate) async fn open(&self) -> (Asked, Vec<Vec<u8>>) {
+        let (asked, line) = self.ask().await;
+        for who in ["bob", "carol"] {
+            self.approve(who, &asked).await;
+        }
+        let release = release(&line, &asked.id()).await.unwrap().unwrap();
+        let secrets = asked.receive(&self.vault.facts, &release).unwrap();
+        (asked, secrets)
+    }
+
+    /// Alice returns what she opened.
+    pub(crate) async fn check_in(&self, asked: &Asked, worked: Option<u64>) -> v1::CeremonyView {
+        let alice = self.vault.who("alice").unwrap();
+        let checkin = Checkin {
+            vault: asked.request.vault.clone(),
+            ceremony: asked.request.ceremony,
+            request: asked.request.digest(),
+            returned_by: alice.person.clone(),
+            signed: now().stamp(),
+            credentials: vec![Returned {
+                path: self.definition.path.clone(),
+                credential: self.definition.credential,
+                worked: worked.and_then(Version::new),
+                void: None,
+            }],
+        };
+        let call = v1::CheckinRequest {
+            checkin: Some(wire_text(&alice.sign_by_device(&checkin).unwrap())),
+        };
+        let line = self.vault.line("alice").await.unwrap();
+        let reply = line.ceremonies().checkin(call).await.unwrap();
+        reply.into_inner().ceremony.unwrap()
+    }
+
+    pub(crate) async fn rotation(&self) -> v1::RotationView {
+        let list = v1::ListRotationsRequest {
+            all: true,
+            ..Default::default()
+        };
+        let reply = self.line.rotations().list(list).await.unwrap();
+        reply.into_inner().rotations.remove(0)
+    }
+
+    /// Lets time go by, a little at a time, until the rotation stands like this.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        wanted: impl Fn(&v1::RotationView) -> bool,
+    ) -> v1::RotationView {
+        let mut last = self.rotation().await;
+        for _ in 0..1500 {
+            if wanted(&last) {
+                return last;
+            }
+            self.inside.clock.advance(Duration::from_millis(20));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            last = self.rotation().await;
+        }
+        panic!("{what}: {last:?}")
+    }
+
+    pub(crate) async fn idle(&self) -> v1::RotationView {
+        self.until("the rotation is done", |view| {
+            view.state() == RotationState::Idle
+        })
+        .await
+    }
+
+    pub(crate) async fn current(&self) -> u64 {
+        let list = v1::ListCredentialsRequest::default();
+        let reply = self.line.credentials().list(list).await.unwrap();
+        reply.into_inner().credentials[0].current
+    }
+}

@@ -1,0 +1,213 @@
+//! Keys that the target makes: two at a time, and one of them somebody else's.
+
+use std::time::Duration;
+
+use keyturn_proto::v1::{self, RotationState};
+use keyturn_tests::target::Mood;
+use keyturn_vault::definition::Kind;
+
+use crate::stage::{Stage, USER};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+impl Stage {
+    /// A credential whose first key the connector had made: no human ever saw it.
+    async fn adopted() -> Self {
+        let stage = Self::empty(Kind::AwsIamAccessKey, "keys").await;
+        stage.rotate_now().await;
+        stage.adoption().await;
+        stage
+    }
+
+    async fn rotate_now(&self) {
+        let now = v1::RotateNowRequest {
+            credentials: vec![self.definition.path.to_string()],
+            ..Default::default()
+        };
+        self.line.rotations().now(now).await.unwrap();
+    }
+
+    async fn adoption(&self) {
+        let done = |view: &v1::RotationView| {
+            view.state() == RotationState::Idle && view.keys.iter().any(|key| key.version > 0)
+        };
+        self.until("adopted", done).await;
+    }
+
+    /// The keys at the target that are accepted.
+    fn active(&self) -> Vec<String> {
+        let keys = self.target.key_list(USER).unwrap();
+        let active = keys.into_iter().filter(|(_, active)| *active);
+        active.map(|(key, _)| key).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_adopted_opened_and_replaced() {
+    let stage = Stage::adopted().await;
+    let first = stage.active();
+    assert_eq!((first.len(), stage.current().await), (1, 1));
+    let (asked, secrets) = stage.open().await;
+    assert!(
+        stage
+            .target
+            .accepts_key(USER, &first[0], &secrets[0])
+            .unwrap()
+    );
+
+    stage.check_in(&asked, None).await;
+    let done = stage.idle().await;
+    assert!(done.evidence.contains(&first[0]), "{}", done.evidence);
+    let second = stage.active();
+    assert_eq!((second.len(), stage.current().await), (1, 2));
+    assert_ne!(first, second);
+    assert!(
+        !stage
+            .target
+            .accepts_key(USER, &first[0], &secrets[0])
+            .unwrap()
+    );
+
+    // The next one needs the place of the first, long before its quarantine is over.
+    let (asked, secrets) = stage.open().await;
+    assert_eq!(secrets.len(), 1);
+    assert!(
+        stage
+            .target
+            .accepts_key(USER, &second[0], &secrets[0])
+            .unwrap()
+    );
+    stage.check_in(&asked, None).await;
+    stage.idle().await;
+    assert_eq!(stage.current().await, 3);
+    let keys = stage.target.key_list(USER).unwrap();
+    assert_eq!(keys.len(), 2);
+    assert!(!keys.iter().any(|(key, _)| *key == first[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_fails_leaves_no_key_behind_and_locks_nobody_out() {
+    for mood in [Mood::Down, Mood::Refusing, Mood::Silent, Mood::Hanging] {
+        let stage = Stage::adopted().await;
+        let first = stage.active();
+        let (asked, secrets) = stage.open().await;
+        stage.target.becomes(mood).unwrap();
+        stage.check_in(&asked, None).await;
+        let failed = stage
+            .until("a failure", |view| {
+                view.state() == RotationState::BackingOff
+            })
+            .await;
+        assert!(!failed.problem.is_empty(), "{mood:?}");
+        assert!(
+            stage
+                .target
+                .accepts_key(USER, &first[0], &secrets[0])
+                .unwrap(),
+            "{mood:?}: the old key works until the new one is proven"
+        );
+        stage.target.becomes(Mood::Well).unwrap();
+        stage.inside.clock.advance(2 * MINUTE);
+        stage.idle().await;
+        let second = stage.active();
+        assert_eq!(second.len(), 1, "{mood:?}");
+        let (_, secrets) = stage.open().await;
+        assert!(
+            stage
+                .target
+                .accepts_key(USER, &second[0], &secrets[0])
+                .unwrap()
+        );
+        assert_eq!(stage.target.key_list(USER).unwrap().len(), 2, "{mood:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_key_is_never_touched() {
+    let stage = Stage::adopted().await;
+    let made = stage.target.key("create", USER, "").unwrap();
+    let foreign = made["key"].as_str().unwrap().to_owned();
+    let (asked, _) = stage.open().await;
+    stage.check_in(&asked, None).await;
+    let stuck = stage
+        .until("stuck", |view| view.state() == RotationState::NeedsOperator)
+        .await;
+    assert_eq!(stuck.problem_code, "foreign-key");
+    assert!(stuck.hint.contains("rotate claim"), "{}", stuck.hint);
+    assert!(stage.active().contains(&foreign));
+
+    stage.target.key("delete", USER, &foreign).unwrap();
+    let retry = v1::RetryRequest {
+        credential: stage.definition.credential.to_string(),
+    };
+    stage.line.rotations().retry(retry).await.unwrap();
+    stage.idle().await;
+    assert_eq!(stage.current().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_while_a_key_is_made_ends_with_one_that_a_quorum_has() {
+    let mut stage = Stage::adopted().await;
+    let (asked, _) = stage.open().await;
+    stage.target.becomes(Mood::Hanging).unwrap();
+    stage.check_in(&asked, None).await;
+    stage
+        .until("running", |view| view.state() == RotationState::Applying)
+        .await;
+    stage = stage.restart(2 * MINUTE).await;
+    stage.target.becomes(Mood::Well).unwrap();
+    stage.inside.clock.advance(2 * MINUTE);
+    stage.idle().await;
+    let active = stage.active();
+    assert_eq!(active.len(), 1);
+    let (_, secrets) = stage.open().await;
+    assert!(
+        stage
+            .target
+            .accepts_key(USER, &active[0], &secrets[0])
+            .unwrap()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_paused_waits_until_it_is_resumed() {
+    let stage = Stage::adopted().await;
+    let pause = |for_secs, credentials| {
+        let mut rotations = stage.line.rotations();
+        async move {
+            let request = v1::PauseRequest {
+                for_secs,
+                credentials,
+            };
+            rotations.pause(request).await
+        }
+    };
+    let (asked, _) = stage.open().await;
+    pause(3600, vec![]).await.unwrap();
+    stage.check_in(&asked, None).await;
+    stage.inside.clock.advance(5 * MINUTE);
+    let due = stage.rotation().await;
+    assert_eq!(due.state(), RotationState::Due);
+    pause(0, vec![]).await.unwrap();
+    let nothing = pause(0, vec![]).await.unwrap_err();
+    assert_eq!(
+        nothing.metadata().get("keyturn-code").unwrap(),
+        "not-paused"
+    );
+    stage.inside.clock.advance(2 * MINUTE);
+    stage.idle().await;
+    assert_eq!(stage.current().await, 2);
+
+    let (asked, _) = stage.open().await;
+    pause(3600, vec![stage.definition.path.to_string()])
+        .await
+        .unwrap();
+    stage.check_in(&asked, None).await;
+    stage.inside.clock.advance(59 * MINUTE);
+    let late = stage.rotation().await;
+    assert_eq!(late.state(), RotationState::Due);
+    assert!(late.paused_until_ms > 0);
+    stage.inside.clock.advance(2 * MINUTE);
+    stage.idle().await;
+    assert_eq!(stage.current().await, 3);
+}
