@@ -55,6 +55,9 @@ pub struct Global {
     /// Which of your tokens: software, yubikey, or yubikey:SERIAL
     #[arg(long, global = true, value_name = "KIND")]
     pub token: Option<Wanted>,
+    /// Believe the roots in this file about tokens [default: attestation-roots.pem in the home, or Yubico's]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub attestation_roots: Option<PathBuf>,
     /// Agree to the text with this SHA-256 without a question
     #[arg(long, global = true, value_name = "DIGEST")]
     pub yes_sha256: Vec<String>,

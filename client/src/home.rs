@@ -8,6 +8,8 @@
 //! requests/<ceremony>     a request of this person with the key that the secret is delivered to
 //! approvals/<ceremony>    an approval of this person, to send its shares again
 //! receipts/               entries of the log with their proofs
+//! attestation/<sha256>    what the makers of the charters' tokens say of them
+//! attestation-roots.pem   the roots of these, where they are not Yubico's
 //! ```
 //!
 //! # Invariants
@@ -21,6 +23,7 @@ mod profile;
 use std::{fs, io, path::PathBuf};
 
 use keyturn_audit::note::{MAX_NOTE_BYTES, SignedCheckpoint};
+use keyturn_hsm::attestation::{ANCHORS_FILE_MAX, Anchors, AnchorsError};
 use keyturn_vault::charter::MAX_CHARTER_BYTES;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -32,6 +35,8 @@ pub use self::{
     profile::{Enrolled, Format, Profile, TokenKeys, Vault},
 };
 
+/// The file with the roots of attestations, where a home has its own.
+const ROOTS_FILE: &str = "attestation-roots.pem";
 /// The largest file of a home, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -69,6 +74,14 @@ pub enum HomeError {
     /// A file does not hold what it should.
     #[error("{} is damaged, or written by a newer keyturn", .0.display())]
     Damaged(PathBuf),
+    /// A file with the roots of attestations is none.
+    #[error("{} cannot be used for the roots of attestations", path.display())]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: AnchorsError,
+    },
     /// Something older was to replace something newer.
     #[error("{0} is older than the one that this computer has verified before")]
     Backwards(&'static str),
@@ -80,7 +93,7 @@ impl HomeError {
         match self {
             Self::None(_) | Self::NoVault => "no-profile",
             Self::Exists(_) => "already-exists",
-            Self::Open { .. } | Self::Io { .. } | Self::Damaged(_) => "file",
+            Self::Open { .. } | Self::Io { .. } | Self::Damaged(_) | Self::Roots { .. } => "file",
             Self::Backwards(_) => "head-mismatch",
         }
     }
@@ -94,6 +107,7 @@ impl HomeError {
             Self::Open { path, .. } => format!("run `chmod 700 {}`", path.display()),
             Self::Io { .. } => "check the path, its folder, and whose it is".to_owned(),
             Self::Damaged(_) => "restore it from a copy of the home; keys in it are not touched".to_owned(),
+            Self::Roots { .. } => "docs/FORMATS.md tells what such a file holds".to_owned(),
             Self::Backwards(_) => "do not go on: the vault was restored from a backup, or somebody shows you another log".to_owned(),
         }
     }
@@ -103,12 +117,55 @@ impl HomeError {
 #[derive(Clone, Debug)]
 pub struct Home {
     dir: PathBuf,
+    roots: Option<PathBuf>,
 }
 
 impl Home {
     /// The home in this folder, whether there is one or not.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self {
+            dir: dir.into(),
+            roots: None,
+        }
+    }
+
+    /// The same, believing the roots of attestations in this file.
+    #[must_use]
+    pub fn believing(self, roots: Option<PathBuf>) -> Self {
+        Self { roots, ..self }
+    }
+
+    /// Another home, which believes the same.
+    #[must_use]
+    pub fn elsewhere(&self, dir: impl Into<PathBuf>) -> Self {
+        Self::at(dir).believing(self.roots.clone())
+    }
+
+    /// Whose word about tokens is believed: that of the roots in the named file, in the home's own, or Yubico's.
+    pub fn anchors(&self) -> Result<Anchors, HomeError> {
+        let bad = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| HomeError::Roots { path, source }
+        };
+        let own = self.path(ROOTS_FILE);
+        let max = u64::try_from(ANCHORS_FILE_MAX).unwrap_or(u64::MAX);
+        let file = match &self.roots {
+            Some(named) => {
+                let missing = || HomeError::Io {
+                    verb: "read",
+                    path: named.clone(),
+                    source: io::ErrorKind::NotFound.into(),
+                };
+                Some((named, read_file(named, max)?.ok_or_else(missing)?))
+            }
+            None => read_file(&own, max)?.map(|bytes| (&own, bytes)),
+        };
+        match file {
+            Some((path, bytes)) => {
+                Anchors::from_file(&String::from_utf8_lossy(&bytes)).map_err(bad(path))
+            }
+            None => Anchors::yubico().map_err(bad(&own)),
+        }
     }
 
     /// Makes the folder for a new profile.

@@ -378,6 +378,8 @@ pub const EXITS: &[(&str, u8)] = &[
     ("share-damaged", 123),
     ("too-much", 124),
     ("token-failed", 193),
+    ("weak-token", 194),
+    ("attestation", 195),
     ("not-paused", 210),
     ("not-claimable", 211),
 ];

@@ -1,8 +1,8 @@
 //! A connected home: the way to the vault, the charters and the head of the log, all verified.
 //!
 //! # Invariants
-//! 1. After [`Session::open`] the newest charter was verified from the pinned first one, and the newest
-//!    checkpoint continues the one that this computer saw last; otherwise there is no session.
+//! 1. After [`Session::open`] the newest charter was verified from the pinned first one, with the makers'
+//!    attestations of its tokens, and the newest checkpoint continues the one that this computer saw last; otherwise there is no session.
 
 use keyturn_audit::note::{SignedCheckpoint, Vkey};
 use keyturn_hsm::device::DeviceKey;
@@ -16,6 +16,7 @@ use keyturn_proto::{
 };
 use keyturn_vault::{
     charter::{Chain, Charter, Person},
+    check::Check,
     digest::Digest,
     reference::{CharterRef, Head, Signer},
     text::{CredentialLine, SignedText, Text},
@@ -167,6 +168,10 @@ impl Session {
 
     /// Fetches and verifies the charters after the newest known one.
     async fn follow_charter(&mut self) -> Result<(), Refusal> {
+        // Later charters are looked at before they are kept; the first one came with the welcome file.
+        if self.charter()?.0.index == 1 {
+            self.attested(1).await?;
+        }
         let mut after = String::new();
         loop {
             let known = self.charter()?.0;
@@ -191,6 +196,7 @@ impl Session {
                 let index = record.index;
                 if index > self.charter()?.0.index {
                     let bytes = verify::charter::follow(&mut self.chain, record)?;
+                    self.attested(index).await?;
                     self.home.keep_charter(index, &bytes)?;
                 }
             }
@@ -212,6 +218,40 @@ impl Session {
                 };
             }
         }
+    }
+
+    /// Asks the makers of the tokens that this charter brings (invariant 1).
+    pub async fn attested(&self, index: u64) -> Result<(), Refusal> {
+        let of = |index| self.chain.at(index).map(|(_, charter)| charter);
+        let (Some(new), old) = (of(index), of(index.saturating_sub(1))) else {
+            return Ok(());
+        };
+        let checks = Check::attestations(new, old);
+        if checks.is_empty() {
+            return Ok(());
+        }
+        let anchors = self.home.anchors()?;
+        for check in checks {
+            if let Check::Attestation { token } = check
+                && let Some(said) = &token.attestation
+            {
+                let object = self.attestation(said.object).await?;
+                verify::attested::check(&anchors, &token, &object)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An attestation, from the home where it was fetched before.
+    async fn attestation(&self, digest: Digest) -> Result<Vec<u8>, Refusal> {
+        let name = format!("attestation/{digest}");
+        let kept = self.home.read(&name)?;
+        if let Some(kept) = kept.filter(|kept| Digest::of(kept) == digest) {
+            return Ok(kept);
+        }
+        let object = self.object(digest).await?;
+        self.home.write(&name, &object)?;
+        Ok(object)
     }
 
     /// Fetches the newest checkpoint, which must continue the one that is kept.

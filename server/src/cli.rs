@@ -58,6 +58,9 @@ pub struct InitArgs {
     /// A folder on another disk or host that keeps the newest head of the log.
     #[arg(long, value_name = "DIR")]
     pub head_copy: Option<PathBuf>,
+    /// The roots of attestations, if tokens are not Yubico's: PEM, and a line `pinned: SHA-256` for each root.
+    #[arg(long, value_name = "FILE")]
+    pub attestation_roots: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -74,6 +77,7 @@ impl InitArgs {
             founding: self.founding.clone(),
             sinks: self.sink.clone(),
             head_copy: self.head_copy.clone(),
+            attestation_roots: self.attestation_roots.clone(),
         }
     }
 }

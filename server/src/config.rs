@@ -42,6 +42,9 @@ pub struct Config {
     /// The embedded store.
     #[serde(default)]
     pub store: Store,
+    /// Who is believed about tokens.
+    #[serde(default)]
+    pub attestation: Attesting,
     /// The log's second home.
     #[serde(default)]
     pub audit: Audit,
@@ -100,6 +103,14 @@ pub struct Store {
     pub ballast_mib: Within<0, 1024, 16>,
     /// Below this much free space deposits and rotations stop, in MiB.
     pub low_water_mib: Within<1, 65_536, 64>,
+}
+
+/// Who is believed about tokens.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attesting {
+    /// A file with the roots of attestations and their pins; absent: Yubico's, which are built in.
+    pub roots: Option<AbsolutePath>,
 }
 
 /// The log's second home.
@@ -401,6 +412,12 @@ impl Config {
         let mut warnings = Vec::new();
         if self.copies.min.value() == 0 {
             warnings.push("`copies.min` is 0: a lost disk loses what was rotated".to_owned());
+        }
+        if let Some(roots) = &self.attestation.roots {
+            warnings.push(format!(
+                "`attestation.roots` is set: tokens are believed by {}, not by Yubico's roots",
+                roots.as_ref().display()
+            ));
         }
         if self.audit.head_copy.is_none() {
             warnings.push(

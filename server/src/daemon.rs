@@ -11,7 +11,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
 use crate::{
-    chain,
+    attest, chain,
     clock::Clock,
     config::Config,
     connector::Connectors,
@@ -99,6 +99,11 @@ impl Vault {
             pinned,
             log_key,
         } = recognise(config, view.as_ref()).await?;
+        let roots = config.attestation.roots.as_ref().map(AsRef::as_ref);
+        let anchors = Arc::new(attest::roots_or_nobody(roots));
+        for (token, why) in attest::unproven(&anchors, view.as_ref(), &charter.0, None).await {
+            tracing::warn!(token = %token.reference(), %why, "the charter's attestation of a token does not hold");
+        }
         let node = Node::new(vault.node, key);
         let (desks, objects) = (Desks::default(), Objects::default());
         let workshop = Workshop::new(
@@ -147,6 +152,7 @@ impl Vault {
             peers,
             desks,
             node,
+            anchors,
             clock,
             published,
             log_key,

@@ -27,6 +27,7 @@ use keyturn_vault::{
 use thiserror::Error;
 
 use crate::{
+    attest::{self, RootsError},
     clock::Clock,
     keys::{self, Pins},
     owner::{core::ENTRY_FORMAT, rows},
@@ -53,6 +54,8 @@ pub struct Request {
     pub sinks: Vec<PathBuf>,
     /// The folder for the copy of the log's head; it must exist.
     pub head_copy: Option<PathBuf>,
+    /// The roots of attestations, if these are not Yubico's.
+    pub attestation_roots: Option<PathBuf>,
 }
 
 /// What was made.
@@ -65,6 +68,8 @@ pub struct Made {
     pub words: String,
     /// The verifier key of the log.
     pub vkey: String,
+    /// What will work and may be regretted.
+    pub warnings: Vec<String>,
     /// A welcome file for every founder.
     pub welcomes: Vec<(PersonName, PathBuf)>,
 }
@@ -82,6 +87,7 @@ impl Made {
             "charter": { "index": self.genesis.index, "sha256": self.genesis.digest.to_string(), "words": self.words },
             "vkey": self.vkey,
             "welcomes": welcomes,
+            "warnings": self.warnings,
         })
     }
 }
@@ -134,6 +140,19 @@ pub enum InitError {
         /// What is wrong.
         why: String,
     },
+    /// Tokens that the founding file's policies do not take.
+    #[error(
+        "{0}; let them enrol other tokens, or write `require_attestation = false` into the policy, which gives up the proof that a key cannot be copied"
+    )]
+    WeakTokens(String),
+    /// The roots of attestations are none.
+    #[error("the roots of attestations {path} cannot be used")]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: RootsError,
+    },
     /// The charter breaks a rule.
     #[error("the first charter would not be valid: {0}")]
     Charter(String),
@@ -151,7 +170,12 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         .origin
         .parse()
         .map_err(|error| founding_error(request, format!("--origin: {error}")))?;
-    let (founding, enrolled) = read_founding(request)?;
+    let roots = request.attestation_roots.as_deref();
+    let anchors = attest::roots(roots).map_err(|source| InitError::Roots {
+        path: roots.map(Path::to_owned).unwrap_or_default(),
+        source,
+    })?;
+    let (founding, enrolled) = read_founding(request, &anchors)?;
     let places = places(request)?;
     prepare(&request.dir)?;
     let key_error = |error: &dyn fmt::Display| InitError::Key(error.to_string());
@@ -204,7 +228,11 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         .iter()
         .map(|(person, invitation, _)| (*person, invitation.clone()))
         .collect();
-    make_store(&request.dir.join("data"), &bytes, &vault)?;
+    let attestations = enrolled
+        .values()
+        .filter_map(|one| one.attestation.as_deref());
+    let objects: Vec<_> = [bytes.as_slice()].into_iter().chain(attestations).collect();
+    make_store(&request.dir.join("data"), &objects, &vault)?;
     let config = request.dir.join("keyturnd.toml");
     write(&config, config_text(request, &places).as_bytes(), 0o644)?;
     let names = charter.persons.iter().map(|person| person.name.clone());
@@ -213,6 +241,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         genesis,
         words: words::spoken(&genesis.digest),
         vkey: log_key.vkey().to_string(),
+        warnings: charter.warnings().iter().map(ToString::to_string).collect(),
         welcomes: names
             .zip(welcomes.into_iter().map(|(_, _, path)| path))
             .collect(),
@@ -318,23 +347,28 @@ fn welcome(
     Ok(welcomes)
 }
 
-fn make_store(data: &Path, charter: &[u8], vault: &rows::Vault) -> Result<(), InitError> {
+fn make_store(data: &Path, objects: &[&[u8]], vault: &rows::Vault) -> Result<(), InitError> {
     let wrong = |error: &dyn fmt::Display| InitError::Store(error.to_string());
     let store = RedbStore::create(&data.join("store.redb")).map_err(|e| wrong(&e))?;
-    let txn = Txn::new()
-        .put(
-            store::Name::Object(Digest::of(charter)).key(),
-            [&[ENTRY_FORMAT], charter].concat(),
-        )
-        .put(
-            store::Name::Vault.key(),
-            rows::encode(vault).map_err(|e| wrong(&e))?,
-        );
+    // One by one: all attestations of a large founding are more than a transaction holds.
+    let object = |bytes: &&[u8]| {
+        let key = store::Name::Object(Digest::of(bytes)).key();
+        Txn::new().put(key, [&[ENTRY_FORMAT], *bytes].concat())
+    };
+    let mut txns: Vec<_> = objects.iter().map(object).collect();
+    let row = rows::encode(vault).map_err(|e| wrong(&e))?;
+    txns.push(Txn::new().put(store::Name::Vault.key(), row));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|e| wrong(&e))?;
     let outcome = runtime.block_on(async {
-        let outcome = store.txn(txn).await;
+        let mut outcome = Ok(Outcome::Committed(store::Rev::default()));
+        for txn in txns {
+            outcome = store.txn(txn).await;
+            if !matches!(outcome, Ok(Outcome::Committed(_))) {
+                break;
+            }
+        }
         store.close().await;
         outcome
     });
@@ -358,8 +392,9 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InitError> {
         .map_err(|e| file(path, e))
 }
 
-/// Where copies go, as absolute paths of folders that are there.
+/// Where copies go, and the roots of attestations are, as absolute paths of what is there.
 struct Places {
+    roots: Option<PathBuf>,
     sinks: Vec<PathBuf>,
     head_copy: Option<PathBuf>,
 }
@@ -373,7 +408,10 @@ fn places(request: &Request) -> Result<Places, InitError> {
             Err(file(path, io::ErrorKind::NotADirectory.into()))
         }
     };
+    let roots = request.attestation_roots.as_ref();
+    let whole = |path: &PathBuf| fs::canonicalize(path).map_err(|error| file(path, error));
     Ok(Places {
+        roots: roots.map(whole).transpose()?,
         sinks: request.sinks.iter().map(there).collect::<Result<_, _>>()?,
         head_copy: request.head_copy.as_ref().map(there).transpose()?,
     })
@@ -395,6 +433,10 @@ fn config_text(request: &Request, places: &Places) -> String {
         path("log.key"),
         path("pins.json"),
     );
+    if let Some(roots) = &places.roots {
+        let roots = quoted(roots);
+        text = format!("{text}[attestation]\nroots = {roots}\n\n");
+    }
     if let Some(folder) = &places.head_copy {
         let folder = quoted(folder);
         text = format!("{text}[audit]\nhead_copy = {folder}\n\n");

@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod anteroom;
+pub mod attest;
 pub mod chain;
 pub mod cli;
 pub mod clock;

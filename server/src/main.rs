@@ -36,6 +36,9 @@ fn main() -> ExitCode {
 fn found(request: &InitArgs) -> ExitCode {
     match init::init(&request.request(), &Clock::system()) {
         Ok(made) => {
+            for warning in &made.warnings {
+                line(io::stderr(), &format!("warning: {warning}"));
+            }
             if request.json {
                 line(io::stdout(), &made.json().to_string());
             } else {

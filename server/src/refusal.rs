@@ -72,6 +72,12 @@ pub enum Refused {
     /// A rule about the caller.
     #[error("{0}")]
     Denied(&'static str),
+    /// What is said of tokens is not what their maker says.
+    #[error("{0}")]
+    Attestation(String),
+    /// Tokens do not meet the charter's policies.
+    #[error("{0}")]
+    WeakToken(String),
     /// No charter has the key that signed.
     #[error("the charter in force does not have the key that signed this")]
     UnknownSigner,
@@ -128,6 +134,8 @@ impl Refused {
             Self::Taken(_) => "taken",
             Self::Stale(_) => "stale",
             Self::Denied(_) => "denied",
+            Self::Attestation(_) => "attestation",
+            Self::WeakToken(_) => Refusal::WeakToken.code(),
             Self::UnknownSigner => "unknown-signer",
             Self::BadSignature => "wrong-signature",
             Self::NotFounded => "not-founded",
@@ -157,6 +165,10 @@ impl Refused {
             Self::Taken(_) => "choose another, or look at what is there",
             Self::Stale(_) => "make it again from the newest state",
             Self::Denied(_) => "`keyturn charter show` tells who may do what",
+            Self::Attestation(_) => {
+                "let its owner enrol again; tokens of other makers need `attestation.roots` in keyturnd.toml"
+            }
+            Self::WeakToken(_) => Refusal::WeakToken.hint(),
             Self::UnknownSigner => "sign with a token or device of the charter in force",
             Self::BadSignature => "sign again; if it goes on, the token or the file is damaged",
             Self::NotFounded => "every founder runs `keyturn join` with their welcome file",
@@ -193,6 +205,8 @@ impl Refused {
             | Self::UnknownSigner
             | Self::BadSignature => Code::PermissionDenied,
             Self::Vault(_)
+            | Self::Attestation(_)
+            | Self::WeakToken(_)
             | Self::NotFounded
             | Self::Fork
             | Self::RestoreMode

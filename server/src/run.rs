@@ -18,6 +18,7 @@ use tokio::{
 use tonic::service::Routes;
 
 use crate::{
+    attest,
     clock::Clock,
     config::{Config, ConfigError},
     connector::Connectors,
@@ -359,6 +360,13 @@ fn inspect(config: &Config) -> Found {
     }
     // A copy's place that is away is no reason to refuse a quorum.
     let mut warnings = config.warnings();
+    let roots = config.attestation.roots.as_ref().map(AsRef::as_ref);
+    if let Err(error) = attest::roots(roots) {
+        warnings.push(format!(
+            "`attestation.roots` cannot be used: {}; no new token will be believed",
+            whole(&error)
+        ));
+    }
     let head_copy = config
         .audit
         .head_copy

@@ -24,6 +24,9 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// The vault's name in demo and tests.
 pub const ORIGIN: &str = "vault.example.org/prod";
 
+/// The file with the roots of attestations that this world's programs believe.
+const ROOTS: &str = "roots.pem";
+
 /// Longest time to wait for a daemon to listen, or for a command to end.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) const STEP: Duration = Duration::from_millis(20);
@@ -86,7 +89,14 @@ impl World {
 
     /// Writes `FOUNDING.toml` for these people, whose enrolments are in `people/NAME.enroll`, and makes the vault.
     /// The custodians among them are the group `ops`, of which two must agree.
+    ///
+    /// `policy` is what the only policy says; without a word on it there, it demands no attestations.
     pub fn init(&self, people: &[(&str, &[&str])], policy: &str) -> Outcome<Reply> {
+        self.try_init(people, policy)?.ok()
+    }
+
+    /// As [`World::init`], whatever comes of it.
+    pub fn try_init(&self, people: &[(&str, &[&str])], policy: &str) -> Outcome<Reply> {
         let mut founding = String::new();
         let mut custodians = Vec::new();
         for (name, roles) in people {
@@ -101,9 +111,12 @@ impl World {
         }
         write!(
             founding,
-            "[group.ops]\nk = 2\nmembers = {}\ngoverning = true\n\n[policy.default]\nrequire_attestation = false\n{policy}",
+            "[group.ops]\nk = 2\nmembers = {}\ngoverning = true\n\n[policy.default]\n{policy}",
             serde_json::to_string(&custodians)?
         )?;
+        if !policy.contains("require_attestation") {
+            founding += "\nrequire_attestation = false\n";
+        }
         write_private(&self.folder.join("FOUNDING.toml"), founding.as_bytes())?;
         let address = self.address.to_string();
         let init = [
@@ -119,7 +132,15 @@ impl World {
             &address,
         ];
         let sinks = self.sinks.iter().flat_map(|name| ["--sink", name]);
-        self.keyturnd(init.into_iter().chain(sinks))?.ok()
+        let roots = self.folder.join(ROOTS).exists();
+        let roots = roots.then_some(["--attestation-roots", ROOTS]);
+        let more = sinks.chain(roots.into_iter().flatten());
+        self.keyturnd(init.into_iter().chain(more))
+    }
+
+    /// From now on this world's programs believe the roots in this text about tokens.
+    pub fn believe(&self, roots: &str) -> Outcome<()> {
+        Ok(write_private(&self.folder.join(ROOTS), roots.as_bytes())?)
     }
 
     /// The welcome file of a founder.
@@ -163,8 +184,12 @@ impl World {
             .arg("--home")
             .arg(home)
             .arg("--passphrase-file")
-            .arg(passphrase)
-            .args(args);
+            .arg(passphrase);
+        let roots = self.folder.join(ROOTS);
+        if roots.exists() {
+            command.arg("--attestation-roots").arg(roots);
+        }
+        command.args(args);
         command
             .current_dir(&self.folder)
             .stdin(Stdio::null())

@@ -13,14 +13,19 @@ use std::{
 use keyturn::connect::{Link, Route, connect};
 use keyturn_audit::note::{SignedCheckpoint, Vkey};
 use keyturn_hsm::{
-    Notice, Prompt, Question, Token as _, TokenError, device::DeviceKey, software::SoftwareToken,
+    Notice, Prompt, Question, SHARE_MAX, Token as _, TokenError, device::DeviceKey,
+    software::SoftwareToken,
 };
 use keyturn_proto::v1::{
     self, audit_client::AuditClient, ceremony_client::CeremonyClient,
     charter_client::CharterClient, credential_client::CredentialClient,
     rotation_client::RotationClient, signer::By, status_client::StatusClient,
 };
-use keyturn_seal::{SecretBytes, keyfile::Cost};
+use keyturn_seal::{
+    SecretBytes, ShareKey,
+    keyfile::Cost,
+    piv::{Point, SoftwareKey},
+};
 use keyturn_vault::{
     charter::Charter,
     digest::{Digest, Salt},
@@ -109,7 +114,10 @@ pub struct Member {
     pub device: DeviceKey,
     /// `keyturn enrol v1`.
     pub enrol: SignedText,
+    /// The attestation that it names.
+    pub attestation: Option<String>,
     keys: Mutex<SoftwareToken>,
+    piv: Option<SoftwareKey>,
 }
 
 impl Member {
@@ -154,8 +162,42 @@ impl Member {
                 signature,
                 signer: Signer::Token(token.id),
             },
+            attestation: None,
             keys: Mutex::new(keys),
+            piv: None,
         })
+    }
+
+    /// Pretends to have a YubiKey of this serial number, with a share key in the kind that one has.
+    pub fn with_yubikey(mut self, serial: u32) -> Outcome<Self> {
+        self.token.kind = TokenKind::Yubikey;
+        self.token.serial = Some(serial);
+        self.piv = Some(SoftwareKey::generate()?);
+        self.enrol_as(None)?;
+        Ok(self)
+    }
+
+    /// The points of approval and share key, which a YubiKey's maker would attest.
+    pub fn points(&self) -> Outcome<[Vec<u8>; 2]> {
+        let share = self.piv.as_ref().ok_or("no YubiKey")?.public();
+        let approval = self.keys().approval_key().point().to_vec();
+        Ok([approval, share.compressed().to_vec()])
+    }
+
+    /// Enrols again, with this attestation.
+    pub fn enrol_as(&mut self, attestation: Option<String>) -> Outcome<()> {
+        let enrol = Enrol::parse(&self.enrol.text)?;
+        let share = self.piv.as_ref().map(|key| ShareKey::Piv(key.public()));
+        let share = share.map(|key| key.to_string().parse()).transpose()?;
+        let enrol = Enrol {
+            token: self.token,
+            share_key: share.unwrap_or(enrol.share_key),
+            attestation: attestation.as_ref().map(|text| Digest::of(text.as_bytes())),
+            ..enrol
+        };
+        self.enrol = self.sign(&enrol)?;
+        self.attestation = attestation;
+        Ok(())
     }
 
     /// Somebody as the command line enrolled them: the same keys, in other hands.
@@ -173,7 +215,9 @@ impl Member {
                 signature: Vec::new(),
                 signer: Signer::Token(profile.token.id),
             },
+            attestation: None,
             keys: Mutex::new(keys),
+            piv: None,
         })
     }
 
@@ -182,7 +226,7 @@ impl Member {
         let file = EnrolmentFile {
             format: EnrolmentFormat::V1,
             enrol: self.enrol.clone(),
-            attestation: None,
+            attestation: self.attestation.clone(),
         };
         Ok(file.to_bytes()?)
     }
@@ -224,6 +268,11 @@ impl Member {
 
     /// Decrypts an age file with the token.
     pub fn open(&self, file: &[u8]) -> Outcome<SecretBytes> {
+        if let Some(key) = &self.piv {
+            let ecdh = |point: &Point| key.ecdh(point).ok_or("not on the curve");
+            let opened = keyturn_seal::piv::decrypt(&key.public(), file, SHARE_MAX, ecdh);
+            return opened.map_err(|_| "the share key does not open it".into());
+        }
         let opened = self.keys().open_shares(&[file], &mut Scripted);
         Ok(opened.into_iter().next().ok_or("nothing was opened")??)
     }

@@ -62,6 +62,8 @@ pub fn insert(
 pub struct Shown {
     _desk: Desk,
     held: Vec<(&'static str, Held)>,
+    /// The roots of their attestations, for those who are to believe them.
+    pub roots: String,
 }
 
 impl Shown {
@@ -88,7 +90,12 @@ impl Shown {
                 }));
             held.push((name, one));
         }
-        Ok(Self { _desk: desk, held })
+        let roots = pki.anchors_file();
+        Ok(Self {
+            _desk: desk,
+            held,
+            roots,
+        })
     }
 
     /// The token of a person, if it is one of these.
@@ -129,6 +136,8 @@ pub struct Case {
     pub bob: Held,
     /// Carol's, in reader 1.
     pub carol: Held,
+    /// Who made both.
+    pub pki: TestPki,
 }
 
 impl Case {
@@ -138,6 +147,7 @@ impl Case {
         let bob = insert(desk, 0, BOB, (5, 7, 4), &pki)?;
         let carol = insert(desk, 1, CAROL, (5, 4, 3), &pki)?;
         let mut world = World::new()?;
+        world.believe(&pki.anchors_file())?;
         std::fs::create_dir_all(world.folder().join("people"))?;
         for (name, _) in PEOPLE {
             match name {
@@ -161,7 +171,12 @@ impl Case {
                 .keyturn(name, ["join", &welcome, "--yes-sha256", &digest])?
                 .ok()?;
         }
-        Ok(Self { world, bob, carol })
+        Ok(Self {
+            world,
+            bob,
+            carol,
+            pki,
+        })
     }
 
     /// Runs a command without quotes in it.

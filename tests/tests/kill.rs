@@ -251,7 +251,9 @@ fn check(load: &Load) {
         })
         .collect();
     let count = anchors.len();
-    let report = verify(&log, &facts.vkey, Some(facts.reference.digest), &anchors).unwrap();
+    let makers = keyturn_hsm::attestation::Anchors::yubico().unwrap();
+    let genesis = Some(facts.reference.digest);
+    let report = verify(&log, &facts.vkey, &makers, genesis, &anchors).unwrap();
     let findings: Vec<_> = report
         .findings
         .iter()

@@ -11,7 +11,7 @@ use keyturn_tests::{
     tokens::{Case, PIN, PUK, insert, text},
 };
 use keyturn_vault::file::EnrolmentFile;
-use keyturn_virtual_yubikey::{TestPki, at_desk};
+use keyturn_virtual_yubikey::at_desk;
 use serde_json::json;
 
 #[test]
@@ -126,7 +126,7 @@ fn a_borrowed_computer_needs_the_token_alone() {
 fn a_spare_token_takes_the_place_of_a_lost_one() {
     at_desk(3, |desk| {
         let mut case = Case::founded(desk).unwrap();
-        let spare = insert(desk, 2, 10_000_003, (5, 7, 4), &TestPki::new().unwrap()).unwrap();
+        let spare = insert(desk, 2, 10_000_003, (5, 7, 4), &case.pki).unwrap();
         let enroll = "--json enroll bob --spare --token yubikey:10000003 --puk-fd 4";
         let enrolled = case
             .run("bob", enroll)

@@ -12,7 +12,8 @@
 //!    even a refusal, is seen again.
 //! 3. No change leaves a live version, which enough holders could open before, fewer than its k.
 //! 4. A change is made for one charter or definition, and is stale after any other.
-//! 5. A charter holds only tokens whose owner joined with these very keys.
+//! 5. A charter holds only tokens whose owner joined with these very keys and this attestation, and
+//!    that meet its policies when they begin to hold shares.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,6 +126,9 @@ pub fn charter<'a>(
             return Err(Refusal::NotJoined);
         }
     }
+    if !new.new_weak_tokens(Some(old)).is_empty() {
+        return Err(Refusal::WeakToken);
+    }
     let mut needs = Needs {
         groups: governing(old),
         bypassed: BTreeSet::new(),
@@ -157,7 +161,17 @@ fn matches(joined: &Joined, owner: PersonId, token: &Token) -> bool {
     let Joined { join, enrolment } = joined;
     let keys =
         enrolment.approval_key == token.approval_key && enrolment.share_key == token.share_key;
-    keys && join.person.id == owner && join.token.id == token.id && enrolment.token.id == token.id
+    // Its owner has signed for the attestation, where the charter has one.
+    let attested = token
+        .attestation
+        .as_ref()
+        .is_none_or(|facts| enrolment.attestation == Some(facts.object));
+    keys && attested
+        && token.serial == enrolment.token.serial
+        && token.kind == enrolment.token.kind
+        && join.person.id == owner
+        && join.token.id == token.id
+        && enrolment.token.id == token.id
 }
 
 /// Invariant 3 for one credential.
@@ -270,6 +284,9 @@ pub fn add(
 pub fn found(charter: &Charter, reference: CharterRef, joins: &[Join]) -> Result<(), Refusal> {
     if charter.index != 1 || charter.validate().is_err() {
         return Err(Refusal::BrokenCharter);
+    }
+    if !charter.new_weak_tokens(None).is_empty() {
+        return Err(Refusal::WeakToken);
     }
     let joined = |person: &Person| {
         joins.iter().any(|join| {

@@ -26,6 +26,7 @@ use crate::reference::{PersonRef, TokenKind, TokenRef};
 
 pub mod chain;
 pub mod condition;
+pub mod demand;
 pub mod diff;
 pub mod error;
 pub mod policy;
@@ -34,6 +35,7 @@ pub mod warnings;
 
 pub use chain::{Chain, ChainError};
 pub use condition::{Firmware, Hours, Network, Weekday};
+pub use demand::{Lack, Weak};
 pub use diff::{Difference, How, diff, touched_groups};
 pub use error::{CharterError, PolicyPlace};
 pub use policy::{Policy, Scenario, Waiver};

@@ -4,7 +4,7 @@
 //! comes out as a list of these, and whoever steps a machine performs them all first.
 
 use crate::{
-    charter::Charter,
+    charter::{Charter, Token},
     digest::Digest,
     id::{GroupName, PersonId, TokenId},
     key::PublicKey,
@@ -47,10 +47,8 @@ pub enum Check {
     },
     /// The attestation of a token proves what the charter says of it.
     Attestation {
-        /// The token.
-        token: TokenId,
-        /// The object that holds the certificates.
-        object: Digest,
+        /// The token, as the charter has it: keys, serial, and the facts with their object's digest.
+        token: Box<Token>,
     },
     /// The log had this root at this size: somebody signed that they saw it so.
     Head(Head),
@@ -62,6 +60,21 @@ pub enum Check {
 }
 
 impl Check {
+    /// The attestations that a charter brings and `old`, the one before, had not.
+    pub fn attestations(charter: &Charter, old: Option<&Charter>) -> Vec<Self> {
+        let known = |token: &Token| {
+            old.and_then(|old| old.person_of_token(token.id))
+                .is_some_and(|(_, before)| before == token)
+        };
+        let tokens = charter.persons.iter().flat_map(|person| &person.tokens);
+        let attested = tokens.filter(|token| token.attestation.is_some() && !known(token));
+        attested
+            .map(|token| Self::Attestation {
+                token: Box::new(token.clone()),
+            })
+            .collect()
+    }
+
     /// A token's signature over a text.
     pub fn signature(charter: &Charter, token: TokenId, signed: &SignedText) -> Vec<Self> {
         // The signer that the text comes with must be the token that its lines name.

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    charter::{Charter, Group, MIN_QUORUM, Policy, Waiver},
+    charter::{Charter, Group, MIN_QUORUM, Policy, Waiver, demand},
     digest::Digest,
     id::{CredentialId, DeviceId, GroupName, PersonId, TokenId},
     refusal::Refusal,
@@ -397,19 +397,10 @@ pub fn bars(policy: &Policy, ask: &Ask, vote: &Vote) -> bool {
 /// shell can see.
 pub fn broken(charter: &Charter, policy: &Policy, token: TokenId, at: Time) -> BTreeSet<Waiver> {
     let token = charter.person_of_token(token).map(|(_, token)| token);
-    let attestation = token.and_then(|token| token.attestation.as_ref());
-    let old = policy.minimum_firmware.is_some_and(|minimum| {
-        attestation.is_none_or(|attestation| attestation.firmware < minimum)
-    });
-    [
-        (
-            policy.require_attestation && attestation.is_none(),
-            Waiver::Attestation,
-        ),
-        (old, Waiver::Firmware),
-        (!policy.open_at(at), Waiver::Hours),
-    ]
-    .into_iter()
-    .filter_map(|(breaks, waiver)| breaks.then_some(waiver))
-    .collect()
+    let lacks = token.map(|token| policy.lacks(token)).unwrap_or_default();
+    let mut broken: BTreeSet<Waiver> = lacks.into_iter().map(demand::Lack::waiver).collect();
+    if !policy.open_at(at) {
+        broken.insert(Waiver::Hours);
+    }
+    broken
 }

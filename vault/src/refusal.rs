@@ -107,6 +107,7 @@ refusals! {
     NothingChanges "nothing-changes" "the proposal changes nothing" "propose a difference"
     TooFewHolders "too-few-holders" "a live version would keep fewer holders than its quorum" "reshare first, or keep enough holders"
     NotJoined "not-joined" "the charter has a token that never joined" "let its owner run `keyturn join` first"
+    WeakToken "weak-token" "a token that would hold shares does not meet a policy of the charter" "see `keyturn charter diff`; enrol a token that meets it, or change the policy in the same charter"
     PathTaken "path-taken" "this path belongs to another credential for ever" "choose another path"
     NotFounded "not-founded" "not every founder has joined" "let every founder run `keyturn join`"
 }

@@ -260,8 +260,10 @@ fn what_may_be_regretted_is_told() {
         "group board needs everybody: one lost token closes its credentials for ever",
         "carol has no spare token",
         "carol has a token that nobody attests",
+        "carol's token 01M7XXW77JQB5BXNWBGN1CYXQV does not meet policy strict: it is not attested",
         "dave has no spare token",
         "dave has a key file, which can be copied",
+        "dave's token 01M7XXW77JMGQC9MQHZC8MTCR2 does not meet policy strict: its keys are in a file, which nobody attests",
     ];
     let rows: [(&str, Change, &[&str]); 4] = [
         ("the first charter", |_| {}, &[]),
@@ -273,6 +275,7 @@ fn what_may_be_regretted_is_told() {
             },
             &[
                 "bob has a token with firmware 5.4.3; below 5.7.0 it can be cloned by whoever holds it (EUCLEAK)",
+                "bob's token 01M7XXW77JF1DBQ6SVHNSPAS7A does not meet policy strict: its firmware 5.4.3 is older than 5.7.0",
             ],
         ),
         (

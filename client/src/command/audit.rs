@@ -300,8 +300,9 @@ impl Verify {
                 .map_err(|error| file_error(path, &error))?;
             saved.push(anchor(path.display().to_string(), &text, &log)?);
         }
+        let anchors = context.home.anchors()?;
         let report = tokio::task::spawn_blocking(move || {
-            let report = directory::verify(&dir, &log, genesis, &saved);
+            let report = directory::verify(&dir, &log, &anchors, genesis, &saved);
             drop(own);
             report
         });
@@ -391,6 +392,17 @@ fn text(context: &Context, report: &Report) -> String {
     );
     // Writing to a string does not fail.
     let _ = writeln!(text, "anchored in: {}", report.anchors.join(", "));
+    let roots: Vec<_> = report.attestation_roots.iter().map(|root| root.0).collect();
+    if roots == keyturn_hsm::attestation::YUBICO_ROOTS {
+        text.push_str("tokens attested under: Yubico's roots\n");
+    } else {
+        let roots: Vec<_> = report
+            .attestation_roots
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let _ = writeln!(text, "tokens attested under: {}", roots.join(", "));
+    }
     for note in &report.notes {
         let _ = writeln!(text, "note: entry {}: {}", note.n, clean(&note.what));
     }

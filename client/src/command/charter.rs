@@ -101,7 +101,10 @@ fn text(reference: CharterRef, charter: &Document) -> String {
         let tokens: Vec<_> = person
             .tokens
             .iter()
-            .map(|token| token.reference().to_string())
+            .map(|token| match &token.attestation {
+                Some(facts) => format!("{} ({facts})", token.reference()),
+                None => token.reference().to_string(),
+            })
             .collect();
         rows.push(vec![
             person.name.to_string(),

@@ -79,7 +79,7 @@ pub(super) async fn borrow(mut context: Context) -> Result<Context, Refusal> {
                 "set TMPDIR to a folder of yours, or use --home",
             )
         })?;
-    let home = Home::at(folder.path().join("home"));
+    let home = context.home.elsewhere(folder.path().join("home"));
     home.create()?;
     context.ui.note(format_args!(
         "There is no keyturn home here. {} carries a profile of {}: this computer is signed in\nfor this one command, by one touch more; nothing of it stays.\nsix words of its first charter  {}",

@@ -22,8 +22,8 @@ use crate::{
     home::write_file,
     refusal::Refusal,
     session::Session,
-    ui::Style,
-    verify::{self, VerifyError},
+    ui::{Style, clean},
+    verify::{self, VerifyError, attested},
     wire,
 };
 
@@ -50,6 +50,8 @@ impl Invite {
             "{}\nSHA-256    {digest}\nsix words  {words}",
             enrol.person
         ));
+        let new = newcomer(context, &file, &enrol)?;
+        let person = person(new, session.charter()?.1);
         // Invariant 1.
         let question = format!(
             "Let {} read the six words of the enrolment to you. Are they the same?",
@@ -58,10 +60,13 @@ impl Invite {
         context.person.confirm(&question, &digest.to_string())?;
         let request = v1::InviteRequest {
             enrol: Some(wire::wire_text(&file.enrol)),
-            attestation: file.attestation.unwrap_or_default().into_bytes(),
+            attestation: file.attestation.clone().unwrap_or_default().into_bytes(),
         };
-        let nonce = session.charters().invite(request).await?.into_inner().nonce;
-        let welcome = welcome(session, &enrol, digest, nonce)?;
+        let reply = session.charters().invite(request).await?.into_inner();
+        for warning in &reply.warnings {
+            context.ui.warn(clean(warning));
+        }
+        let welcome = welcome(session, &enrol, digest, reply.nonce)?;
         let out = self
             .out
             .unwrap_or_else(|| PathBuf::from(format!("{}.welcome", enrol.person.name)));
@@ -69,7 +74,6 @@ impl Invite {
             .to_bytes()
             .map_err(|error| file_error(&out, &error))?;
         write_file(&out, &bytes)?;
-        let person = person(&enrol, session.charter()?.1);
         let document = json!({ "file": out, "enrolment": digest, "person": person });
         let lines = serde_json::to_string_pretty(&person).map_err(std::io::Error::from)?;
         Ok(context.ui.result(&document, || {
@@ -113,9 +117,8 @@ fn welcome(
 }
 
 /// The person as a charter has them: without roles yet, or with one more token.
-fn person(enrol: &Enrol, charter: &Charter) -> Person {
-    let new = newcomer(enrol);
-    match charter.person(enrol.person.id) {
+fn person(new: Person, charter: &Charter) -> Person {
+    match charter.person(new.id) {
         None => new,
         Some(known) => {
             let mut known = known.clone();
@@ -126,24 +129,34 @@ fn person(enrol: &Enrol, charter: &Charter) -> Person {
     }
 }
 
-fn newcomer(enrol: &Enrol) -> Person {
+/// Somebody without roles yet; the token with what its maker says of it.
+fn newcomer(context: &Context, file: &EnrolmentFile, enrol: &Enrol) -> Result<Person, Refusal> {
+    let attestation = file
+        .attestation(enrol)
+        .map_err(|error| Refusal::new("attestation", error, "ask for the file again"))?;
+    let mut token = Token {
+        id: enrol.token.id,
+        kind: enrol.token.kind,
+        serial: enrol.token.serial,
+        approval_key: enrol.approval_key.clone(),
+        share_key: enrol.share_key.clone(),
+        attestation: None,
+    };
+    if let Some(object) = attestation {
+        let facts = attested::facts(&context.home.anchors()?, &token, object.as_bytes())?;
+        context.ui.note(format_args!("attested   {facts}"));
+        token.attestation = Some(facts);
+    }
     let device = |device: keyturn_vault::text::EnrolledDevice| Device {
         id: device.id,
         name: device.name,
         key: device.key,
     };
-    Person {
+    Ok(Person {
         id: enrol.person.id,
         name: enrol.person.name.clone(),
         roles: BTreeSet::new(),
-        tokens: vec![Token {
-            id: enrol.token.id,
-            kind: enrol.token.kind,
-            serial: enrol.token.serial,
-            approval_key: enrol.approval_key.clone(),
-            share_key: enrol.share_key.clone(),
-            attestation: None,
-        }],
+        tokens: vec![token],
         devices: enrol.device.clone().map(device).into_iter().collect(),
-    }
+    })
 }

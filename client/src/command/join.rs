@@ -102,6 +102,10 @@ impl Join {
         });
         context.home.keep_profile(&profile)?;
         let session = Session::connect(&context.home, context.ui).await?;
+        // A founder vouches for the others' tokens. Strangers get no documents: they look when they are in.
+        if !later {
+            session.attested(1).await?;
+        }
         let request = v1::JoinRequest {
             join: Some(wire::wire_text(&signed)),
             founding: None,
@@ -197,7 +201,10 @@ fn summary(context: &Context, charter: &Charter, genesis: CharterRef) -> String 
         let tokens: Vec<_> = person
             .tokens
             .iter()
-            .map(|token| token.kind.to_string())
+            .map(|token| match (&token.attestation, token.serial) {
+                (Some(facts), Some(serial)) => format!("{} {serial}, {facts}", token.kind),
+                _ => token.kind.to_string(),
+            })
             .collect();
         // Writing to a string does not fail.
         let _ = writeln!(

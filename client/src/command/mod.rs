@@ -93,7 +93,7 @@ impl Context {
         Ok(Self {
             ui,
             person: Person::new(ui, sources),
-            home,
+            home: home.believing(global.attestation_roots),
             wanted: global.token,
             held: None,
             borrowed: None,

@@ -14,6 +14,7 @@ use keyturn_audit::{
     publish::Dir,
     verify::{Anchors, entries, object},
 };
+use keyturn_hsm::attestation::Anchors as Makers;
 use keyturn_vault::{
     charter::{Chain, Charter},
     check::Check,
@@ -59,6 +60,8 @@ pub struct Report {
     pub signatures: u64,
     /// What the log was held against.
     pub anchors: Vec<String>,
+    /// The SHA-256 of the roots by which tokens' attestations were judged.
+    pub attestation_roots: Vec<Digest>,
     /// What is not as it should be.
     pub findings: Vec<Finding>,
     /// What is worth knowing: a rotation that is still owed, say.
@@ -78,12 +81,15 @@ pub struct Finding {
 pub fn verify(
     dir: &Path,
     log: &Vkey,
+    makers: &Makers,
     genesis: Option<Digest>,
     saved: &[Anchor],
 ) -> Result<Report, Refusal> {
     let dir = Dir::new(dir);
-    let rules = Rules::new(&dir, genesis);
-    examine(&dir, log, genesis, saved, Some(rules))
+    let rules = Rules::new(&dir, makers, genesis);
+    let mut report = examine(&dir, log, genesis, saved, Some(rules))?;
+    report.attestation_roots = makers.roots().map(Digest).collect();
+    Ok(report)
 }
 
 /// Verifies a folder with a log; by the rules too, where these are given.
@@ -152,6 +158,7 @@ fn examine(
         ceremonies: u64::try_from(fold.opened.len()).unwrap_or(u64::MAX),
         signatures: fold.signatures,
         anchors,
+        attestation_roots: Vec::new(),
         findings: fold.findings,
         notes: fold.notes,
     })
@@ -415,7 +422,7 @@ impl Fold<'_> {
             Some(Check::NoKey { .. }) => {
                 Err("it is signed by nobody whom the charter in force knows".to_owned())
             }
-            // The daemon compares shares as they come; nothing of them is in the log.
+            // The daemon compares shares as they come; nothing of them is in the log. Attestations are the rules'.
             Some(Check::Commitment { .. } | Check::Attestation { .. } | Check::Head(_)) => return,
             None => Err("no charter is in force".to_owned()),
         };

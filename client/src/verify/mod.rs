@@ -6,6 +6,7 @@
 //!    something that was.
 //! 2. Nothing here talks to anybody; callers bring the bytes.
 
+pub mod attested;
 pub mod charter;
 pub mod directory;
 pub mod log;
@@ -18,7 +19,7 @@ use keyturn_audit::{
     proof::{ReceiptError, VerifyError as ProofError},
     tree,
 };
-use keyturn_hsm::ApprovalKey;
+use keyturn_hsm::{ApprovalKey, attestation::AttestationError};
 use keyturn_vault::{
     charter::{Chain, ChainError, Charter, Person},
     check,
@@ -136,6 +137,14 @@ pub enum VerifyError {
         #[source]
         source: tree::ProofError,
     },
+    /// A token is not what its maker attests.
+    #[error("the attestation of token {token} does not hold")]
+    Attestation {
+        /// The token.
+        token: String,
+        /// Why not.
+        source: AttestationError,
+    },
     /// The charter in force went back.
     #[error(
         "the daemon's charter {now} is older than charter {before}, which this computer has verified"
@@ -153,6 +162,8 @@ impl VerifyError {
     pub fn code(&self) -> &'static str {
         if self.goes_back() {
             "head-mismatch"
+        } else if matches!(self, Self::Attestation { .. }) {
+            "attestation"
         } else {
             "verification"
         }
@@ -162,6 +173,8 @@ impl VerifyError {
     pub fn hint(&self) -> &'static str {
         if self.goes_back() {
             "sign nothing: the vault was restored from a backup or shows you another log; ask its operators on another way"
+        } else if matches!(self, Self::Attestation { .. }) {
+            "if this token's maker is not Yubico, name the roots with --attestation-roots; otherwise sign nothing, and tell the vault's auditors"
         } else if matches!(self, Self::Missing(_)) {
             "compare the versions of client and daemon"
         } else {

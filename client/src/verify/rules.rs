@@ -6,8 +6,10 @@
 //! # Invariants
 //! 1. Warnings and errors of the replay are findings; what is merely worth knowing is a note.
 //! 2. A text that is not signed by the key that its lines name is a finding.
+//! 3. What a charter says of a token is what its maker attests, by the auditor's own roots, or a finding.
 
 use keyturn_audit::{entry::Entry, publish::Dir, verify::object};
+use keyturn_hsm::attestation::Anchors;
 use keyturn_vault::{
     check::Check,
     digest::Digest,
@@ -15,7 +17,7 @@ use keyturn_vault::{
     replay::{Documents, Finding as Found, Level, Record, Replay},
 };
 
-use super::directory::Finding;
+use super::{attested, directory::Finding};
 
 /// The documents beside the tiles.
 struct Objects<'a>(&'a Dir);
@@ -29,15 +31,17 @@ impl Documents for Objects<'_> {
 /// The judge of one log.
 pub(super) struct Rules<'a> {
     dir: &'a Dir,
+    anchors: &'a Anchors,
     genesis: Option<Digest>,
     replay: Option<Replay>,
 }
 
 impl<'a> Rules<'a> {
     /// Begins with the first entry; the first charter is the pinned one, or the one that the log names.
-    pub(super) fn new(dir: &'a Dir, genesis: Option<Digest>) -> Self {
+    pub(super) fn new(dir: &'a Dir, anchors: &'a Anchors, genesis: Option<Digest>) -> Self {
         Self {
             dir,
+            anchors,
             genesis,
             replay: None,
         }
@@ -74,8 +78,29 @@ impl<'a> Rules<'a> {
             .filter(|check| matches!(check, Check::NoKey { .. }));
         let unsigned = unsigned
             .flat_map(|_| finding("a text of it is not signed by the key that its lines name"));
+        let unproven = judgement.checks.iter().filter_map(|check| {
+            let why = self.attestation(check)?;
+            Some(finding(&why))
+        });
         let broken = judgement.findings.iter().map(told);
-        broken.chain(unsigned).collect()
+        broken.chain(unsigned).chain(unproven.flatten()).collect()
+    }
+
+    /// Why a charter's attestation of a token does not hold (invariant 3).
+    fn attestation(&self, check: &Check) -> Option<String> {
+        let Check::Attestation { token } = check else {
+            return None;
+        };
+        let said = token.attestation.as_ref()?;
+        let Some(object) = Objects(self.dir).document(&said.object) else {
+            return Some(format!(
+                "the attestation {} of token {} is not there",
+                said.object,
+                token.reference()
+            ));
+        };
+        let error = attested::check(self.anchors, token, &object).err()?;
+        Some(crate::refusal::told(&error))
     }
 
     /// What the end of the log leaves open.
@@ -135,7 +160,8 @@ mod tests {
                 kind: event.kind().to_owned(),
                 body: event.body(),
             };
-            let found = Rules::new(&dir, genesis).entry(&entry, &event);
+            let anchors = Anchors::yubico().unwrap();
+            let found = Rules::new(&dir, &anchors, genesis).entry(&entry, &event);
             let bad = found
                 .iter()
                 .filter(|(level, _)| *level != Level::Info)

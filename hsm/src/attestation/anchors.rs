@@ -15,6 +15,10 @@ pub type Fingerprint = [u8; 32];
 
 /// Most certificates in a file of anchors.
 pub const ANCHORS_MAX: usize = 64;
+/// Longest file of anchors, in bytes.
+pub const ANCHORS_FILE_MAX: usize = 256 * 1024;
+/// How a line begins that pins a root of the same file.
+const PINNED: &str = "pinned: ";
 
 /// Yubico's PIV roots: `PIV Root CA Serial 263751` (firmware before 5.7.4), `U2F Root CA Serial 457200631` (some
 /// YubiKey 4) and `Attestation Root 1` (from 5.7.4).
@@ -49,8 +53,16 @@ pub enum AnchorsError {
     #[error("certificate {0} of the file cannot be read")]
     Certificate(usize),
     /// A root's fingerprint is not pinned.
-    #[error("root certificate {0} is not pinned; its SHA-256 is {1}")]
+    #[error(
+        "root certificate {0} is not pinned; compare its SHA-256 with the one that its maker publishes, and write `{PINNED}{1}` above it"
+    )]
     NotPinned(String, String),
+    /// A pin is no fingerprint.
+    #[error("`{PINNED}{0}` is not a SHA-256 of 64 lower-case hexadecimal digits")]
+    Pin(String),
+    /// Too long a file.
+    #[error("the file is longer than {ANCHORS_FILE_MAX} bytes")]
+    Long,
     /// No chain leads from an intermediate to a pinned root.
     #[error("certificate {0} does not lead to a pinned root")]
     Dangling(String),
@@ -69,6 +81,41 @@ impl Anchors {
     /// Yubico's own, both hierarchies.
     pub fn yubico() -> Result<Self, AnchorsError> {
         Self::parse(YUBICO_PEM, &YUBICO_ROOTS)
+    }
+
+    /// Nobody: every attestation is untrusted.
+    pub fn nobody() -> Self {
+        Self {
+            trusted: Vec::new(),
+        }
+    }
+
+    /// Reads a file: PEM of roots and intermediates in any order, and a line `pinned: SHA-256` for each root, which
+    /// somebody wrote who compared it with what the root's owner publishes.
+    pub fn from_file(text: &str) -> Result<Self, AnchorsError> {
+        if text.len() > ANCHORS_FILE_MAX {
+            return Err(AnchorsError::Long);
+        }
+        let pins = text.lines().filter_map(|line| line.strip_prefix(PINNED));
+        let fingerprint = |pin: &str| {
+            let bytes = hex::decode(pin)
+                .ok()
+                .filter(|bytes| hex::encode(bytes) == pin);
+            bytes
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or_else(|| AnchorsError::Pin(pin.to_owned()))
+        };
+        let pins: Vec<Fingerprint> = pins.map(fingerprint).collect::<Result<_, _>>()?;
+        Self::parse(text, &pins)
+    }
+
+    /// The fingerprints of the roots.
+    pub fn roots(&self) -> impl Iterator<Item = Fingerprint> + '_ {
+        let roots = self
+            .trusted
+            .iter()
+            .filter(|(cert, _)| cert.is_self_issued());
+        roots.map(|(_, root)| *root)
     }
 
     /// Reads roots and intermediates, in any order, from PEM.

@@ -14,7 +14,7 @@
 
 mod anchors;
 mod cert;
-mod judge;
+mod claim;
 
 use std::{fmt, str::FromStr};
 
@@ -25,8 +25,10 @@ use thiserror::Error;
 use crate::{ApprovalKey, pem};
 use cert::Cert;
 
-pub use anchors::{ANCHORS_MAX, Anchors, AnchorsError, Fingerprint, YUBICO_ROOTS};
-pub use judge::{EUCLEAK_FIXED, Judgement, Requirement, SIGNATURE_SLOT, Unmet, Warning, judge};
+pub use anchors::{
+    ANCHORS_FILE_MAX, ANCHORS_MAX, Anchors, AnchorsError, Fingerprint, YUBICO_ROOTS,
+};
+pub use claim::{Claim, EUCLEAK_FIXED, Proven, RETIRED_SLOTS, SIGNATURE_SLOT, prove};
 
 /// Longest bundle, in bytes.
 pub const BUNDLE_MAX: usize = 16 * 1024;
@@ -67,6 +69,23 @@ pub enum AttestationError {
     /// The two attestations come from different tokens.
     #[error("approval and share key are not on the same token")]
     TwoTokens,
+    /// The share key was not made on the token, or nobody asked it.
+    #[error("the share key is not attested: it was not made on the token")]
+    ShareNotAttested,
+    /// The approval key is not in slot 9c.
+    #[error("the approval key is in slot {0:02x}, not in 9c")]
+    ApprovalSlot(u8),
+    /// The share key is not in a retired slot.
+    #[error("the share key is in slot {0:02x}, not in a retired one (82 to 95)")]
+    ShareSlot(u8),
+    /// The token is another one, or does not tell its number.
+    #[error("the attested serial number is {}, not {claimed}", attested.map_or_else(|| "not told".to_owned(), |serial| serial.to_string()))]
+    Serial {
+        /// What the token says.
+        attested: Option<u32>,
+        /// What was said of it.
+        claimed: u32,
+    },
 }
 
 /// When the token asks for the PIN.

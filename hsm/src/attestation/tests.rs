@@ -472,6 +472,158 @@ fn anchors_are_pinned() {
 }
 
 #[test]
+fn a_file_of_roots_names_its_pins() {
+    let (root, inter) = (p256(&ROOT, None), p256(&ROOT, None));
+    let pin = hex::encode(root.fingerprint());
+    let error = |text: String| Anchors::from_file(&text).err();
+    assert_eq!(error(format!("pinned: {pin}\n{}", root.pem())), None);
+    let not_pinned = |made: &Made| {
+        let hex = hex::encode(made.fingerprint());
+        Some(AnchorsError::NotPinned("CN=Test Root".into(), hex))
+    };
+    for (name, text, want) in [
+        ("no pin", root.pem(), not_pinned(&root)),
+        (
+            "a pin that is mentioned only",
+            format!("not pinned: {pin}\n{}", root.pem()),
+            not_pinned(&root),
+        ),
+        (
+            "another root of the same name",
+            format!("pinned: {pin}\n{}{}", root.pem(), inter.pem()),
+            not_pinned(&inter),
+        ),
+        (
+            "capitals",
+            format!("pinned: {}\n{}", pin.to_uppercase(), root.pem()),
+            Some(AnchorsError::Pin(pin.to_uppercase())),
+        ),
+        (
+            "half a pin",
+            format!("pinned: {}\n{}", &pin[..32], root.pem()),
+            Some(AnchorsError::Pin(pin[..32].to_owned())),
+        ),
+        (
+            "much too long",
+            "x".repeat(ANCHORS_FILE_MAX + 1),
+            Some(AnchorsError::Long),
+        ),
+    ] {
+        assert_eq!(error(text), want, "{name}");
+    }
+    let anchors = Anchors::yubico().unwrap();
+    assert_eq!(anchors.roots().collect::<Vec<_>>(), YUBICO_ROOTS);
+}
+
+/// A token of which anything can be attested.
+struct Bench {
+    anchors: Anchors,
+    f9: Made,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (_, anchors, f9) = hierarchy();
+        Self { anchors, f9 }
+    }
+
+    fn key(&self, slot: &str, policy: [u8; 2]) -> Made {
+        let subject = format!("YubiKey PIV Attestation {slot}");
+        let facts = Some(([5, 7, 4], 1234, policy));
+        let wanted = Wanted {
+            subject: &subject,
+            ca: None,
+            facts,
+        };
+        p256(&wanted, Some(&self.f9))
+    }
+
+    /// Claims these two keys, and brings these attestations.
+    fn claim(
+        &self,
+        keys: [&Made; 2],
+        attested: (&Made, Option<&Made>),
+        serial: u32,
+    ) -> Result<Proven, AttestationError> {
+        let approval = ApprovalKey::from_spki(&spki(keys[0])).unwrap();
+        let share = ShareKey::Piv(piv_key(&spki(keys[1])).unwrap());
+        let claim = Claim {
+            approval: &approval,
+            share: &share,
+            serial,
+        };
+        let text = bundle(attested.0, attested.1, &self.f9).to_pem();
+        prove(&text, &self.anchors, claim)
+    }
+}
+
+#[test]
+fn claims_are_proven_by_the_maker_or_not_at_all() {
+    let bench = Bench::new();
+    let (in_9c, in_82) = (bench.key("9c", [3, 2]), bench.key("82", [2, 3]));
+    let proven = bench.claim([&in_9c, &in_82], (&in_9c, Some(&in_82)), 1234);
+    let policies = proven.map(|proven| (proven.approval.policy(), proven.share.policy()));
+    assert_eq!(policies, Ok(([3, 2], [2, 3])));
+
+    let (in_9a, other) = (bench.key("9a", [2, 3]), bench.key("82", [2, 3]));
+    let (approval, share) = (
+        AttestationError::OtherKey("approval"),
+        AttestationError::OtherKey("share"),
+    );
+    let serial = AttestationError::Serial {
+        attested: Some(1234),
+        claimed: 4321,
+    };
+    let none = AttestationError::ShareNotAttested;
+    for (name, keys, attested, number, want) in [
+        (
+            "share key not attested",
+            [&in_9c, &in_82],
+            (&in_9c, None),
+            1234,
+            none,
+        ),
+        (
+            "another share key",
+            [&in_9c, &in_82],
+            (&in_9c, Some(&other)),
+            1234,
+            share,
+        ),
+        (
+            "each one's for the other",
+            [&in_9c, &in_82],
+            (&in_82, Some(&in_9c)),
+            1234,
+            approval,
+        ),
+        (
+            "swapped slots",
+            [&in_82, &in_9c],
+            (&in_82, Some(&in_9c)),
+            1234,
+            AttestationError::ApprovalSlot(0x82),
+        ),
+        (
+            "share key in 9a",
+            [&in_9c, &in_9a],
+            (&in_9c, Some(&in_9a)),
+            1234,
+            AttestationError::ShareSlot(0x9a),
+        ),
+        (
+            "another token",
+            [&in_9c, &in_82],
+            (&in_9c, Some(&in_82)),
+            4321,
+            serial,
+        ),
+    ] {
+        assert_eq!(bench.claim(keys, attested, number), Err(want), "{name}");
+    }
+}
+
+#[test]
 fn a_bundle_has_one_spelling() {
     let good = Bundle::parse(NEW).unwrap().to_pem();
     assert_eq!(good, NEW);

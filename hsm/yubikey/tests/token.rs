@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::{Owner, PIN, card, enrolled};
 use keyturn_hsm::{
     Budget, Notice, Purpose, Question, Token as _, TokenError,
-    attestation::{self, Anchors, Bundle, Firmware, Requirement, Warning},
+    attestation::{Anchors, Bundle, Claim, Firmware, prove},
     conformance::{self, Subject},
 };
 use keyturn_seal::encrypt_to;
@@ -273,7 +273,7 @@ fn the_person_is_warned_before_the_last_try() {
 }
 
 #[test]
-fn attestations_are_believed_and_judged() {
+fn attestations_are_believed_by_those_who_know_the_maker() {
     at_desk(3, |desk| {
         let pki = TestPki::new().unwrap();
         let anchors = |pki: &TestPki| Anchors::parse(&pki.anchors_pem(), &pki.pins()).unwrap();
@@ -284,19 +284,17 @@ fn attestations_are_believed_and_judged() {
             let mut token = enrolled();
             let bundle = token.attest().unwrap().unwrap();
             assert!(Bundle::parse(&bundle.to_pem()).unwrap() == bundle);
-            let attested = bundle
-                .verify(&ours, token.approval_key(), token.share_key())
-                .unwrap();
-            let required = Requirement {
-                serial: Some(5010),
-                ..Requirement::default()
+            let claim = Claim {
+                approval: token.approval_key(),
+                share: token.share_key(),
+                serial: 5010,
             };
-            let judgement = attestation::judge(&attested, &required);
+            let proven = prove(&bundle.to_pem(), &ours, claim).unwrap();
             let version = Firmware(firmware.0, firmware.1, firmware.2);
-            let warned = (firmware < (5, 7, 0)).then_some(Warning::Eucleak(version));
+            assert_eq!(proven.approval.firmware, version);
             assert_eq!(
-                (judgement.unmet, judgement.warnings),
-                (vec![], Vec::from_iter(warned))
+                (proven.approval.policy(), proven.share.policy()),
+                ([3, 2], [2, 3])
             );
             assert!(bundle.facts(&strangers).is_err(), "another manufacturer");
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use keyturn_audit::note::LogKey;
+use keyturn_hsm::attestation::Anchors;
 use keyturn_seal::ShareKey;
 use keyturn_vault::{
     charter::{Charter, Device, Group, Node, Person, Policy, Role, Scenario, Token},
@@ -19,7 +20,7 @@ use keyturn_vault::{
 use serde::Deserialize;
 
 use super::{InitError, Request, file, founding_error};
-use crate::verify;
+use crate::{attest, verify};
 
 /// `FOUNDING.toml`.
 #[derive(Debug, Deserialize)]
@@ -64,11 +65,14 @@ pub(super) struct Enrolled {
     pub(super) enrolment: Digest,
     /// The key that the nonce is encrypted to.
     pub(super) share_key: ShareKey,
+    /// What its maker says of the token, where it can.
+    pub(super) attestation: Option<Vec<u8>>,
 }
 
 /// Reads the founding file and the enrolments that it names.
 pub(super) fn read_founding(
     request: &Request,
+    anchors: &Anchors,
 ) -> Result<(Founding, BTreeMap<PersonName, Enrolled>), InitError> {
     let text = fs::read_to_string(&request.founding).map_err(|e| file(&request.founding, e))?;
     let founding: Founding =
@@ -78,15 +82,20 @@ pub(super) fn read_founding(
     for (name, person) in &founding.person {
         let path = beside.join(&person.enrolment);
         let bytes = fs::read(&path).map_err(|e| file(&path, e))?;
-        let one =
-            enrol(&bytes, name, &person.roles).map_err(|why| InitError::Enrolment { path, why })?;
+        let one = enrol(&bytes, name, &person.roles, anchors)
+            .map_err(|why| InitError::Enrolment { path, why })?;
         enrolled.insert(name.clone(), one);
     }
     Ok((founding, enrolled))
 }
 
 /// An enrolment whose signature shows that the keys are at hand.
-fn enrol(bytes: &[u8], name: &PersonName, roles: &BTreeSet<Role>) -> Result<Enrolled, String> {
+fn enrol(
+    bytes: &[u8],
+    name: &PersonName,
+    roles: &BTreeSet<Role>,
+    anchors: &Anchors,
+) -> Result<Enrolled, String> {
     let enrolment = EnrolmentFile::from_bytes(bytes).map_err(|error| error.to_string())?;
     let enrol = Enrol::parse(&enrolment.enrol.text).map_err(|error| error.to_string())?;
     verify::text_with(enrol.approval_key.clone(), enrolment.enrol.clone())
@@ -99,7 +108,11 @@ fn enrol(bytes: &[u8], name: &PersonName, roles: &BTreeSet<Role>) -> Result<Enro
         .as_str()
         .parse()
         .map_err(|error: keyturn_seal::KeyError| error.to_string())?;
-    let token = Token {
+    let attestation = enrolment
+        .attestation(&enrol)
+        .map_err(|error| error.to_string())?
+        .map(|text| text.as_bytes().to_vec());
+    let mut token = Token {
         id: enrol.token.id,
         kind: enrol.token.kind,
         serial: enrol.token.serial,
@@ -107,6 +120,11 @@ fn enrol(bytes: &[u8], name: &PersonName, roles: &BTreeSet<Role>) -> Result<Enro
         share_key: enrol.share_key.clone(),
         attestation: None,
     };
+    if let Some(object) = &attestation {
+        let facts = attest::facts(anchors, &token, object);
+        token.attestation =
+            Some(facts.map_err(|why| format!("its attestation does not hold: {why}"))?);
+    }
     let device = enrol.device.as_ref().map(|device| Device {
         id: device.id,
         name: device.name.clone(),
@@ -123,6 +141,7 @@ fn enrol(bytes: &[u8], name: &PersonName, roles: &BTreeSet<Role>) -> Result<Enro
         person,
         enrolment: enrol.digest(),
         share_key,
+        attestation,
     })
 }
 
@@ -193,6 +212,14 @@ pub(super) fn charter(
     charter
         .validate()
         .map_err(|error| InitError::Charter(error.to_string()))?;
+    let weak: Vec<_> = charter
+        .new_weak_tokens(None)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if !weak.is_empty() {
+        return Err(InitError::WeakTokens(weak.join("; ")));
+    }
     Ok(charter)
 }
 

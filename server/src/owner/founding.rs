@@ -13,7 +13,7 @@ use keyturn_vault::{
 };
 
 use super::{
-    core::{Core, Known},
+    core::{Core, Known, put_object},
     rows,
     txn::{After, Row, Txn},
 };
@@ -79,6 +79,7 @@ impl Core {
         enrolment: SignedText,
         enrol: &Enrol,
         nonce: Digest,
+        attestation: Option<&[u8]>,
     ) -> Result<(), Refused> {
         self.founded()?;
         let mut tokens = self
@@ -96,6 +97,9 @@ impl Core {
             return Err(Refused::Taken(
                 "the charter has a token with this id or key already",
             ));
+        }
+        if let Some(attestation) = attestation {
+            put_object(txn, attestation);
         }
         let before = self.vault.clone();
         let invitation = rows::Invitation {

@@ -2,7 +2,7 @@
 
 use keyturn_proto::v1::{self, charter_server::Charter};
 use keyturn_vault::{
-    charter::{Charter as Document, Role},
+    charter::{Charter as Document, Role, Token},
     digest::{Digest, Salt},
     jcs::Document as _,
     text::{Enrol, Heartbeat, Join, NewDevice, SignedText, Text as _},
@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Context, convert, page};
 use crate::{
+    attest::{self, Unproven},
     owner::{Core, Needs},
     peers::peer,
     refusal::Refused,
@@ -70,12 +71,62 @@ impl Service {
 }
 
 impl Service {
+    /// Checks the attestation that comes with an enrolment, or that an invitation left in the store.
+    async fn attested(&self, enrol: &Enrol, brought: Option<&[u8]>) -> Result<Token, Refused> {
+        let mut token = Token {
+            id: enrol.token.id,
+            kind: enrol.token.kind,
+            serial: enrol.token.serial,
+            approval_key: enrol.approval_key.clone(),
+            share_key: enrol.share_key.clone(),
+            attestation: None,
+        };
+        if let Some(digest) = enrol.attestation {
+            let object = match brought {
+                Some(bytes) => bytes.to_vec(),
+                None => self.0.object(digest).await?,
+            };
+            let facts = attest::facts(&self.0.anchors, &token, &object);
+            token.attestation = Some(facts.map_err(|why| false_word(&token, &why))?);
+        }
+        Ok(token)
+    }
+
+    /// Every token that a proposed charter brings is what its maker says, and meets the policies.
+    async fn tokens_hold(&self, new: &Document, old: &Document) -> Result<(), Refused> {
+        let unproven =
+            attest::unproven(&self.0.anchors, self.0.store.as_ref(), new, Some(old)).await;
+        let false_words: Vec<_> = unproven
+            .iter()
+            .map(|(token, why)| false_word(token, why).to_string())
+            .collect();
+        if !false_words.is_empty() {
+            return Err(Refused::Attestation(false_words.join("; ")));
+        }
+        let weak = new.new_weak_tokens(Some(old));
+        if weak.is_empty() {
+            return Ok(());
+        }
+        let weak: Vec<_> = weak.iter().map(ToString::to_string).collect();
+        Err(Refused::WeakToken(weak.join("; ")))
+    }
+}
+
+fn false_word(token: &Token, why: &Unproven) -> Refused {
+    Refused::Attestation(format!(
+        "the attestation of token {} does not hold: {why}",
+        token.reference()
+    ))
+}
+
+impl Service {
     /// Somebody who was invited after the founding proves their keys.
     async fn join_later(&self, signed: SignedText, join: Join) -> Result<v1::JoinReply, Refused> {
         let person = join.person.id;
         let look = move |core: &Core| core.invitation(person);
         let enrolment = self.0.owner.look(Needs::nothing(), look).await?;
         let enrol = Enrol::parse(&enrolment.text).map_err(malformed)?;
+        self.attested(&enrol, None).await?;
         let verified = verify::text_with(enrol.approval_key, signed)?;
         let step = move |core: &mut Core, txn: &mut _| core.join_later(txn, verified, &join);
         let (entry, committed) = self.0.owner.ask(Needs::nothing(), step).await?;
@@ -129,21 +180,32 @@ impl Charter for Service {
 
     async fn invite(&self, request: Request<v1::InviteRequest>) -> Answer<v1::InviteReply> {
         self.0.peers.of_role(&request, &[Role::Operator])?;
-        let signed = convert::signed_text(request.into_inner().enrol)?;
+        let v1::InviteRequest { enrol, attestation } = request.into_inner();
+        let signed = convert::signed_text(enrol)?;
         let enrol = Enrol::parse(&signed.text).map_err(malformed)?;
         let verified = verify::text_with(enrol.approval_key.clone(), signed)?;
+        let attestation = Some(attestation).filter(|bytes| !bytes.is_empty());
+        if attestation.as_deref().map(Digest::of) != enrol.attestation {
+            return Err(
+                malformed("the attestation is not the one that the enrolment names").into(),
+            );
+        }
+        let token = self.attested(&enrol, attestation.as_deref()).await?;
+        let warnings = self.0.charter().charter.lacks(&token);
         let mut nonce = [0; 32];
         getrandom::fill(&mut nonce).map_err(|_| Refused::NoEntropy)?;
         let nonce = Salt(nonce).to_string();
         let key: keyturn_seal::ShareKey = enrol.share_key.as_str().parse().map_err(malformed)?;
         let sealed = keyturn_seal::encrypt_to(&[key], nonce.as_bytes()).map_err(malformed)?;
         let digest = Digest::of(nonce.as_bytes());
-        let step =
-            move |core: &mut Core, txn: &mut _| core.invite(txn, verified.signed, &enrol, digest);
+        let step = move |core: &mut Core, txn: &mut _| {
+            core.invite(txn, verified.signed, &enrol, digest, attestation.as_deref())
+        };
         self.0.owner.ask(Needs::nothing(), step).await?;
         Ok(Response::new(v1::InviteReply {
             nonce: sealed,
             expires_ms: 0,
+            warnings,
         }))
     }
 
@@ -155,6 +217,10 @@ impl Charter for Service {
             return Ok(Response::new(self.join_later(signed, join).await?));
         }
         let verified = verify::text_by_token(&known.charter, signed, join.token.id)?;
+        if let Some((_, token)) = known.charter.person_of_token(join.token.id) {
+            let held = attest::check(&self.0.anchors, self.0.store.as_ref(), token).await;
+            held.map_err(|why| false_word(token, &why))?;
+        }
         let step = move |core: &mut Core, txn: &mut _| core.join(txn, verified, &join);
         let (founding, committed) = self.0.owner.ask(Needs::nothing(), step).await?;
         let joined = match founding.entry {
@@ -180,6 +246,7 @@ impl Charter for Service {
         let warnings = warnings.iter().take(MAX_WARNINGS).map(ToString::to_string);
         let warnings = warnings.collect();
         let known = self.0.charter();
+        self.tokens_hold(&charter, &known.charter).await?;
         let everything = Needs {
             everything: true,
             ..Needs::default()

@@ -24,6 +24,7 @@ use keyturn_audit::{
     tile::TileNodes,
     tree::inclusion,
 };
+use keyturn_hsm::attestation::Anchors;
 use keyturn_proto::v1;
 use keyturn_vault::{
     id::{CeremonyId, CredentialId},
@@ -69,6 +70,8 @@ pub struct Context {
     pub desks: Desks,
     /// This node.
     pub node: Node,
+    /// Whose word about tokens is believed.
+    pub anchors: Arc<Anchors>,
     /// The clock.
     pub clock: Clock,
     /// The log as published.

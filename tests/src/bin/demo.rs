@@ -103,6 +103,9 @@ impl Drop for Demo {
 impl Demo {
     fn new(tokens: Option<Shown>) -> Outcome<Self> {
         let world = World::new()?;
+        if let Some(tokens) = &tokens {
+            world.believe(&tokens.roots)?;
+        }
         let service = world.folder().join("service");
         let mut command = std::process::Command::new(Program::path("account")?);
         command.arg("serve").arg(&service).stdin(Stdio::null());

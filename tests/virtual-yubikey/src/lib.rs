@@ -31,7 +31,7 @@ mod tlv;
 pub use card::{Card, Counts, Pull, Touch, Watcher};
 pub use desk::{Desk, at_desk, with_desk};
 pub use management::ManagementAlgorithm;
-pub use pki::TestPki;
+pub use pki::{Said, TestPki};
 pub use reader::Inserted;
 pub use status::Hold;
 

@@ -3,6 +3,7 @@
 //! Before firmware 5.7.4: root → f9 → attestation. From then on: root → intermediate → PIV attestation → f9 →
 //! attestation, where only the last two are on the token.
 
+use p256::{PublicKey, elliptic_curve::sec1::ToSec1Point as _};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, Error, IsCa, Issuer, KeyPair,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
@@ -35,6 +36,19 @@ struct Authority {
 
 /// A token's attestation key with its certificate.
 pub(crate) struct Attester(Authority);
+
+/// What a made-up attestation is to say of a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    /// The PIV slot.
+    pub slot: u8,
+    /// The point, in either form of SEC 1.
+    pub point: &'a [u8],
+    /// The serial number.
+    pub serial: u32,
+    /// PIN and touch policy, in Yubico's numbers.
+    pub policy: [u8; 2],
+}
 
 /// What an attestation tells about a key.
 pub(crate) struct Facts<'a> {
@@ -77,6 +91,32 @@ impl TestPki {
     /// SHA-256 of the root certificates, as a verifier pins them.
     pub fn pins(&self) -> [[u8; 32]; 2] {
         [&self.old_root, &self.new_root].map(|root| Sha256::digest(&root.der).into())
+    }
+
+    /// The same as a file that names its pins.
+    pub fn anchors_file(&self) -> String {
+        let pins = self.pins();
+        let pins = pins.map(|pin| format!("pinned: {}\n", hex::encode(pin)));
+        pins.concat() + &self.anchors_pem()
+    }
+
+    /// Attestations of keys that are on no token: DER of one leaf each, and of the f9 certificate that made them.
+    pub fn attest(&self, firmware: Firmware, keys: &[Said<'_>]) -> Result<Vec<Vec<u8>>, Error> {
+        let attester = self.attester(firmware)?;
+        let leaf = |said: &Said<'_>| {
+            let point = PublicKey::from_sec1_bytes(said.point);
+            let point = point.map_err(|_| Error::CouldNotParseKeyPair)?;
+            attester.attest(&Facts {
+                slot: said.slot,
+                point: point.to_sec1_point(false).as_bytes(),
+                firmware,
+                serial: said.serial,
+                policy: said.policy,
+            })
+        };
+        let mut made = keys.iter().map(leaf).collect::<Result<Vec<_>, _>>()?;
+        made.push(attester.certificate().to_vec());
+        Ok(made)
     }
 
     pub(crate) fn attester(&self, firmware: Firmware) -> Result<Attester, Error> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::charter::{Charter, Firmware, Role};
+use crate::charter::{Charter, Firmware, Role, Weak};
 use crate::id::GroupName;
 use crate::name::PersonName;
 use crate::reference::TokenKind;
@@ -27,6 +27,8 @@ pub enum Warning {
     Unattested(PersonName),
     /// A hardware token that can be cloned.
     Clonable(PersonName, Firmware),
+    /// A token that holds shares and does not meet a policy.
+    Weak(Weak),
     /// Nobody can ask for anything.
     NoRequester,
     /// Nobody reads the log by duty.
@@ -50,6 +52,7 @@ impl fmt::Display for Warning {
                 "{person} has a token with firmware {firmware}; below {CLONABLE_BELOW} it can be \
                  cloned by whoever holds it (EUCLEAK)"
             ),
+            Self::Weak(weak) => write!(f, "{weak}"),
             Self::NoRequester => f.write_str("nobody is a requester: nothing can be opened"),
             Self::NoAuditor => f.write_str("nobody is an auditor"),
             Self::NoWitness => f.write_str(
@@ -88,6 +91,7 @@ impl Charter {
                 }
             }
         }
+        warnings.extend(self.weak_tokens().into_iter().map(Warning::Weak));
         let nobody = |role| !self.persons.iter().any(|person| person.has(role));
         let general = [
             (nobody(Role::Requester), Warning::NoRequester),

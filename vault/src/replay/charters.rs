@@ -137,6 +137,7 @@ impl Replay {
                 });
             }
         }
+        at.out.checks.extend(Check::attestations(first, None));
         self.chain = Some(chain);
         Ok(at.entry())
     }
@@ -186,6 +187,11 @@ impl Replay {
             detail: error.to_string(),
             ..fault("chain")
         })?;
+        let of = |index| chain.at(index).map(|(_, charter)| charter);
+        let before = of(charter.index.saturating_sub(1));
+        if let Some(new) = of(charter.index) {
+            at.out.checks.extend(Check::attestations(new, before));
+        }
         let mut entries = at.entry();
         let open: Vec<_> = self.ceremonies.keys().copied().collect();
         for id in open {
