@@ -16,6 +16,7 @@ pub mod raw;
 pub mod stage;
 pub mod story;
 pub mod target;
+pub mod terminal;
 pub mod tokens;
 
 pub use harness::{Outcome, World};

@@ -145,6 +145,12 @@ impl Card {
         )
     }
 
+    /// Another program has made a key in this slot; false if that is no slot.
+    pub fn occupy(&self, slot: u8) -> bool {
+        let p256 = [0xac, 3, 0x80, 1, 0x11];
+        self.lock().applet.slots.generate(slot, &p256).is_ok()
+    }
+
     /// The uncompressed point of the key in a slot.
     pub fn public_key(&self, slot: u8) -> Option<Vec<u8>> {
         self.lock()
