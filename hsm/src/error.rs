@@ -177,7 +177,7 @@ impl TokenError {
                 "give the one you chose, or reset the PIV application: ykman piv reset"
             }
             Self::SlotOccupied { .. } => {
-                "use another YubiKey, another slot, or say that the key may be overwritten"
+                "use another YubiKey, another slot (--slot), or say that the key may be overwritten (--overwrite)"
             }
             Self::TouchNotGiven => "run the command again and touch the YubiKey while it blinks",
             Self::Removed => "insert it again and run the command again; nothing was sent",

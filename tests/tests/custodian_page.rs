@@ -96,6 +96,7 @@ impl Page {
         let pki = TestPki::new()?;
         let bob = insert(desk, 0, BOB, (5, 7, 4), &pki)?;
         let world = World::new()?;
+        world.believe(&pki.anchors_file())?;
         fs::create_dir_all(world.folder().join("people"))?;
         world.tell_pin("bob", PIN, PUK)?;
         Ok(Self {

@@ -50,6 +50,7 @@ pub(super) async fn join(mut context: Context, name: Option<Name>) -> Result<(),
         Err(error) => return Err(error.into()),
     }
     let session = Session::open(&context.home, context.ui).await?;
+    session.attested(1).await?;
     let (charter, _) = session.charter()?;
     let document = json!({ "person": session.profile.person, "device": session.profile.device, "charter": charter });
     Ok(context.ui.result(&document, || {
@@ -92,6 +93,7 @@ pub(super) async fn borrow(mut context: Context) -> Result<Context, Refusal> {
     context.held = Some(opened);
     context.borrowed = Some(folder);
     let session = context.session().await?;
+    session.attested(1).await?;
     check(&session, &pocket, context.held.as_ref())?;
     Ok(context)
 }
