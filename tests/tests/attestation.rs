@@ -474,7 +474,11 @@ async fn a_maker_that_only_the_daemon_believes_is_found_out() {
     let fake = TestPki::new().unwrap();
     // Bob's YubiKey is no YubiKey; the daemon believes whoever says that it is.
     let bob = case.bob().unwrap();
-    let forged = Saying::good(bob).of(&fake, &bob.points().unwrap()).unwrap();
+    let said = Saying {
+        firmware: OLD,
+        ..Saying::good(bob)
+    };
+    let forged = said.of(&fake, &bob.points().unwrap()).unwrap();
     bob.enrol_as(Some(forged)).unwrap();
     case.hand_in().unwrap();
     let believed = case.pki.anchors_file() + &fake.anchors_file();
@@ -509,6 +513,12 @@ async fn a_maker_that_only_the_daemon_believes_is_found_out() {
         let (_, welcome) = Facts::read(&case.world.welcome(name)).unwrap();
         member.join(&facts, &welcome).await.unwrap();
     }
+    let status = case.world.keyturn("olga", ["status", "--json"]).unwrap();
+    let status = status.ok().unwrap().json().unwrap()["findings"].to_string();
+    assert!(
+        status.contains("clonable-token") && status.contains("EUCLEAK"),
+        "{status}"
+    );
     case.world.stop().unwrap();
     let (log, vkey) = (
         case.world.log().display().to_string(),

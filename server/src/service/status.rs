@@ -1,7 +1,7 @@
 //! `keyturn.v1.Status`.
 
 use keyturn_proto::v1;
-use keyturn_vault::charter::Role;
+use keyturn_vault::charter::{Charter, Role, Warning};
 use tonic::{Request, Response, Status};
 
 use super::{Context, convert};
@@ -10,12 +10,46 @@ use crate::{
     refusal::Refused,
 };
 
+/// Most findings about tokens.
+const MAX_TOKENS: usize = 50;
 /// Most ceremonies of a status.
 const MAX_WAITING: usize = 20;
 
 /// The service.
 #[derive(Clone)]
 pub struct Service(pub Context);
+
+/// What policies, or people, should not like about custodians' tokens.
+fn tokens(charter: &Charter) -> Vec<v1::Finding> {
+    let told = |warning: &Warning| {
+        let (code, hint) = match warning {
+            Warning::Weak(_) => (
+                "weak-token",
+                "let its owner enrol one that meets the policy; until then its approvals count with a `waive:` line only",
+            ),
+            Warning::Clonable(..) => (
+                "clonable-token",
+                "keep it in sight, and replace it by one with newer firmware",
+            ),
+            Warning::Unattested(_) => ("unattested-token", "let its owner enrol it anew"),
+            Warning::NoSpare(_)
+            | Warning::OneToken(_)
+            | Warning::Software(_)
+            | Warning::NoRequester
+            | Warning::NoAuditor
+            | Warning::NoWitness => return None,
+        };
+        Some(v1::Finding {
+            severity: v1::Severity::Warning.into(),
+            code: code.to_owned(),
+            message: warning.to_string(),
+            hint: hint.to_owned(),
+            since_ms: 0,
+        })
+    };
+    let warnings = charter.warnings();
+    warnings.iter().filter_map(told).take(MAX_TOKENS).collect()
+}
 
 #[tonic::async_trait]
 impl v1::status_server::Status for Service {
@@ -62,6 +96,7 @@ impl v1::status_server::Status for Service {
             founders_awaited: summary.awaited.iter().map(convert::person).collect(),
             rotations: Some(rotations),
             restore_mode: !self.0.mode.borrow().serves(),
+            findings: tokens(&known.charter),
             ..v1::ShowStatusReply::default()
         }))
     }
