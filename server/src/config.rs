@@ -20,7 +20,10 @@ use std::{
 use serde::Deserialize;
 use thiserror::Error;
 
-pub use self::connector::{CharacterClass, Connector, Exec, SecretRules, Slots};
+pub use self::connector::{
+    Account, Aws, AwsHost, AwsPassword, AwsRoot, CharacterClass, Connector, Endpoint, Exec, Region,
+    RoleArn, SecretRules, Slots,
+};
 pub use self::value::{AbsolutePath, Addresses, Label, Loopback, Within};
 
 /// Where the daemon looks when it is not told.

@@ -33,6 +33,8 @@ where
     // Libraries below tell things at `debug` that are of no use to an operator.
     let targets = tracing_subscriber::filter::Targets::new()
         .with_default(level.min(LevelFilter::INFO))
+        // What the SDK of AWS has to say comes back as the failure of a call, without its requests.
+        .with_target("aws_", LevelFilter::OFF)
         .with_target("keyturnd", level);
     let lines = tracing_subscriber::fmt::layer().with_writer(to);
     let registry = tracing_subscriber::registry().with(targets);

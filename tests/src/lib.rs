@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod aws;
 pub mod harness;
 pub mod inside;
 pub mod keep;

@@ -1,8 +1,8 @@
 //! The connectors of this host: made from its configuration, in one place.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Failure, Shape, exec};
+use super::{Failure, Shape, aws, exec};
 use crate::config;
 
 /// The longest look at a connector's own credentials.
@@ -18,6 +18,14 @@ pub struct Connectors {
 fn build(config: &config::Connector) -> Shape {
     match config {
         config::Connector::Exec(config) => exec::build(config),
+        config::Connector::AwsIamPassword(config) => {
+            Shape::One(Arc::new(aws::Passwords::new(config)))
+        }
+        config::Connector::AwsIamAccessKey(config) => {
+            Shape::Two(Arc::new(aws::AccessKeys::new(config)))
+        }
+        config::Connector::AwsIamMfa(config) => Shape::Two(Arc::new(aws::Mfa::new(config))),
+        config::Connector::AwsRoot(config) => Shape::One(Arc::new(aws::Root::new(config))),
     }
 }
 

@@ -15,6 +15,7 @@
 //! 3. No message, fact or name that a connector gives carries a secret.
 //! 4. What looks (`check`, `check_self`, `probe`, `keys`, `evidence`) changes nothing.
 
+pub mod aws;
 mod build;
 pub mod exec;
 pub mod generate;
@@ -168,6 +169,11 @@ pub trait OneSlot: Connector {
     /// The rules that generated secrets follow at this target: those of the configuration, with what
     /// the definition's settings say.
     fn rules(&self, target: &Target) -> Result<Rules, RulesError>;
+
+    /// Makes a new secret: by the rules, and by what the target itself demands where it can be asked.
+    async fn make(&self, target: &Target) -> Result<SecretBytes, RulesError> {
+        self.rules(target)?.generate()
+    }
 
     /// Sets the new secret. The same one twice is no failure.
     async fn apply(

@@ -236,10 +236,10 @@ impl Workshop {
         let credential = order.credential;
         // The semaphore is never closed; without a permit there is nothing to do but try later.
         let permit = Arc::clone(&self.0.permits).acquire_owned().await.ok();
-        let rules = self.rules(&order.definition);
+        let secret = self.secret(&order.definition).await;
         let node = self.0.node.clone();
         let make = move || {
-            let secret = rules?.generate().map_err(|error| error.to_string())?;
+            let secret = secret?;
             let fresh = sealing::seal(
                 &node,
                 &order.known,
@@ -405,14 +405,14 @@ impl Workshop {
     }
 
     /// What the secrets of a credential look like.
-    fn rules(&self, definition: &Definition) -> Result<connector::Rules, String> {
+    async fn secret(&self, definition: &Definition) -> Result<SecretBytes, String> {
         let shape = self.connector(definition);
         let shape = shape.ok_or("this daemon has no such connector in its configuration")?;
         let connector = shape
             .one()
             .ok_or("the target makes the secrets of this connector")?;
-        let rules = connector.rules(&target(definition));
-        rules.map_err(|error| error.to_string())
+        let made = connector.make(&target(definition)).await;
+        made.map_err(|error| error.to_string())
     }
 
     fn connector(&self, definition: &Definition) -> Option<Shape> {

@@ -1,11 +1,13 @@
 //! `[connectors.NAME]`: what changes credentials at their targets, a module per kind.
 
+mod aws;
 mod exec;
 
 use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 
+pub use self::aws::{Account, Aws, AwsHost, AwsPassword, AwsRoot, Endpoint, Region, RoleArn};
 pub use self::exec::{Exec, Slots};
 use super::Within;
 use crate::connector::generate::{self, Rules};
@@ -16,6 +18,14 @@ use crate::connector::generate::{self, Rules};
 pub enum Connector {
     /// A program that speaks JSON on its standard input and output.
     Exec(Exec),
+    /// The console password of an IAM user.
+    AwsIamPassword(AwsPassword),
+    /// The access keys of an IAM user.
+    AwsIamAccessKey(Aws),
+    /// The virtual MFA device of an IAM user.
+    AwsIamMfa(Aws),
+    /// The root user of a member account.
+    AwsRoot(AwsRoot),
 }
 
 impl Connector {
@@ -23,6 +33,10 @@ impl Connector {
     pub fn program(&self) -> Option<&Path> {
         match self {
             Self::Exec(exec) => Some(exec.command.as_ref()),
+            Self::AwsIamPassword(_)
+            | Self::AwsIamAccessKey(_)
+            | Self::AwsIamMfa(_)
+            | Self::AwsRoot(_) => None,
         }
     }
 
@@ -30,6 +44,8 @@ impl Connector {
     pub(super) fn rules(&self) -> Option<&SecretRules> {
         match self {
             Self::Exec(exec) => (exec.slots == Slots::One).then_some(&exec.rules),
+            Self::AwsIamPassword(password) => Some(&password.rules),
+            Self::AwsIamAccessKey(_) | Self::AwsIamMfa(_) | Self::AwsRoot(_) => None,
         }
     }
 }
@@ -62,6 +78,18 @@ pub enum CharacterClass {
     Symbols,
 }
 
+impl CharacterClass {
+    /// Its characters, where the target takes no others.
+    pub fn characters(self) -> &'static str {
+        match self {
+            Self::Lower => generate::LOWER,
+            Self::Upper => generate::UPPER,
+            Self::Digits => generate::DIGITS,
+            Self::Symbols => generate::SYMBOLS,
+        }
+    }
+}
+
 impl SecretRules {
     /// As the generator takes them.
     pub fn rules(&self) -> Rules {
@@ -72,14 +100,9 @@ impl SecretRules {
                 .as_ref()
                 .is_none_or(|classes| classes.contains(class))
         };
-        let characters = |class| match class {
-            Lower => generate::LOWER.to_owned(),
-            Upper => generate::UPPER.to_owned(),
-            Digits => generate::DIGITS.to_owned(),
-            Symbols => self
-                .symbols
-                .clone()
-                .unwrap_or_else(|| generate::SYMBOLS.to_owned()),
+        let characters = |class: CharacterClass| match (&self.symbols, class) {
+            (Some(symbols), Symbols) => symbols.clone(),
+            _ => class.characters().to_owned(),
         };
         Rules {
             length: self.length.size(),
