@@ -65,7 +65,7 @@ fn the_golden_log_is_made_again_byte_for_byte() {
     assert_eq!(
         names(&made),
         names(&kept),
-        "to write it: cargo run --example golden -p keyturn-audit"
+        "to write it: cargo run --example golden_log -p keyturn-audit"
     );
     for (name, bytes) in made {
         assert!(

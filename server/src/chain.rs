@@ -9,12 +9,14 @@
 //! 2. A later charter follows the one before, and k of its governing group and of every group that it
 //!    touches have signed an approval of a signed request that names it. A group that was replaced
 //!    without its own members, after the long wait, is missing here; the governing group never is.
-//! 3. The newest charter is not older than the pinned one.
+//!    That there was a wait, only this node's own pins say: of every charter up to the newest one that it
+//!    saw in force, and of the one that it noted before it let it take force.
+//! 3. The pinned charter is in the chain, so the newest one is not older than it.
 
 use std::collections::BTreeSet;
 
 use keyturn_vault::{
-    change::{self, BYPASS_WAIT},
+    change,
     charter::{Chain, Charter, Group, touched_groups},
     id::PersonId,
     reference::CharterRef,
@@ -58,7 +60,9 @@ pub async fn walk(
         let row: rows::Ceremony = read(store, &key).await?.ok_or(foreign(
             "nothing shows that one of its charters was agreed to",
         ))?;
-        agreed(&old, newest(&chain)?, later.charter, &row).ok_or(foreign(
+        let waited = later.charter.index <= pins.newest.index
+            || pins.waited.as_ref() == Some(&later.charter);
+        agreed(&old, newest(&chain)?, (later.charter, waited), &row).ok_or(foreign(
             "one of its charters was not agreed to by those whom it needs",
         ))?;
     }
@@ -68,9 +72,8 @@ pub async fn walk(
             "its charter in force is not the newest of its chain",
         ));
     }
-    if reference.index < pins.newest.index
-        || (reference.index == pins.newest.index && reference != pins.newest)
-    {
+    // Invariant 3; digests lead from here back to the genesis.
+    if chain.find(&pins.newest).is_none() {
         return Err(foreign(
             "its charter is older than one that this node has seen; see `accept-restore`",
         ));
@@ -97,7 +100,12 @@ fn founded(chain: &Chain, vault: &rows::Vault) -> Result<(), VaultError> {
 }
 
 /// Invariant 2.
-fn agreed(old: &Charter, new: &Charter, reference: CharterRef, row: &rows::Ceremony) -> Option<()> {
+fn agreed(
+    old: &Charter,
+    new: &Charter,
+    (reference, waited): (CharterRef, bool),
+    row: &rows::Ceremony,
+) -> Option<()> {
     let request = verify::text(old, row.request.clone()).ok()?.signed;
     let request = Request::parse(&request.text).ok()?;
     let named = request.purpose == Purpose::Change(Change::Charter(reference))
@@ -133,9 +141,8 @@ fn agreed(old: &Charter, new: &Charter, reference: CharterRef, row: &rows::Cerem
             .filter(|member| persons.contains(member));
         own.count() >= usize::from(group.k)
     };
-    let bypassed = row.row.waiting >= BYPASS_WAIT;
     let touched = touched_groups(old, new);
     let mut touched = touched.iter().filter_map(|name| old.group(name));
-    let all = enough(old.governing()?) && touched.all(|group| enough(group) || bypassed);
+    let all = enough(old.governing()?) && touched.all(|group| enough(group) || waited);
     all.then_some(())
 }

@@ -25,6 +25,12 @@ pub enum Command {
     Init(InitArgs),
     /// Serve until SIGTERM or SIGINT.
     Run,
+    /// Tell a notifier of the configuration something, to see whether it works.
+    Notify {
+        /// The notifier.
+        #[arg(long, value_name = "NAME")]
+        test: String,
+    },
     /// Say whether `run` would start: the file, the keys, the folders. Changes nothing.
     CheckConfig {
         /// Ask the targets too: whether the connectors' own credentials work.

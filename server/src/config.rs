@@ -9,6 +9,7 @@
 //! 3. No path is inside another one's place: sinks and the head's copy are elsewhere than the data.
 
 mod connector;
+mod notify;
 mod value;
 
 use std::{
@@ -20,11 +21,14 @@ use std::{
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::notify::MAX_NOTIFIERS;
+
 pub use self::connector::{
     Account, Aws, AwsHost, AwsPassword, AwsRoot, CharacterClass, Connector, Endpoint, Exec, Region,
     RoleArn, SecretRules, Slots,
 };
-pub use self::value::{AbsolutePath, Addresses, Label, Loopback, Within};
+pub use self::notify::Notify;
+pub use self::value::{AbsolutePath, Addresses, Label, Loopback, WebUrl, Within};
 
 /// Where the daemon looks when it is not told.
 pub const DEFAULT_PATH: &str = "/etc/keyturn/keyturnd.toml";
@@ -56,7 +60,7 @@ pub struct Config {
     pub copies: Copies,
     /// Programs and addresses that learn of events.
     #[serde(default)]
-    pub notify: Vec<Notify>,
+    pub notify: BTreeMap<Label, Notify>,
     /// Connectors that definitions may name.
     #[serde(default)]
     pub connectors: BTreeMap<Label, Connector>,
@@ -159,34 +163,6 @@ impl Sink {
     pub fn path(&self) -> &Path {
         match self {
             Self::Directory { path, .. } => path.as_ref(),
-        }
-    }
-}
-
-/// Somebody to tell.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
-pub enum Notify {
-    /// A program that gets one JSON object on its standard input.
-    Exec {
-        /// For logs and metrics.
-        name: Label,
-        /// The program; it is started directly, without a shell.
-        command: AbsolutePath,
-        /// Its arguments.
-        #[serde(default)]
-        args: Vec<String>,
-        /// It is killed after this time.
-        #[serde(default)]
-        deadline_secs: Within<1, 300, 10>,
-    },
-}
-
-impl Notify {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Exec { name, .. } => name.as_ref(),
         }
     }
 }
@@ -390,6 +366,12 @@ impl Config {
                 ));
             }
         }
+        if self.notify.len() > MAX_NOTIFIERS {
+            return Err(format!(
+                "{} notifiers: at most {MAX_NOTIFIERS} are told",
+                self.notify.len()
+            ));
+        }
         for (name, connector) in &self.connectors {
             let rules = connector.rules().map(SecretRules::rules);
             if let Some(Err(error)) = rules.map(|rules| rules.generate()) {
@@ -480,12 +462,17 @@ min = 0
 kind = "directory"
 name = "nas"
 path = "/mnt/nas/keyturn"
-[[notify]]
+[notify.pager]
 kind = "exec"
-name = "pager"
 command = "/usr/local/bin/page"
 args = ["--urgent"]
 deadline_secs = 5
+least = "warning"
+[notify.chat]
+kind = "webhook"
+url = "https://chat.example.org/hooks/keyturn"
+key = "/etc/keyturn/chat.key"
+kinds = ["request.*", "unseal.released"]
 [audit]
 head_copy = "/mnt/nas/head"
 [limits]
@@ -511,7 +498,7 @@ cache_mib = 32
         assert_eq!(config.limits.connections.value(), 10);
         assert!(config.memory.require_lock && config.warnings().is_empty());
         assert_eq!(config.copies.sinks[0].name(), "nas");
-        assert_eq!(config.notify[0].name(), "pager");
+        assert!(config.notify.contains_key("pager") && config.notify.contains_key("chat"));
         assert!(config.connectors.contains_key("accounts"));
     }
 
@@ -601,6 +588,18 @@ cache_mib = 32
                 "min = 0\n",
                 &NAS.replace("nas", "N S"),
                 "`N S` must be 1 to 32 of a-z",
+            ),
+            (
+                "a kind of notice that is none",
+                "min = 0\n",
+                "min = 0\n[notify.a]\nkind = \"exec\"\ncommand = \"/a\"\nkinds = [\"unseal.gone\"]\n",
+                "`unseal.gone` is no kind of notice",
+            ),
+            (
+                "a way that is none",
+                "min = 0\n",
+                "min = 0\n[notify.a]\nkind = \"webhook\"\nkey = \"/k\"\nurl = \"ftp://a/\"\n",
+                "write a URL like https://hooks.example.org/keyturn",
             ),
             (
                 "twice",

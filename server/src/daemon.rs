@@ -22,9 +22,11 @@ use crate::{
     keys::{self, LogKeyError, Pinned},
     log::{Printer, Published},
     mode::{self, Mode},
+    notify,
     owner::{
         self, Reporter,
         core::{Core, Objects, read},
+        outbox::Outbox,
         rows,
     },
     refusal::Refused,
@@ -64,6 +66,7 @@ pub struct Vault {
     /// Places for copies, and the head's copy: they end with the printer.
     copying: Vec<JoinHandle<()>>,
     mode: watch::Receiver<Mode>,
+    notifiers: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     store: Arc<RedbStore>,
     health: Reporter,
@@ -104,6 +107,7 @@ impl Vault {
         for (token, why) in attest::unproven(&anchors, view.as_ref(), &charter.0, None).await {
             tracing::warn!(token = %token.reference(), %why, "the charter's attestation of a token does not hold");
         }
+        let origin = charter.0.origin.clone();
         let node = Node::new(vault.node, key);
         let (desks, objects) = (Desks::default(), Objects::default());
         let workshop = Workshop::new(
@@ -112,12 +116,16 @@ impl Vault {
             clock.clone(),
             config.rotation.concurrent.size(),
         );
+        let notifiers = notify::notifiers(&config.notify);
+        let outbox = Outbox::new(&notifiers, metrics.clone());
+        let posted = outbox.posted();
         let parts = (
             desks.clone(),
             peers.clone(),
             Arc::clone(&objects),
             workshop,
             pinned,
+            outbox,
         );
         let mut core = Core::open(
             view.as_ref(),
@@ -144,6 +152,7 @@ impl Vault {
             .copy_to(copying.places.clone(), config.copies.min.size());
         let (owner, owner_task) = owner::start(core, Arc::clone(&view), Arc::clone(&health));
         let printer = tokio::spawn(printer.run(mode.clone()));
+        let notifiers = notify::start(notifiers, &owner, &posted, &clock, (&mode, &origin));
         let (stop, stopping) = watch::channel(false);
         let context = Context {
             owner,
@@ -167,6 +176,7 @@ impl Vault {
             printer,
             copying: copying.tasks,
             mode,
+            notifiers,
             stop,
             store,
             health,
@@ -195,11 +205,16 @@ impl Vault {
             owner,
             printer,
             copying,
+            notifiers,
             stop,
             store,
             ..
         } = self;
         stop.send_replace(true);
+        // A delivery that is cut off is made again: at least once.
+        for notifier in &notifiers {
+            notifier.abort();
+        }
         // The services hold the way to the owner; without them it ends, and then the printer does.
         drop(routes);
         let finish = async {

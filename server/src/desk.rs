@@ -60,7 +60,7 @@ pub struct Stock {
     /// The version.
     pub version: VersionId,
     /// Its manifest.
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
     /// The age file with the secret.
     pub ciphertext: Arc<[u8]>,
 }
@@ -224,9 +224,17 @@ pub fn binding(manifest: &Manifest) -> Result<Binding, Refused> {
 }
 
 /// A request, and the manifests of what it names.
-pub type Asked = (Arc<Request>, Vec<(VersionId, Manifest)>);
+pub type Asked = (Arc<Request>, Vec<(VersionId, Arc<Manifest>)>);
 
 impl Core {
+    /// Sets up a desk, unless somebody was faster or the ceremony has ended.
+    pub fn set_up_desk(&self, id: CeremonyId, desk: Desk) -> Result<Arc<Desk>, Refused> {
+        if self.ceremony(id)?.machine.row.state.is_final() {
+            return Err(Refusal::Decided.into());
+        }
+        Ok(self.desks.set_up(id, desk))
+    }
+
     /// What a desk for this ceremony needs, from memory; the ciphertexts come from the store.
     pub fn stock(&self, id: CeremonyId) -> Result<Asked, Refused> {
         let live = self.ceremony(id)?;
@@ -240,7 +248,7 @@ impl Core {
                 .holding
                 .versions
                 .get(&version.version)?;
-            Some((*version, sealed.manifest.clone()))
+            Some((*version, Arc::clone(&sealed.manifest)))
         });
         Ok((Arc::clone(&live.request), manifests.collect()))
     }

@@ -208,6 +208,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         &Pins {
             genesis,
             newest: genesis,
+            waited: None,
         },
     )
     .map_err(|source| file(&request.dir.join("pins.json"), source))?;
@@ -341,6 +342,7 @@ fn welcome(
             nonce: Digest::of(nonce.as_bytes()),
             enrolment: one.enrolment,
             text: None,
+            until: None,
         };
         welcomes.push((person.id, invitation, path));
     }

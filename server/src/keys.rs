@@ -57,6 +57,10 @@ pub struct Pins {
     pub genesis: CharterRef,
     /// The newest charter that this node has seen in force.
     pub newest: CharterRef,
+    /// A charter that replaces a group without its own members, after this node has seen their time to
+    /// speak up pass. Written before the charter takes force: no row of the store can say that it waited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited: Option<CharterRef>,
 }
 
 /// Where the pins are.
@@ -71,8 +75,19 @@ pub struct Pinned {
 impl Pinned {
     /// Moves them to a charter that has taken force.
     pub fn follow(&self, newest: CharterRef) -> io::Result<()> {
-        let genesis = self.genesis;
-        write_pins(&self.path, &Pins { genesis, newest })
+        let pins = Pins {
+            genesis: self.genesis,
+            newest,
+            waited: None,
+        };
+        write_pins(&self.path, &pins)
+    }
+
+    /// Notes a charter for which this node has seen the wait.
+    pub fn note_wait(&self, waited: CharterRef) -> io::Result<()> {
+        let pins = read_pins(&self.path)?;
+        let waited = Some(waited);
+        write_pins(&self.path, &Pins { waited, ..pins })
     }
 }
 

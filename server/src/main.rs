@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run => run::run(&cli.config),
         Command::CheckConfig { live } => return check_config(&cli, live),
+        Command::Notify { ref test } => return notify(&cli, test),
         Command::Init(request) => return found(&request),
     };
     match outcome {
@@ -53,6 +54,20 @@ fn found(request: &InitArgs) -> ExitCode {
                 "hint: docs/OPERATIONS.md shows a founding from beginning to end",
             );
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sends a test notice, past the outbox.
+fn notify(cli: &Cli, name: &str) -> ExitCode {
+    match run::notify_test(&cli.config, name) {
+        Ok(id) => {
+            line(io::stdout(), &format!("{name}: took the notice {id}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tell(&error);
+            ExitCode::from(error.exit())
         }
     }
 }

@@ -104,6 +104,9 @@ pub enum Refused {
     /// The vault goes on: there is nothing to accept.
     #[error("this vault is not in restore mode")]
     NotRestoring,
+    /// As much is kept for somebody as may be.
+    #[error("{0}")]
+    Limit(&'static str),
     /// Too much waits.
     #[error("the vault has too much to do at the moment")]
     Busy,
@@ -144,6 +147,7 @@ impl Refused {
             Self::NoEntropy => "no-entropy",
             Self::RestoreMode => "restore-mode",
             Self::NotRestoring => "not-in-restore-mode",
+            Self::Limit(_) => "limit",
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::Full => "log-full",
@@ -181,6 +185,7 @@ impl Refused {
                 "see `keyturn status`; sign nothing but `accept-restore`, after comparing its fingerprint"
             }
             Self::NotRestoring => "nothing was restored; see `keyturn status`",
+            Self::Limit(_) => "nothing was changed; make room first, or come back later",
             Self::Busy => "try again in some seconds",
             Self::Stopping => "try again in some seconds; the daemon is being started anew",
         }
@@ -192,7 +197,9 @@ impl Refused {
                 Refusal::NotLive | Refusal::OldCharter | Refusal::Stale | Refusal::UnknownVersion,
             )
             | Self::Stale(_) => Code::Aborted,
-            Self::Vault(Refusal::TooManyOpen) | Self::Busy | Self::Full => Code::ResourceExhausted,
+            Self::Vault(Refusal::TooManyOpen) | Self::Limit(_) | Self::Busy | Self::Full => {
+                Code::ResourceExhausted
+            }
             Self::Vault(Refusal::UnknownCredential) | Self::NotFound(_) => Code::NotFound,
             Self::Vault(Refusal::KnownCeremony) | Self::Taken(_) => Code::AlreadyExists,
             Self::Vault(

@@ -61,7 +61,7 @@ pub struct Reshare {
     /// The charter.
     pub known: Arc<Known>,
     /// Per credential: its definition, the version that is current, and the number of the new one.
-    pub of: BTreeMap<CredentialId, (Definition, Version, Version)>,
+    pub of: BTreeMap<CredentialId, (Arc<Definition>, Version, Version)>,
 }
 
 /// What came of it.

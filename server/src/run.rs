@@ -26,6 +26,7 @@ use crate::{
     health::Health,
     memory::{self, MemoryError, Protection},
     metrics::Metrics,
+    notify::{self, Notice},
     peers::Peers,
     serve::{Bound, ServeError, Shell, serve},
     systemd,
@@ -66,6 +67,17 @@ pub enum RunError {
     /// Nobody can reach it.
     #[error("the daemon cannot serve")]
     Serve(#[from] ServeError),
+    /// There is no such notifier.
+    #[error("the configuration has no notifier `{0}`")]
+    NoNotifier(String),
+    /// A notifier did not take a notice.
+    #[error("the notifier `{name}` did not take it")]
+    NotTaken {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: notify::Failure,
+    },
     /// The system gives no threads or signals.
     #[error("the system refused to run the daemon")]
     System(#[source] io::Error),
@@ -87,6 +99,11 @@ impl RunError {
                     .to_owned()
             }
             Self::Serve(_) => "see which program has the address: ss -ltnp".to_owned(),
+            Self::NoNotifier(_) => "add `[notify.NAME]`, or name one that is there".to_owned(),
+            Self::NotTaken { .. } => {
+                "docs/OPERATIONS.md says what a program or a server is sent and must answer"
+                    .to_owned()
+            }
             Self::System(_) => "see the limits of this service".to_owned(),
         }
     }
@@ -99,7 +116,11 @@ impl RunError {
             | Self::NodeKey(_)
             | Self::LogKey(_)
             | Self::Data { .. } => 78,
-            Self::Connector { .. } | Self::Serve(_) | Self::System(_) => 1,
+            Self::Connector { .. }
+            | Self::NoNotifier(_)
+            | Self::NotTaken { .. }
+            | Self::Serve(_)
+            | Self::System(_) => 1,
         }
     }
 }
@@ -133,6 +154,36 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     // A place for copies that hangs must not keep the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// Sends a test notice to a notifier of a configuration; gives the notice's id.
+pub fn notify_test(path: &Path, name: &str) -> Result<String, RunError> {
+    let config = Config::load(path)?;
+    let notifiers = notify::notifiers(&config.notify);
+    let notifier = notifiers.into_iter().find(|one| one.name == name);
+    let notifier = notifier.ok_or_else(|| RunError::NoNotifier(name.to_owned()))?;
+    // The published checkpoint begins with the vault's name; before the founding there is none.
+    let data: &Path = config.data.as_ref();
+    let checkpoint = std::fs::read_to_string(data.join("log/checkpoint")).unwrap_or_default();
+    let named = checkpoint.lines().next().and_then(|line| line.parse().ok());
+    let origin = match named {
+        Some(origin) => origin,
+        None => notify::notice::UNNAMED
+            .parse()
+            .map_err(|_| RunError::NoNotifier(name.to_owned()))?,
+    };
+    let notice = Notice::test(origin, Clock::system().now());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let sent = runtime
+        .map_err(RunError::System)?
+        .block_on(notifier.channel.send(&notice));
+    sent.map_err(|source| RunError::NotTaken {
+        name: name.to_owned(),
+        source,
+    })?;
+    Ok(notice.id)
 }
 
 /// A vault that could not be opened is tried again this often.
@@ -391,6 +442,14 @@ fn inspect(config: &Config) -> Found {
             ));
         }
     }
+    for notifier in notify::notifiers(&config.notify) {
+        if let Err(problem) = notifier.channel.check() {
+            warnings.push(format!(
+                "notifier `{}`: {problem}; nobody will be told by it",
+                notifier.name
+            ));
+        }
+    }
     Found {
         errors,
         warnings,
@@ -398,7 +457,8 @@ fn inspect(config: &Config) -> Found {
     }
 }
 
-fn executable(program: &Path) -> bool {
+/// Whether a file is there that can be run.
+pub(crate) fn executable(program: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     program
         .metadata()

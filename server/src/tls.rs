@@ -48,7 +48,7 @@ pub fn server(key: &DeviceKey, peers: Peers, strangers: bool) -> Result<ServerCo
 }
 
 /// X25519MLKEM768 first, so that what is recorded today stays shut when quantum computers come.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     use aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
     CryptoProvider {
         kx_groups: vec![X25519MLKEM768, X25519, SECP256R1],

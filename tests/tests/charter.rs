@@ -333,3 +333,180 @@ async fn a_charter_that_nobody_agreed_to_is_not_served() {
         );
     }
 }
+
+/// A charter that puts carol into dan's place in the group `dba`, which nobody of that group agrees to.
+fn replaced(vault: &Founded) -> Charter {
+    let mut new = vault.facts.charter.clone();
+    new.index = 2;
+    new.previous = Some(vault.facts.reference.digest);
+    new.joins.clear();
+    let id = |name: &str| vault.who(name).unwrap().person.id;
+    let dba = new
+        .groups
+        .iter_mut()
+        .find(|group| group.name.as_str() == "dba");
+    let dba = dba.unwrap();
+    dba.members.remove(&id("dan"));
+    dba.members.insert(id("carol"));
+    new
+}
+
+async fn outcome(vault: &Founded, asked: &Asked) -> String {
+    let show = v1::ShowRequest {
+        id: asked.id(),
+        page: None,
+    };
+    let line = vault.line("bob").await.unwrap();
+    let shown = line.ceremonies().show(show).await.unwrap().into_inner();
+    shown.ceremony.unwrap().outcome_code
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_group_is_replaced_after_the_wait_and_only_the_pins_say_that_it_was_over() {
+    let dba = "[group.dba]\nk = 2\nmembers = [\"bob\", \"dan\"]\nallow_no_spare = true\n";
+    let mut vault = Founded::new(dba).await.unwrap();
+    vault.world.stop().unwrap();
+    let mut inside = Inside::start(&vault.world, now()).await.unwrap();
+    let day = std::time::Duration::from_hours(24);
+    let olga = vault.line("olga").await.unwrap();
+    let new = replaced(&vault);
+    let needed = |reply: v1::ProposeCharterReply| reply.needed.len();
+    let call = v1::ProposeCharterRequest {
+        charter: new.to_bytes().unwrap(),
+    };
+    let early = olga.charters().propose(call.clone()).await.unwrap();
+    assert_eq!(needed(early.into_inner()), 2, "its founders were just seen");
+
+    inside.clock.advance(day * 31);
+    let late = olga.charters().propose(call).await.unwrap();
+    assert_eq!(needed(late.into_inner()), 1, "only the governing group");
+    let reference = new.reference().unwrap();
+    let purpose = Purpose::Change(Change::Charter(reference));
+    let asked = ask(&vault, "olga", purpose, Vec::new()).await;
+    for who in ["bob", "carol"] {
+        assert_eq!(agree(&vault, who, &asked).await.outcome_code, "");
+    }
+    inside.clock.advance(day * 6);
+    assert_eq!(outcome(&vault, &asked).await, "", "the wait is not over");
+    inside.clock.advance(day * 2);
+    for _ in 0..200 {
+        if outcome(&vault, &asked).await == "applied" {
+            break;
+        }
+        inside.clock.advance(std::time::Duration::from_secs(1));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(outcome(&vault, &asked).await, "applied");
+
+    // A restart believes it by the pins alone, whatever the ceremony's row says.
+    let path = vault.world.vault().join("pins.json");
+    let stopped = inside.stop().await.unwrap();
+    let newest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(newest["newest"]["index"], 2);
+    let mut crashed = newest.clone();
+    crashed["newest"] = newest["genesis"].clone();
+    let mut noted = crashed.clone();
+    noted["waited"] = newest["newest"].clone();
+    for (name, pins, served) in [
+        ("as it was", &newest, true),
+        ("killed between the commit and the pins", &noted, true),
+        ("a node that saw no wait", &crashed, false),
+    ] {
+        std::fs::remove_file(&path).unwrap();
+        write_private(&path, pins.to_string().as_bytes()).unwrap();
+        let started = Inside::start(&vault.world, stopped).await;
+        let why = started.as_ref().err().map(ToString::to_string);
+        assert_eq!(started.is_ok(), served, "{name}: {why:?}");
+        if let Ok(started) = started {
+            inside = started;
+            inside.stop().await.unwrap();
+        }
+    }
+}
+
+/// Which rotation is owed for its roster.
+async fn owed(vault: &Founded) -> String {
+    let line = vault.line("olga").await.unwrap();
+    for _ in 0..500 {
+        let list = v1::ListRotationsRequest {
+            all: true,
+            ..Default::default()
+        };
+        let listed = line.rotations().list(list).await.unwrap().into_inner();
+        if let Some(cause) = listed
+            .rotations
+            .iter()
+            .map(|one| &one.cause)
+            .find(|cause| !cause.is_empty())
+        {
+            return cause.clone();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    String::new()
+}
+
+fn store(vault: &Founded) -> RedbStore {
+    RedbStore::open(&vault.world.vault().join("data/store.redb")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rosters_are_looked_at_after_a_change_and_again_after_a_crash() {
+    let mut vault = Founded::new("").await.unwrap();
+    let olga = vault.who("olga").unwrap();
+    let line = vault.line("olga").await.unwrap();
+    let mut rotated = keyturn_tests::story::definition(&vault.facts, "db/main").unwrap();
+    rotated.connector = Some(keyturn_vault::definition::Connector {
+        name: "elsewhere".parse().unwrap(),
+        settings: std::collections::BTreeMap::new(),
+    });
+    let definition = Some(olga.sign_document(rotated.to_bytes().unwrap()).unwrap());
+    let add = v1::AddRequest { definition };
+    line.credentials().add(add).await.unwrap();
+    let sealed = keyturn_tests::story::SealedVersion::new(&vault.facts, &rotated, 1, b"one");
+    let deposit = sealed.unwrap().deposit(olga).unwrap();
+    line.credentials().deposit(deposit).await.unwrap();
+    drop(line);
+    let job = Name::Job(rotated.credential).key();
+    vault.world.stop().unwrap();
+    let before = store(&vault);
+    let (row, _) = before.get(&job).await.unwrap().unwrap();
+    before.close().await;
+
+    vault.world.start().unwrap();
+    let erin = Member::new("erin").unwrap();
+    let joined = join(&vault, &erin).await;
+    let new = successor(&vault, &erin, Some(joined));
+    let reference = propose(&vault.line("olga").await.unwrap(), &new)
+        .await
+        .unwrap();
+    let purpose = Purpose::Change(Change::Charter(reference));
+    let change = ask(&vault, "olga", purpose, Vec::new()).await;
+    for who in ["bob", "carol"] {
+        agree(&vault, who, &change).await;
+    }
+    assert_eq!(owed(&vault).await, "old-roster");
+
+    // As a kill right after the commit leaves it: the rosters still to be looked at.
+    vault.world.stop().unwrap();
+    let looked = Name::Due {
+        at: keyturn_vault::time::Time::from_ms(u64::MAX),
+        kind: "rosters",
+        id: 2_u128.to_be_bytes(),
+    };
+    let crashed = store(&vault);
+    assert_eq!(
+        crashed.get(&looked.key()).await.unwrap(),
+        None,
+        "it was done"
+    );
+    let txn = Txn::new().put(job, row).put(looked.key(), [1]);
+    crashed.txn(txn).await.unwrap();
+    crashed.close().await;
+    vault.world.start().unwrap();
+    assert_eq!(owed(&vault).await, "old-roster", "after the crash");
+    vault.world.stop().unwrap();
+    let after = store(&vault);
+    assert_eq!(after.get(&looked.key()).await.unwrap(), None, "once");
+    after.close().await;
+}

@@ -225,7 +225,7 @@ fn can_open(charter: &Charter, group: &Group, roster: &SealedGroup) -> bool {
 /// What the change of a credential's definition needs: the governing group and every group that can
 /// open the credential now or could then.
 pub fn definition(world: World<'_>, holding: &Holding, new: &Definition) -> Result<Needs, Refusal> {
-    let old = &holding.definition;
+    let old: &Definition = &holding.definition;
     if new.previous != Some(holding.digest) {
         return Err(Refusal::Stale);
     }

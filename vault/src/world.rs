@@ -4,7 +4,7 @@
 //! chain; nothing about people, keys, quorums or holders ever comes from a store row. Only the life
 //! of a version does, and a life lets nobody open anything.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -53,8 +53,8 @@ impl Holdings for BTreeMap<CredentialId, Holding> {
 /// A credential: its definition and its versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// The definition in force.
-    pub definition: Definition,
+    /// The definition in force; a document never changes, so copies of a holding share it.
+    pub definition: Arc<Definition>,
     /// The digest of the definition.
     pub digest: Digest,
     /// Its versions, also the retired and destroyed ones.
@@ -70,8 +70,8 @@ pub struct Sealed {
     pub life: Life,
     /// The digest of the manifest.
     pub digest: Digest,
-    /// The manifest.
-    pub manifest: Manifest,
+    /// The manifest, shared like the definition.
+    pub manifest: Arc<Manifest>,
 }
 
 impl Holding {

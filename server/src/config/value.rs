@@ -177,3 +177,50 @@ impl TryFrom<String> for Label {
         }
     }
 }
+
+/// An `http` or `https` URL without a user and without a fragment.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct WebUrl {
+    /// Whether it is `https`.
+    pub tls: bool,
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Host and port as they were written, for the header `Host`.
+    pub authority: String,
+    /// Path and query; begins with `/`.
+    pub path: String,
+}
+
+impl TryFrom<String> for WebUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("`{text}`: write a URL like https://hooks.example.org/keyturn");
+        let url: http::Uri = text.parse().map_err(|_| wrong())?;
+        let tls = match url.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong()),
+        };
+        let authority = url.authority().ok_or_else(wrong)?;
+        if authority.as_str().contains('@') || text.contains('#') {
+            return Err(wrong());
+        }
+        let host = authority.host();
+        Ok(Self {
+            tls,
+            host: host
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned(),
+            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            authority: authority.to_string(),
+            path: url
+                .path_and_query()
+                .map_or_else(|| "/".to_owned(), ToString::to_string),
+        })
+    }
+}

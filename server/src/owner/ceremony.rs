@@ -74,17 +74,16 @@ impl Core {
             release: None,
             checkout: None,
         };
-        self.saw(txn, requester.id);
-        self.live.insert(
-            id,
-            Live {
-                machine,
-                request: Arc::new(request),
-                row,
-                opened: None,
-                receipt: None,
-            },
-        );
+        self.saw(txn, row.request.signer, requester.id);
+        self.named(txn, &request)?;
+        let live = Live {
+            machine,
+            request: Arc::new(request),
+            row,
+            opened: None,
+            receipt: None,
+        };
+        self.live.insert(id, Arc::new(live));
         txn.touch(Row::Ceremony(id), move |core| drop(core.live.remove(&id)));
         self.count_open(txn, requester.id, 1);
         if let Some(details) = details {
@@ -135,16 +134,15 @@ impl Core {
             Decision::Retract { earlier, .. } => Event::Retract(voice(Some(earlier))),
         };
         self.checked(&verified, id, &event)?;
-        self.saw(txn, person);
+        self.saw(txn, signed.signer, person);
         self.step_ceremony(txn, id, event, &actor)?;
-        if let Some(said) = self
-            .live
-            .get_mut(&id)
-            .and_then(|live| live.row.statements.last_mut())
-            && said.signed == signed
-        {
-            said.details = reason;
-        }
+        self.amend(id, |live| {
+            if let Some(said) = live.row.statements.last_mut()
+                && said.signed == signed
+            {
+                said.details = reason;
+            }
+        });
         if !shares.is_empty() {
             self.submit(txn, id, &approval.custodian, shares)?;
         }
@@ -209,7 +207,8 @@ impl Core {
         event: Event<Share>,
         actor: &str,
     ) -> Result<(), Refused> {
-        let before = self.ceremony(id)?.clone();
+        let before = self.live.get(&id).map(Arc::clone);
+        let before = before.ok_or(Refused::NotFound("no such ceremony"))?;
         let statement = statement_of(&event);
         let now = self.now();
         let step = self.judge(|world| before.machine.clone().step(now, world, event));
@@ -228,8 +227,9 @@ impl Core {
         let requester = before.machine.row.ask.requester;
         let mut live = Live {
             machine: step.state,
-            ..before.clone()
+            ..Live::clone(&before)
         };
+        live.row.row.clone_from(&live.machine.row);
         live.row
             .statements
             .extend(statement.map(|signed| rows::Statement {
@@ -237,7 +237,7 @@ impl Core {
                 details: String::new(),
                 time: now.wall,
             }));
-        self.live.insert(id, live);
+        self.live.insert(id, Arc::new(live));
         txn.touch(Row::Ceremony(id), move |core| {
             drop(core.live.insert(id, before));
         });
@@ -274,10 +274,13 @@ impl Core {
 
     fn count_open(&mut self, txn: &mut Txn, person: keyturn_vault::id::PersonId, by: isize) {
         let before = self.open_of.get(&person).copied().unwrap_or_default();
+        let all = self.open;
         self.open_of
             .insert(person, before.saturating_add_signed(by));
+        self.open = all.saturating_add_signed(by);
         txn.remember(move |core| {
             core.open_of.insert(person, before);
+            core.open = all;
         });
     }
 

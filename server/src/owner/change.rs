@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     sync::Arc,
 };
 
@@ -21,7 +22,7 @@ use keyturn_vault::{
     event::{Cause, Event as Entry, Seal},
     id::{CeremonyId, CredentialId, GroupName, PersonId},
     jcs::Document as _,
-    reference::CharterRef,
+    reference::{CharterRef, Signer},
     refusal::Refusal,
     rotation,
     text::{Change, Enrol, Join, Purpose, Request, Text as _},
@@ -31,16 +32,15 @@ use keyturn_vault::{
 
 use super::{
     ceremony::DAEMON,
-    core::{Core, HeldCredentials, Known, Needs, put_object},
+    core::{Core, HeldCredentials, Known, Needs},
     rows,
+    time::{DueKind, NEVER},
     txn::{After, Row, Txn},
 };
 use crate::{refusal::Refused, store::Name};
 
 /// How old the mark of somebody's last signature gets before it is renewed.
 const SEEN_MS: u64 = 24 * 60 * 60 * 1000;
-/// How many proposals are kept in memory.
-const MAX_PROPOSALS: usize = 64;
 
 /// A document that a ceremony may put into force.
 #[derive(Clone, Debug)]
@@ -64,32 +64,30 @@ impl Core {
             Purpose::Change(Change::Definition {
                 credential, new, ..
             }) => agreed(self.definition_needs(*credential, *new)?),
-            Purpose::Extend { checkout, .. } => {
-                let live = self.ceremony(*checkout)?;
-                let out = live.row.checkout.as_ref().ok_or(Refusal::NotOut)?;
-                (self.groups_of(&out.credentials), Span::ZERO)
+            Purpose::Extend { checkout, until } => {
+                let out = self.ceremony(*checkout)?.row.checkout.clone();
+                let out = out.ok_or(Refusal::NotOut)?;
+                let groups = self.judge(|world| change::extension(world, out.credentials.iter()));
+                let event = checkout::Event::Extend {
+                    until: until.time(),
+                    ceremony: request.ceremony,
+                };
+                out.step(self.now(), event).outcome?;
+                (groups, Span::ZERO)
             }
             Purpose::Erase { ceremony, details } => {
                 let live = self.ceremony(*ceremony)?;
                 if live.request.details != *details {
                     return Err(Refusal::WrongSubject.into());
                 }
-                (self.groups_of(&live.machine.row.credentials()), Span::ZERO)
+                let credentials = live.machine.row.credentials();
+                let groups = self.judge(|world| change::erasure(world, credentials.iter()));
+                (groups, Span::ZERO)
             }
             Purpose::AcceptRestore(_) => {
                 return Err(Refused::Denied("this vault is not in restore mode"));
             }
         })
-    }
-
-    /// The groups of these credentials; of none, the governing group.
-    fn groups_of(&self, credentials: &BTreeSet<CredentialId>) -> BTreeSet<GroupName> {
-        let groups = self.judge(|world| change::extension(world, credentials.iter()));
-        if groups.is_empty() {
-            change::governing(&self.known.charter)
-        } else {
-            groups
-        }
     }
 
     /// What a proposed charter needs; every credential was loaded.
@@ -153,26 +151,17 @@ impl Core {
         }
     }
 
-    /// Keeps a proposal; its bytes are an object.
-    pub(super) fn propose(&mut self, digest: Digest, proposal: Proposal) {
-        if self.proposals.len() >= MAX_PROPOSALS {
-            self.proposals.clear();
-        }
-        self.proposals.insert(digest, proposal);
-    }
-
     /// A charter that a ceremony may name; gives what it needs.
     pub fn propose_charter(
         &mut self,
         txn: &mut Txn,
-        bytes: &[u8],
+        by: PersonId,
         charter: Charter,
     ) -> Result<(CharterRef, Agreed), Refused> {
         self.founded()?;
         let needs = self.judge_charter(&charter)?;
         let index = charter.index;
-        let digest = put_object(txn, bytes);
-        self.propose(digest, Proposal::Charter(Arc::new(charter)));
+        let digest = self.keep_proposal(txn, by, Proposal::Charter(Arc::new(charter)))?;
         Ok((CharterRef { index, digest }, needs))
     }
 
@@ -183,16 +172,6 @@ impl Core {
         let row = &live.machine.row;
         if !groups.is_subset(&row.ask.needs) || waiting > row.waiting {
             return Err(Refusal::Stale.into());
-        }
-        if let Purpose::Extend { checkout, until } = &live.request.purpose {
-            let out = self.ceremony(*checkout)?.row.checkout.clone();
-            let event = checkout::Event::Extend {
-                until: until.time(),
-                ceremony: id,
-            };
-            out.ok_or(Refusal::NotOut)?
-                .step(self.now(), event)
-                .outcome?;
         }
         Ok(())
     }
@@ -237,6 +216,9 @@ impl Core {
         let Some(Proposal::Charter(charter)) = self.proposals.get(&new.digest).cloned() else {
             return Err(Refused::Row);
         };
+        if !self.charter_needs(new)?.bypassed.is_empty() {
+            txn.waited = Some(new);
+        }
         let event = Entry::CharterInForce {
             charter: new,
             ceremony: id,
@@ -258,6 +240,8 @@ impl Core {
         });
         txn.touch(Row::Vault, move |core| (core.vault, core.known) = before);
         txn.after.push(After::Charter);
+        self.set_due(txn, DueKind::Rosters, roster_id(new.index), Some(NEVER));
+        txn.after.push(After::Rosters(new.index));
         let open: Vec<_> = self
             .live
             .iter()
@@ -300,15 +284,18 @@ impl Core {
             row.entry = entry;
         });
         if let Some(held) = self.held.get_mut(&credential) {
-            held.holding.definition = Definition::clone(&definition);
+            held.holding.definition = definition;
             held.holding.digest = new;
         }
         self.live_set_changed(txn, credential)?;
         self.step_slot(txn, credential, rotation::Event::Tick, DAEMON)
     }
 
-    /// Somebody has signed something; remembered to the day.
-    pub(super) fn saw(&mut self, txn: &mut Txn, person: PersonId) {
+    /// Somebody has signed something with a token, which an auditor counts too; remembered to the day.
+    pub(super) fn saw(&mut self, txn: &mut Txn, by: Signer, person: PersonId) {
+        if !matches!(by, Signer::Token(_)) {
+            return;
+        }
         let now = self.now().lived;
         let known = self.vault.seen.get(&person).copied();
         if known.is_some_and(|at| now < at.after(SEEN_MS)) {
@@ -323,8 +310,22 @@ impl Core {
         });
     }
 
-    /// After a change of the charter: looks at the rosters of all credentials, a page at a time.
-    pub(super) fn check_rosters(&self) {
+    /// Before a commit: what only this node can say of the wait that a charter had (see [`crate::chain`]).
+    pub(super) fn note_wait(&self, txn: &Txn) -> io::Result<()> {
+        txn.waited
+            .map_or(Ok(()), |waited| self.pinned.note_wait(waited))
+    }
+
+    /// What a stop of the daemon left to look at.
+    pub(super) fn check_rosters_again(&mut self) {
+        for charter in std::mem::take(&mut self.rosters) {
+            self.check_rosters(charter);
+        }
+    }
+
+    /// After a change of the charter: looks at the rosters of all credentials. The row that asks for it
+    /// goes when all were looked at.
+    pub(super) fn check_rosters(&self, charter: u64) {
         let Some(owner) = self.owner().cloned() else {
             return;
         };
@@ -334,12 +335,25 @@ impl Core {
                 ..Needs::default()
             };
             let list = |core: &mut Core, _: &mut Txn| Ok(core.held.keys().copied().collect());
-            let ids: Vec<CredentialId> = owner.insist(all, list).await.unwrap_or_default();
+            let Ok(ids) = owner.insist::<Vec<CredentialId>>(all, list).await else {
+                return;
+            };
             for id in ids {
                 let step = move |core: &mut Core, txn: &mut Txn| core.check_roster(txn, id);
-                if let Err(refused) = owner.insist(Needs::credentials([id]), step).await {
-                    tracing::warn!(credential = %id, %refused, "its roster was not looked at");
+                match owner.insist(Needs::credentials([id]), step).await {
+                    Ok(()) => {}
+                    Err(Refused::Stopping) => return,
+                    Err(refused) => {
+                        tracing::warn!(credential = %id, %refused, "its roster was not looked at");
+                    }
                 }
+            }
+            let done = move |core: &mut Core, txn: &mut Txn| {
+                core.set_due(txn, DueKind::Rosters, roster_id(charter), None);
+                Ok(())
+            };
+            if let Err(refused) = owner.insist(Needs::nothing(), done).await {
+                tracing::debug!(%refused, "rosters are looked at again at the next start");
             }
         });
     }
@@ -359,7 +373,7 @@ impl Core {
         let moved = keyturn_vault::manifest::Manifest {
             charter: self.known.reference,
             definition: Digest::of(&definition.to_bytes().map_err(|_| Refused::Row)?),
-            ..current.manifest.clone()
+            ..keyturn_vault::manifest::Manifest::clone(&current.manifest)
         };
         if definition.connector.is_none() || moved.validate(definition, &self.known.charter).is_ok()
         {
@@ -368,4 +382,14 @@ impl Core {
         let event = rotation::Event::Owe(Cause::Roster);
         self.step_slot(txn, id, event, DAEMON)
     }
+}
+
+/// The id under which the row waits that asks for a look at all rosters.
+fn roster_id(charter: u64) -> [u8; 16] {
+    u128::from(charter).to_be_bytes()
+}
+
+/// The charter of such a row.
+pub(super) fn roster_charter(id: [u8; 16]) -> Option<u64> {
+    u64::try_from(u128::from_be_bytes(id)).ok()
 }

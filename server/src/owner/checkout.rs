@@ -2,7 +2,7 @@
 //!
 //! A check-out is stored with the ceremony that opened it; a credential's row says who has it out.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use keyturn_vault::{
     ceremony,
@@ -91,9 +91,7 @@ impl Core {
                 Effect::Close => {
                     self.step_ceremony(txn, id, ceremony::Event::CheckoutEnded, actor)?;
                 }
-                Effect::Notify(notice) => {
-                    tracing::info!(ceremony = %id, ?notice, "check-out");
-                }
+                Effect::Notify(notice) => self.tell_checkout(txn, id, notice)?,
             }
         }
         Ok(())
@@ -102,15 +100,15 @@ impl Core {
     /// Stores a check-out, and when it wants a tick.
     fn put_checkout(&mut self, txn: &mut Txn, id: CeremonyId, checkout: CheckOut) {
         let due = due_of(&checkout);
-        let Some(live) = self.live.get_mut(&id) else {
+        let Some(live) = self.live.get_mut(&id).map(Arc::make_mut) else {
             return;
         };
         let before = (live.row.checkout.replace(checkout), live.row.revision);
         live.row.revision = live.row.revision.saturating_add(1);
         txn.touch(Row::Ceremony(id), move |core| {
-            if let Some(live) = core.live.get_mut(&id) {
+            core.amend(id, |live| {
                 (live.row.checkout, live.row.revision) = before;
-            }
+            });
         });
         self.set_due(txn, DueKind::CheckOut, id.to_bytes(), due);
     }
@@ -145,7 +143,7 @@ impl Core {
         if checkin.request != self.ceremony(id)?.machine.row.request {
             return Err(Refusal::WrongRequest.into());
         }
-        self.saw(txn, by.id);
+        self.saw(txn, verified.signed.signer, by.id);
         let event = Event::of(checkin, verified.signed);
         self.step_checkout(txn, id, event, &by.to_string())
     }

@@ -31,6 +31,7 @@ pub use super::load::{document, object, put_object, read};
 use super::{
     WeakOwner,
     change::Proposal,
+    outbox::Outbox,
     rows::{self, Clocks},
     time::Due,
 };
@@ -66,6 +67,8 @@ impl PartialEq for Share {
 
 /// Credentials held in memory at most; beyond it the cache starts anew.
 pub const MAX_HELD: usize = 2048;
+/// Ceremonies that somebody watches, before it is looked who has gone.
+pub const MAX_WATCHERS: usize = 64;
 /// Ceremonies that are over and still held in memory at most.
 pub const MAX_OVER: usize = 1024;
 /// How often the vault's own clocks are stored.
@@ -153,7 +156,7 @@ pub struct Live {
     pub machine: Ceremony<Share>,
     /// The parsed request.
     pub request: Arc<text::Request>,
-    /// Everything else that is stored; its `row` is the machine's when it is written.
+    /// Everything that is stored; its `row` is the machine's.
     pub row: rows::Ceremony,
     /// What was opened, from `Opened` until the commit that keeps it.
     pub opened: Option<rows::Release>,
@@ -193,10 +196,16 @@ pub struct Core {
     pub(crate) known: Arc<Known>,
     pub(super) held: BTreeMap<CredentialId, Held>,
     pub(super) paths: HashMap<CredentialPath, CredentialId>,
-    pub(super) live: BTreeMap<CeremonyId, Live>,
+    /// Shared with what would put an older state back.
+    pub(super) live: BTreeMap<CeremonyId, Arc<Live>>,
     pub(crate) due: Due,
+    /// Ceremonies that are not over: by requester, and in all.
     pub(super) open_of: BTreeMap<PersonId, usize>,
+    pub(super) open: usize,
+    pub(super) bounds: Bounds,
     pub(super) proposals: HashMap<Digest, Proposal>,
+    pub(super) kept: rows::Proposals,
+    pub(super) outbox: Outbox,
     pub(crate) desks: Desks,
     pub(super) peers: Peers,
     pub(super) objects: Objects,
@@ -218,12 +227,23 @@ pub struct Core {
     pub(super) limits: store::Limits,
     /// Credentials whose rotation was running when the daemon stopped; until the first step.
     pub(super) interrupted: Vec<CredentialId>,
+    /// Charters by which not all rosters were looked at when the daemon stopped; until the first step.
+    pub(super) rosters: Vec<u64>,
     pub(crate) workshop: Workshop,
     pub(super) pinned: Pinned,
     pub(super) owner: Option<WeakOwner>,
     /// Whether the vault goes on.
     pub(crate) mode: watch::Sender<Mode>,
 }
+
+/// When caches are looked into; see [`Core::trim`].
+pub(super) struct Bounds {
+    pub(super) held: usize,
+    pub(super) watchers: usize,
+}
+
+/// What a core works with beside its store.
+pub type Parts = (Desks, Peers, Objects, Workshop, Pinned, Outbox);
 
 /// Documents that were committed and are not published yet; clones are the same.
 pub type Objects = Arc<Mutex<Vec<Digest>>>;
@@ -244,7 +264,7 @@ impl Core {
         vault: rows::Vault,
         key: Arc<LogKey>,
         clock: Clock,
-        (desks, peers, objects, workshop, pinned): (Desks, Peers, Objects, Workshop, Pinned),
+        (desks, peers, objects, workshop, pinned, outbox): Parts,
     ) -> Result<Self, Refused> {
         let (edge, head_rev) = match store.get(&Name::Head.key()).await? {
             Some((bytes, rev)) => (
@@ -289,7 +309,14 @@ impl Core {
             live: BTreeMap::new(),
             due: Due::default(),
             open_of: BTreeMap::new(),
+            open: 0,
+            bounds: Bounds {
+                held: MAX_HELD,
+                watchers: MAX_WATCHERS,
+            },
             proposals: HashMap::new(),
+            kept: rows::Proposals::default(),
+            outbox,
             desks,
             peers,
             objects,
@@ -307,6 +334,7 @@ impl Core {
             watchers: HashMap::new(),
             limits,
             interrupted: Vec::new(),
+            rosters: Vec::new(),
             workshop,
             pinned,
             owner: None,
@@ -393,6 +421,7 @@ impl Core {
     pub fn ceremony(&self, id: CeremonyId) -> Result<&Live, Refused> {
         self.live
             .get(&id)
+            .map(AsRef::as_ref)
             .ok_or(Refused::NotFound("no such ceremony"))
     }
 }

@@ -120,7 +120,7 @@ impl Core {
         let path = definition.path.clone();
         self.paths.insert(path.clone(), id);
         let holding = Holding {
-            definition,
+            definition: definition.into(),
             digest,
             versions: BTreeMap::new(),
             out: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use keyturn_vault::{
-    ceremony::{self, Effect, Event, Notice, Outcome, Purpose},
+    ceremony::{self, Effect, Event, Outcome, Purpose},
     checkout,
     digest::Digest,
     event::{Cause, Failure},
@@ -40,12 +40,10 @@ impl Core {
                 Effect::Log(event) => {
                     let kind = event.kind();
                     let n = self.log(txn, actor, &event)?;
-                    if let Some(live) = self.live.get_mut(&id) {
-                        match kind {
-                            "unseal.authorized" => live.row.authorized = Some(n),
-                            "unseal.released" => live.row.released = Some(n),
-                            _ => {}
-                        }
+                    match kind {
+                        "unseal.authorized" => self.amend(id, |live| live.row.authorized = Some(n)),
+                        "unseal.released" => self.amend(id, |live| live.row.released = Some(n)),
+                        _ => {}
                     }
                 }
                 Effect::CheckOut(credentials, span) => {
@@ -55,11 +53,7 @@ impl Core {
                     self.step_checkout(txn, id, checkout::Event::Cancel, actor)?;
                 }
                 Effect::KeepRelease => self.keep_release(txn, id)?,
-                Effect::EraseRelease => {
-                    if let Some(live) = self.live.get_mut(&id) {
-                        live.row.release = None;
-                    }
-                }
+                Effect::EraseRelease => self.amend(id, |live| live.row.release = None),
                 Effect::Combine(sheaves) => txn.after.push(After::Combine(id, sheaves)),
                 Effect::EraseSubmitKey => txn.after.push(After::Forget(id)),
                 Effect::OweRotation(credentials) => {
@@ -73,15 +67,22 @@ impl Core {
                     self.step_slots(txn, &credentials, &rotation::Event::Free(id), actor)?;
                 }
                 Effect::Apply => self.apply(txn, id)?,
-                Effect::Notify(notice) => tell(id, notice),
+                Effect::Notify(notice) => self.tell_ceremony(txn, id, notice)?,
                 // Submit keys are made when somebody first asks; the release is shown by the row itself.
                 Effect::MakeSubmitKey | Effect::Publish => {}
             }
         }
-        if let Some(live) = self.live.get_mut(&id) {
+        self.amend(id, |live| {
             live.row.revision = live.row.revision.saturating_add(1);
-        }
+        });
         Ok(())
+    }
+
+    /// Changes what is stored with a ceremony; the step that began it knows the way back.
+    pub(super) fn amend(&mut self, id: CeremonyId, change: impl FnOnce(&mut Live)) {
+        if let Some(live) = self.live.get_mut(&id) {
+            change(Arc::make_mut(live));
+        }
     }
 
     /// The same step of each of these slots.
@@ -103,6 +104,7 @@ impl Core {
         let Some(live) = self.live.get_mut(&id) else {
             return Ok(());
         };
+        let live = Arc::make_mut(live);
         live.row.release = live.opened.take();
         let versions = live
             .row
@@ -151,7 +153,7 @@ impl Core {
         let of = |credential: &CredentialId| {
             let held = self.held.get(credential)?;
             let versions = (held.slot.current()?, held.slot.next());
-            let definition = held.holding.definition.clone();
+            let definition = Arc::clone(&held.holding.definition);
             Some((*credential, (definition, versions.0, versions.1)))
         };
         (row.purpose == Purpose::Reshare).then(|| Reshare {
@@ -208,9 +210,7 @@ impl Core {
                     delivered: opened.delivered,
                     inconsistent: opened.inconsistent.clone(),
                 };
-                if let Some(live) = self.live.get_mut(&id) {
-                    live.opened = Some(opened.release);
-                }
+                self.amend(id, |live| live.opened = Some(opened.release));
                 self.mark_inconsistent(txn, &opened.inconsistent);
                 Event::Opened(outcome)
             }
@@ -227,9 +227,4 @@ impl Core {
             });
         }
     }
-}
-
-/// Tells people.
-fn tell(id: CeremonyId, notice: Notice) {
-    tracing::info!(ceremony = %id, ?notice, alert = notice.is_alert(), "ceremony");
 }

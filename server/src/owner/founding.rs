@@ -10,6 +10,7 @@ use keyturn_vault::{
     id::PersonId,
     reference::{PersonRef, Signer},
     text::{Enrol, Join, SignedText, Text as _},
+    time::{Span, Time},
 };
 
 use super::{
@@ -18,6 +19,13 @@ use super::{
     txn::{After, Row, Txn},
 };
 use crate::{refusal::Refused, verify::Verified};
+
+/// How long an invitation stands.
+pub const INVITED_FOR: Span = Span::from_days(7);
+/// People who are invited and have not joined, at most.
+pub const MAX_INVITATIONS: usize = 64;
+/// The same of one operator.
+pub const MAX_INVITATIONS_OF_ONE: usize = 16;
 
 /// How far the founding has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +70,11 @@ impl Core {
         };
         let entry = self.log(txn, &join.person.to_string(), &event)?;
         self.vault.in_force = Some(self.vault.genesis);
+        let joined = self.vault.joins.iter();
+        let joined: Vec<_> = joined.map(|(id, join)| (*id, join.signer)).collect();
+        for (person, signer) in joined {
+            self.saw(txn, signer, person);
+        }
         let before = Arc::clone(&self.known);
         self.known = Arc::new(Known {
             founded: true,
@@ -79,8 +92,8 @@ impl Core {
         enrolment: SignedText,
         enrol: &Enrol,
         nonce: Digest,
-        attestation: Option<&[u8]>,
-    ) -> Result<(), Refused> {
+        (attestation, by): (Option<&[u8]>, PersonId),
+    ) -> Result<Time, Refused> {
         self.founded()?;
         let mut tokens = self
             .known
@@ -98,6 +111,23 @@ impl Core {
                 "the charter has a token with this id or key already",
             ));
         }
+        self.forget_invitations(txn);
+        let (mut all, mut own) = (0_usize, 0_usize);
+        for (person, invitation) in &self.vault.invitations {
+            if let Some((inviter, _)) = invitation.until
+                && *person != enrol.person.id
+            {
+                all = all.saturating_add(1);
+                own = own.saturating_add(usize::from(inviter == by));
+            }
+        }
+        if all >= MAX_INVITATIONS || own >= MAX_INVITATIONS_OF_ONE {
+            return Err(Refused::Limit(
+                "as many people are invited as the vault, or one operator, may invite at a time; let some \
+                 join, or wait until their invitations end",
+            ));
+        }
+        let now = self.now();
         if let Some(attestation) = attestation {
             put_object(txn, attestation);
         }
@@ -106,15 +136,36 @@ impl Core {
             nonce,
             enrolment: enrolment.digest(),
             text: Some(enrolment),
+            until: Some((by, now.lived.after(INVITED_FOR.ms()))),
         };
         self.vault.invitations.insert(enrol.person.id, invitation);
         txn.touch(Row::Vault, move |core| core.vault = before);
-        Ok(())
+        Ok(Time::from_ms(
+            now.wall.ms().saturating_add(INVITED_FOR.ms()),
+        ))
+    }
+
+    /// Forgets invitations whose time is over; a founder's has none.
+    pub(super) fn forget_invitations(&mut self, txn: &mut Txn) {
+        let now = self.now().lived;
+        let over = |one: &rows::Invitation| one.until.is_some_and(|(_, until)| until <= now);
+        if self.vault.invitations.values().any(over) {
+            let before = self.vault.clone();
+            self.vault.invitations.retain(|_, one| !over(one));
+            txn.touch(Row::Vault, move |core| core.vault = before);
+        }
+    }
+
+    /// The invitation of somebody after the founding, while it stands.
+    fn standing(&self, person: PersonId) -> Option<&rows::Invitation> {
+        let now = self.now().lived;
+        let invitation = self.vault.invitations.get(&person)?;
+        (invitation.until?.1 > now).then_some(invitation)
     }
 
     /// The enrolment with which somebody was invited after the founding.
     pub fn invitation(&self, person: PersonId) -> Result<SignedText, Refused> {
-        let invited = self.vault.invitations.get(&person);
+        let invited = self.standing(person);
         let invited = invited.and_then(|invitation| invitation.text.clone());
         // The same join again finds what it was taken with.
         let joined = || {
@@ -126,7 +177,9 @@ impl Core {
         };
         invited
             .or_else(joined)
-            .ok_or(Refused::Denied("nobody was invited with this id"))
+            .ok_or(Refused::Denied(
+                "nobody is invited with this id, or the invitation has ended; an operator invites again",
+            ))
     }
 
     /// Somebody who was invited after the founding proves their keys; the same again changes nothing.
@@ -142,11 +195,7 @@ impl Core {
         }
         let enrolment = self.invitation(join.person.id)?;
         let enrol = Enrol::parse(&enrolment.text).map_err(|_| Refused::Row)?;
-        let nonce = self
-            .vault
-            .invitations
-            .get(&join.person.id)
-            .map(|one| one.nonce);
+        let nonce = self.standing(join.person.id).map(|one| one.nonce);
         if join.vault != self.known.charter.origin
             || join.genesis != self.vault.genesis.digest
             || join.charter != self.known.reference
@@ -175,6 +224,7 @@ impl Core {
             join: verified.signed.clone(),
         };
         let entry = self.log(txn, &join.person.to_string(), &event)?;
+        self.saw(txn, verified.signed.signer, join.person.id);
         let before = self.vault.clone();
         self.vault.invitations.remove(&join.person.id);
         self.vault.joined.push(rows::Joined {

@@ -21,7 +21,7 @@ use keyturn_vault::{
 
 use super::{
     change::Proposal,
-    core::{Core, ENTRY_FORMAT, Held, Live, MAX_HELD, MAX_OVER, Needs},
+    core::{Core, ENTRY_FORMAT, Held, Live, MAX_HELD, MAX_OVER, MAX_WATCHERS, Needs},
     rows,
     time::DueKind,
     txn::Txn,
@@ -53,6 +53,7 @@ impl Core {
                     DueKind::Running => {
                         self.interrupted.push(CredentialId::from_bytes(id));
                     }
+                    DueKind::Rosters => self.rosters.extend(super::change::roster_charter(id)),
                     DueKind::Rotation
                     | DueKind::Late
                     | DueKind::Stuck
@@ -62,6 +63,10 @@ impl Core {
             }
             next = page.rest;
         }
+        self.load_outbox(store).await?;
+        self.kept = read(store, &Name::Proposals.key())
+            .await?
+            .unwrap_or_default();
         for id in ceremonies {
             self.load(store, &Needs::ceremony(id)).await?;
             if let Some(live) = self.live.get(&id)
@@ -70,19 +75,28 @@ impl Core {
                 let requester = live.machine.row.ask.requester;
                 let open = self.open_of.entry(requester).or_default();
                 *open = open.saturating_add(1);
+                self.open = self.open.saturating_add(1);
             }
         }
         Ok(())
     }
 
     /// Keeps the caches within their bounds.
+    ///
+    /// A bound that is reached is looked into, and then set so far above what had to stay that the next
+    /// look is paid for by what came in between: a turn costs what it changed, not what is held.
     pub(super) fn trim(&mut self) {
-        self.watchers
-            .retain(|_, watcher| watcher.receiver_count() > 0);
-        if self.held.len() > MAX_HELD {
+        if self.watchers.len() > self.bounds.watchers {
+            self.watchers
+                .retain(|_, watcher| watcher.receiver_count() > 0);
+            self.bounds.watchers = bound(self.watchers.len(), MAX_WATCHERS);
+        }
+        if self.held.len() > self.bounds.held {
+            let open = |live: &&Arc<Live>| !live.machine.row.state.is_final();
             let named: BTreeSet<_> = self
                 .live
                 .values()
+                .filter(open)
                 .flat_map(|live| {
                     live.machine
                         .row
@@ -94,10 +108,11 @@ impl Core {
                 .collect();
             self.held.retain(|id, _| named.contains(id));
             self.paths.clear();
+            self.bounds.held = bound(self.held.len(), MAX_HELD);
         }
-        let over = |live: &Live| live.machine.row.state.is_final();
-        if self.live.values().filter(|live| over(live)).count() > MAX_OVER {
-            self.live.retain(|_, live| !over(live));
+        if self.live.len().saturating_sub(self.open) > MAX_OVER {
+            self.live
+                .retain(|_, live| !live.machine.row.state.is_final());
         }
     }
 
@@ -107,7 +122,7 @@ impl Core {
             if !self.live.contains_key(id)
                 && let Some(live) = load_ceremony(store, *id).await?
             {
-                self.live.insert(*id, live);
+                self.live.insert(*id, Arc::new(live));
             }
             let named: Vec<_> = self
                 .live
@@ -156,8 +171,12 @@ impl Core {
             if self.proposals.contains_key(&digest) {
                 continue;
             }
-            let Ok(bytes) = object(store, digest).await else {
-                continue;
+            let bytes = match self.proposal(store, digest).await? {
+                Some(bytes) => bytes,
+                None => match object(store, digest).await {
+                    Ok(bytes) => bytes,
+                    Err(_) => continue,
+                },
             };
             if let Ok(charter) = Charter::from_bytes(&bytes) {
                 self.propose(digest, Proposal::Charter(Arc::new(charter)));
@@ -170,7 +189,7 @@ impl Core {
                 && let Some(live) = load_ceremony(store, id).await?
             {
                 let named = live.machine.row.credentials();
-                self.live.insert(id, live);
+                self.live.insert(id, Arc::new(live));
                 for credential in named {
                     self.load_credential(store, credential).await?;
                 }
@@ -216,13 +235,13 @@ impl Core {
                     Sealed {
                         life: state.life,
                         digest: state.manifest,
-                        manifest,
+                        manifest: manifest.into(),
                     },
                 );
             }
         }
         let holding = Holding {
-            definition,
+            definition: definition.into(),
             digest: row.definition,
             versions,
             out: row.out.clone(),
@@ -233,6 +252,11 @@ impl Core {
         self.held.insert(id, Held { row, holding, slot });
         Ok(())
     }
+}
+
+/// The bound of a cache that holds so much after a look.
+fn bound(held: usize, least: usize) -> usize {
+    held.saturating_mul(2).max(least)
 }
 
 /// A row of the store, decoded.

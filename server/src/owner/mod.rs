@@ -25,10 +25,13 @@ pub mod credential;
 mod effects;
 pub mod founding;
 mod load;
+pub mod outbox;
+mod proposals;
 pub mod rows;
 mod schedule;
 pub mod slot;
 pub mod summary;
+mod tell;
 pub(crate) mod time;
 mod turn;
 pub mod txn;
@@ -53,7 +56,7 @@ pub use self::{
 use crate::{
     health::{Health, State},
     refusal::Refused,
-    store::{Outcome, Store, StoreError},
+    store::{self, Outcome, Store, StoreError},
 };
 
 /// Steps that wait at most; more are refused at once.
@@ -242,6 +245,7 @@ pub fn start(
             if serves && !std::mem::replace(&mut resumed, true) {
                 let first = Work::detached(core.interrupted(), Core::restart_slots);
                 turn(&mut core, &store, &health, vec![first]).await;
+                core.check_rosters_again();
             }
             let alarm = core.alarm();
             tokio::select! {
@@ -303,6 +307,12 @@ async fn commit(
     let Some((prepared, committed)) = core.prepare(txn)? else {
         return Ok(core.nothing());
     };
+    if let Err(error) = core.note_wait(txn) {
+        tracing::error!(%error, "the pins cannot be written");
+        core.roll_back(txn);
+        let why = store::Refused::Unavailable("the pins cannot be written".to_owned());
+        return Err(Refused::Store(StoreError::NotApplied(why)));
+    }
     match store.txn(prepared).await {
         Ok(Outcome::Committed(rev)) => {
             core.advance(rev, &committed);

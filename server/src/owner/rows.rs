@@ -21,7 +21,7 @@ use keyturn_vault::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::peers;
+use crate::{notify::Notice, peers};
 
 /// The format byte of every row here.
 const FORMAT: u8 = 1;
@@ -140,6 +140,31 @@ pub struct Invitation {
     /// The enrolment itself; of a founder: none, for charter 1 has the keys.
     #[serde(default)]
     pub text: Option<SignedText>,
+    /// Who invited, and when it ends in lived time; of a founder: none, it ends with the founding.
+    #[serde(default)]
+    pub until: Option<(PersonId, Millis)>,
+}
+
+/// `meta/proposals`: the documents that were proposed and that no request has named yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proposals {
+    /// In the order in which they came.
+    pub kept: Vec<Proposed>,
+}
+
+/// A document at `proposal/<sha256>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proposed {
+    /// Its digest.
+    pub digest: Digest,
+    /// Who proposed it.
+    pub by: PersonId,
+    /// When it is forgotten, in lived time.
+    pub until: Millis,
+    /// How long it is, in bytes.
+    pub bytes: u64,
 }
 
 /// `meta/clock`: the vault's own clocks, stored each minute.
@@ -156,6 +181,39 @@ pub struct Clocks {
     pub spoke: Millis,
     /// How many entries it had.
     pub size: u64,
+}
+
+/// `meta/outbox`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outbox {
+    /// The number of the next notice.
+    pub next: u64,
+}
+
+/// `outbox/<seq>`: a notice for one notifier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Letter {
+    /// The notifier's name.
+    pub to: String,
+    /// When it was written, in lived time.
+    pub posted: Millis,
+    /// Since when it is given up, and why; none while it is tried.
+    #[serde(default)]
+    pub undelivered: Option<Undelivered>,
+    /// What is told.
+    pub notice: Notice,
+}
+
+/// Why a notice was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Undelivered {
+    /// Since when.
+    pub since: Time,
+    /// What the last try failed with.
+    pub problem: String,
 }
 
 /// `credential/<id>`.

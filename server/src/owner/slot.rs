@@ -122,7 +122,7 @@ impl Core {
         let sealed = Sealed {
             life: kept.life,
             digest,
-            manifest: fresh.manifest,
+            manifest: fresh.manifest.into(),
         };
         if let Some(held) = self.held.get_mut(&id) {
             held.holding.versions.insert(version, sealed);
@@ -177,9 +177,7 @@ impl Core {
                 return Ok(matches!(event, Entry::VersionSealed { .. }).then_some(n));
             }
             Effect::Changed => self.live_set_changed(txn, id)?,
-            Effect::Notify(notice) => {
-                tracing::info!(credential = %id, ?notice, "rotation");
-            }
+            Effect::Notify(notice) => self.tell_rotation(txn, id, notice)?,
             Effect::Delete(version) => txn.delete(Name::Version(id, version.number()).key()),
             outside @ (Effect::Roll(_)
             | Effect::Copy(_)
@@ -220,7 +218,7 @@ impl Core {
         };
         let order = Order {
             credential: id,
-            definition: held.holding.definition.clone(),
+            definition: std::sync::Arc::clone(&held.holding.definition),
             digest: held.holding.digest,
             known: std::sync::Arc::clone(&self.known),
             effect,

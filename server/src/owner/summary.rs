@@ -61,8 +61,9 @@ impl Core {
             .map(|(id, _)| *id)
             .collect();
         let total = u64::try_from(waiting.len()).unwrap_or(u64::MAX);
-        let out =
-            |live: &&Live| live.row.release.is_some() && live.machine.row.ask.requester == person;
+        let out = |live: &&Arc<Live>| {
+            live.row.release.is_some() && live.machine.row.ask.requester == person
+        };
         let checked_out = self
             .live
             .values()
@@ -166,6 +167,7 @@ impl Core {
         if review.request != live.machine.row.request {
             return Err(Refusal::WrongRequest.into());
         }
+        self.saw(txn, verified.signed.signer, by.id);
         self.log(
             txn,
             &by.to_string(),
@@ -185,7 +187,7 @@ impl Core {
         by: &PersonRef,
     ) -> Result<u64, Refused> {
         verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
-        self.saw(txn, by.id);
+        self.saw(txn, verified.signed.signer, by.id);
         self.log(
             txn,
             &by.to_string(),
@@ -216,6 +218,7 @@ impl Core {
             join: verified.signed.clone(),
         };
         let entry = self.log(txn, &device.person.to_string(), &event)?;
+        self.saw(txn, verified.signed.signer, device.person.id);
         let before = self.vault.clone();
         let joined = super::rows::JoinedDevice {
             person: device.person.id,
@@ -315,7 +318,7 @@ impl Core {
     pub fn propose_definition(
         &mut self,
         txn: &mut Txn,
-        bytes: &[u8],
+        by: PersonId,
         definition: &keyturn_vault::definition::Definition,
     ) -> Result<(Digest, Digest), Refused> {
         let held = self.credential(definition.credential)?;
@@ -326,8 +329,8 @@ impl Core {
         definition
             .validate(&self.known.charter)
             .map_err(|error| Refused::Malformed(error.to_string()))?;
-        let new = put_object(txn, bytes);
-        self.propose(new, Proposal::Definition(Arc::new(definition.clone())));
+        let proposal = Proposal::Definition(Arc::new(definition.clone()));
+        let new = self.keep_proposal(txn, by, proposal)?;
         Ok((old, new))
     }
 

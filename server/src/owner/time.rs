@@ -44,6 +44,8 @@ pub(crate) enum DueKind {
     Failing,
     /// It is due and must be done by hand: the same.
     Manual,
+    /// A charter took force and the rosters were not all looked at: at [`NEVER`], like a rotation that runs.
+    Rosters,
 }
 
 /// The time of what is not waited for.
@@ -60,7 +62,7 @@ const CLOCKS_EVERY_MS: u64 = 60_000;
 const FAILED_MS: u64 = 60_000;
 
 impl DueKind {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Ceremony, "ceremony"),
         (Self::CheckOut, "checkout"),
         (Self::Rotation, "rotation"),
@@ -69,6 +71,7 @@ impl DueKind {
         (Self::Stuck, "stuck"),
         (Self::Failing, "failing"),
         (Self::Manual, "manual"),
+        (Self::Rosters, "rosters"),
     ];
 
     fn name(self) -> &'static str {
@@ -81,6 +84,7 @@ impl DueKind {
             Self::Stuck => "stuck",
             Self::Failing => "failing",
             Self::Manual => "manual",
+            Self::Rosters => "rosters",
         }
     }
 
@@ -172,10 +176,10 @@ impl Core {
                 DueKind::Ceremony | DueKind::CheckOut => {
                     needs.ceremonies.push(CeremonyId::from_bytes(id));
                 }
-                DueKind::Rotation | DueKind::Running => {
+                DueKind::Rotation | DueKind::Running | DueKind::Late => {
                     needs.credentials.push(CredentialId::from_bytes(id));
                 }
-                DueKind::Late | DueKind::Stuck | DueKind::Failing | DueKind::Manual => {}
+                DueKind::Stuck | DueKind::Failing | DueKind::Manual | DueKind::Rosters => {}
             }
         }
         needs
@@ -194,9 +198,13 @@ impl Core {
                     let credential = CredentialId::from_bytes(id);
                     tracing::warn!(%credential, "a rotation is late");
                     core.set_due(txn, DueKind::Late, id, Some(NEVER));
-                    Ok(())
+                    core.tell_late(txn, credential)
                 }
-                DueKind::Running | DueKind::Stuck | DueKind::Failing | DueKind::Manual => Ok(()),
+                DueKind::Running
+                | DueKind::Stuck
+                | DueKind::Failing
+                | DueKind::Manual
+                | DueKind::Rosters => Ok(()),
             };
             let again = match self.whole(txn, step) {
                 Ok(()) => AGAIN_MS,
@@ -254,6 +262,8 @@ impl Core {
 
     /// Logs what was refused, or that there is nothing to log; stores the clocks.
     fn each_minute(&mut self, txn: &mut Txn, now: Now) -> Result<(), Refused> {
+        self.forget_proposals(txn);
+        self.forget_invitations(txn);
         let since = Time::from_ms(now.wall.ms().saturating_sub(CLOCKS_EVERY_MS));
         for (person, code, count) in self.tally.take() {
             let event = Event::RefusalsCounted {
@@ -263,6 +273,7 @@ impl Core {
                 since,
             };
             self.log(txn, DAEMON, &event)?;
+            self.tell_refusals(txn, (person, code, count))?;
         }
         let mut size = self.log_size(txn);
         if size > self.base.size {

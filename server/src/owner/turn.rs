@@ -108,6 +108,7 @@ impl Core {
     fn encode(&self, row: Row) -> Result<(Key, Vec<u8>), Refused> {
         Ok(match row {
             Row::Vault => (Name::Vault.key(), rows::encode(&self.vault)?),
+            Row::Proposals => (Name::Proposals.key(), rows::encode(&self.kept)?),
             Row::Credential(id) => (
                 Name::Credential(id).key(),
                 rows::encode(&self.credential(id)?.row)?,
@@ -116,14 +117,10 @@ impl Core {
                 Name::Job(id).key(),
                 rows::encode(&self.credential(id)?.slot)?,
             ),
-            Row::Ceremony(id) => {
-                let live = self.ceremony(id)?;
-                let row = rows::Ceremony {
-                    row: live.machine.row.clone(),
-                    ..live.row.clone()
-                };
-                (Name::Ceremony(id).key(), rows::encode(&row)?)
-            }
+            Row::Ceremony(id) => (
+                Name::Ceremony(id).key(),
+                rows::encode(&self.ceremony(id)?.row)?,
+            ),
         })
     }
 
@@ -179,12 +176,13 @@ impl Core {
                 After::Combine(id, sheaves) => self.combine(id, sheaves),
                 After::Forget(id) => self.desks.forget(id),
                 After::Rotate(id, effect) => self.rotate(id, effect),
+                After::Posted => self.posted(),
+                After::Rosters(charter) => self.check_rosters(charter),
                 After::Charter => {
                     // A refusal here is told; the next start walks the chain and moves them.
                     if let Err(error) = self.pinned.follow(self.known.reference) {
                         tracing::error!(%error, "the pins cannot be written");
                     }
-                    self.check_rosters();
                     self.announce.send_replace(Arc::clone(&self.known));
                 }
             }
@@ -201,7 +199,7 @@ impl Core {
         if let Some(receipt) = authorized.and_then(|n| committed.wire_receipt(n))
             && let Some(live) = self.live.get_mut(&id)
         {
-            live.receipt = Some(receipt);
+            Arc::make_mut(live).receipt = Some(receipt);
         }
         let Ok(mut seen) = self.seen(id) else { return };
         if let Some(live) = self.live.get(&id)

@@ -10,6 +10,7 @@ use keyturn_vault::{
     ceremony::Sheaf,
     digest::Digest,
     id::{CeremonyId, CredentialId},
+    reference::CharterRef,
     rotation,
 };
 
@@ -21,6 +22,8 @@ use crate::store::Key;
 pub enum Row {
     /// `meta/vault`.
     Vault,
+    /// `meta/proposals`.
+    Proposals,
     /// `credential/<id>`.
     Credential(CredentialId),
     /// `job/<id>`.
@@ -35,8 +38,12 @@ pub enum After {
     Combine(CeremonyId, Vec<Sheaf<Share>>),
     /// Forget the submit key.
     Forget(CeremonyId),
-    /// The charter in force is another one.
+    /// The charter in force is another one, or the devices are.
     Charter,
+    /// This charter is in force: rosters are looked at by it.
+    Rosters(u64),
+    /// There is more to deliver.
+    Posted,
     /// A rotation goes on outside.
     Rotate(CredentialId, rotation::Effect),
 }
@@ -58,6 +65,8 @@ pub struct Txn {
     pub(super) rows: BTreeMap<Key, Option<Vec<u8>>>,
     pub(super) dirty: BTreeSet<Row>,
     pub(super) after: Vec<After>,
+    /// A charter that takes force without the members of a group, whose wait is over.
+    pub(super) waited: Option<CharterRef>,
     /// Documents among the rows.
     pub(super) objects: Vec<Digest>,
     undo: Vec<Undo>,

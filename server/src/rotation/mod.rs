@@ -95,7 +95,7 @@ pub struct Order {
     /// The credential.
     pub credential: CredentialId,
     /// Its definition.
-    pub definition: Definition,
+    pub definition: Arc<Definition>,
     /// The digest of the definition.
     pub digest: Digest,
     /// The charter.

@@ -179,7 +179,8 @@ impl Charter for Service {
     }
 
     async fn invite(&self, request: Request<v1::InviteRequest>) -> Answer<v1::InviteReply> {
-        self.0.peers.of_role(&request, &[Role::Operator])?;
+        let caller = self.0.peers.of_role(&request, &[Role::Operator])?;
+        let by = caller.person.id;
         let v1::InviteRequest { enrol, attestation } = request.into_inner();
         let signed = convert::signed_text(enrol)?;
         let enrol = Enrol::parse(&signed.text).map_err(malformed)?;
@@ -199,12 +200,13 @@ impl Charter for Service {
         let sealed = keyturn_seal::encrypt_to(&[key], nonce.as_bytes()).map_err(malformed)?;
         let digest = Digest::of(nonce.as_bytes());
         let step = move |core: &mut Core, txn: &mut _| {
-            core.invite(txn, verified.signed, &enrol, digest, attestation.as_deref())
+            let brought = (attestation.as_deref(), by);
+            core.invite(txn, verified.signed, &enrol, digest, brought)
         };
-        self.0.owner.ask(Needs::nothing(), step).await?;
+        let (until, _) = self.0.owner.ask(Needs::nothing(), step).await?;
         Ok(Response::new(v1::InviteReply {
             nonce: sealed,
-            expires_ms: 0,
+            expires_ms: until.ms(),
             warnings,
         }))
     }
@@ -238,7 +240,7 @@ impl Charter for Service {
         &self,
         request: Request<v1::ProposeCharterRequest>,
     ) -> Answer<v1::ProposeCharterReply> {
-        self.0.peers.of(&request)?;
+        let by = self.0.peers.of(&request)?.person.id;
         let bytes = request.into_inner().charter;
         let charter = Document::from_bytes(&bytes).map_err(malformed)?;
         charter.validate().map_err(malformed)?;
@@ -251,7 +253,7 @@ impl Charter for Service {
             everything: true,
             ..Needs::default()
         };
-        let step = move |core: &mut Core, txn: &mut _| core.propose_charter(txn, &bytes, charter);
+        let step = move |core: &mut Core, txn: &mut _| core.propose_charter(txn, by, charter);
         let ((proposed, needs), _) = self.0.owner.ask(everything, step).await?;
         let needed = needs.groups.iter().filter_map(|name| {
             let group = known.charter.group(name)?;

@@ -135,13 +135,13 @@ impl Credential for Service {
         &self,
         request: Request<v1::ProposeDefinitionRequest>,
     ) -> Answer<v1::ProposeDefinitionReply> {
-        self.0.peers.of(&request)?;
+        let by = self.0.peers.of(&request)?.person.id;
         let bytes = request.into_inner().definition;
         let definition = Definition::from_bytes(&bytes)
             .map_err(|error| Refused::Malformed(error.to_string()))?;
         let id = definition.credential;
         let step =
-            move |core: &mut Core, txn: &mut _| core.propose_definition(txn, &bytes, &definition);
+            move |core: &mut Core, txn: &mut _| core.propose_definition(txn, by, &definition);
         let ((old, new), _) = self.0.owner.ask(Needs::credentials([id]), step).await?;
         Ok(Response::new(v1::ProposeDefinitionReply {
             credential: id.to_string(),

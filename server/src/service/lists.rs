@@ -24,24 +24,23 @@ impl Context {
         before: Option<CeremonyId>,
         size: usize,
     ) -> Result<Vec<CeremonyId>, Refused> {
-        let mut next = Some(KeyRange::family(Family::Ceremony));
-        let mut ids = std::collections::BTreeSet::new();
-        // Ids are made by requesters, so their order in the store is theirs; the newest are kept.
-        while let Some(range) = next {
-            let page = self.store.range(&range, MAX_PAGE_ROWS).await?;
-            for row in &page.rows {
-                if let Some(Name::Ceremony(id)) = row.key.name()
-                    && before.is_none_or(|before| id < before)
-                {
-                    ids.insert(id);
-                    if ids.len() > size {
-                        ids.pop_first();
-                    }
-                }
-            }
+        let all = KeyRange::family(Family::Ceremony);
+        // Ids are made by requesters, so their order in the store is theirs.
+        let mut next = Some(before.map_or_else(
+            || all.clone(),
+            |before| all.before(&Name::Ceremony(before).key()),
+        ));
+        let mut ids = Vec::new();
+        while let Some(range) = next.take_if(|_| ids.len() < size) {
+            let left = size.saturating_sub(ids.len());
+            let page = self.store.range_back(&range, left).await?;
+            ids.extend(page.rows.iter().filter_map(|row| match row.key.name() {
+                Some(Name::Ceremony(id)) => Some(id),
+                _ => None,
+            }));
             next = page.rest;
         }
-        Ok(ids.into_iter().rev().collect())
+        Ok(ids)
     }
 
     /// Paths with their credentials, in order, after one.

@@ -178,7 +178,11 @@ impl Context {
             });
         }
         let desk = Desk::new(&self.node, &request, stock, self.clock.now())?;
-        Ok(self.desks.set_up(id, desk))
+        // Set up by the owner: it forgets the desk in the turn in which the ceremony ends, so one that has
+        // ended meanwhile gets none.
+        self.owner
+            .look(Needs::ceremony(id), move |core| core.set_up_desk(id, desk))
+            .await
     }
 
     /// One version with all that proves it; `mine` leaves only one custodian's envelopes in.

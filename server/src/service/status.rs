@@ -61,10 +61,12 @@ impl v1::status_server::Status for Service {
         let person = caller.person.id;
         let look = move |core: &Core| {
             let summary = core.summary(person, MAX_WAITING)?;
-            Ok((summary, core.rotation_counts()))
+            Ok((summary, core.rotation_counts(), core.notifier_findings()))
         };
-        let (summary, rotations) = self.0.owner.look(Needs::nothing(), look).await?;
+        let looked = self.0.owner.look(Needs::nothing(), look).await?;
+        let (summary, rotations, mut findings) = looked;
         let known = self.0.charter();
+        findings.extend(tokens(&known.charter));
         let role = |role: &Role| match role {
             Role::Custodian => "custodian",
             Role::Requester => "requester",
@@ -96,7 +98,7 @@ impl v1::status_server::Status for Service {
             founders_awaited: summary.awaited.iter().map(convert::person).collect(),
             rotations: Some(rotations),
             restore_mode: !self.0.mode.borrow().serves(),
-            findings: tokens(&known.charter),
+            findings,
             ..v1::ShowStatusReply::default()
         }))
     }

@@ -15,6 +15,7 @@ pub(crate) async fn conformance(make: impl Fn() -> Box<dyn Store>) {
     a_conflict_changes_nothing(make().as_ref()).await;
     revisions_never_return(make().as_ref()).await;
     pages_cover_a_range(make().as_ref()).await;
+    pages_cover_a_range_backwards(make().as_ref()).await;
     pages_end_by_bytes(make().as_ref()).await;
     bounds_are_kept(make().as_ref()).await;
     a_snapshot_stands_still(make().as_ref()).await;
@@ -149,6 +150,47 @@ async fn pages_cover_a_range(store: &dyn Store) {
             let mut rest = Some(range.clone());
             while let Some(range) = rest {
                 let page = store.range(&range, limit).await.unwrap();
+                assert!(page.rows.len() <= limit.max(1), "{why}");
+                assert!(page.rest.is_none() || !page.rows.is_empty(), "{why}");
+                seen.extend(page.rows.into_iter().map(|row| row.value));
+                rest = page.rest;
+            }
+            let want: Vec<_> = want.iter().map(|name| name.as_bytes()).collect();
+            assert_eq!(seen, want, "{why}, by {limit}");
+        }
+    }
+}
+
+async fn pages_cover_a_range_backwards(store: &dyn Store) {
+    let names = ["r/a", "r/aa", "r/b", "r/c", "s", "q"];
+    let txn = names
+        .iter()
+        .fold(Txn::new(), |txn, name| txn.put(key(name), name.as_bytes()));
+    committed(store.txn(txn).await);
+    let part = |start: &str, end: &str| KeyRange {
+        start: key(start),
+        end: Some(key(end)),
+    };
+    let endless = KeyRange {
+        start: key("r/b"),
+        end: None,
+    };
+    let prefix = KeyRange::prefix("r/");
+    let before = prefix.before(&key("r/b"));
+    for (why, range, want) in [
+        ("prefix", prefix, ["r/c", "r/b", "r/aa", "r/a"].as_slice()),
+        ("before a key", before, &["r/aa", "r/a"]),
+        ("without the end", part("r/aa", "r/c"), &["r/b", "r/aa"]),
+        ("to the last key", endless, &["s", "r/c", "r/b"]),
+        ("nothing there", part("r/d", "r/e"), &[]),
+        ("empty", part("r/b", "r/b"), &[]),
+        ("end before start", part("r/c", "r/a"), &[]),
+    ] {
+        for limit in [0, 1, 2, 3, usize::MAX] {
+            let mut seen = Vec::new();
+            let mut rest = Some(range.clone());
+            while let Some(range) = rest {
+                let page = store.range_back(&range, limit).await.unwrap();
                 assert!(page.rows.len() <= limit.max(1), "{why}");
                 assert!(page.rest.is_none() || !page.rows.is_empty(), "{why}");
                 seen.extend(page.rows.into_iter().map(|row| row.value));

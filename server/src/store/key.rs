@@ -70,12 +70,18 @@ pub enum Name<'a> {
     Vault,
     /// `meta/clock`: the vault's own clocks.
     Clock,
+    /// `meta/proposals`: which documents were proposed.
+    Proposals,
+    /// `meta/outbox`: the number of the next notice.
+    OutboxNext,
     /// `head`: size, root and right edge of the log.
     Head,
     /// `entry/<n>`: an entry of the log.
     Entry(u64),
     /// `object/<sha256>`: a document.
     Object(Digest),
+    /// `proposal/<sha256>`: a document that was proposed and that no request has named yet.
+    Proposal(Digest),
     /// `credential/<id>`: a credential and its definition.
     Credential(CredentialId),
     /// `path/<path>`: the credential to which a path is bound for ever.
@@ -116,6 +122,7 @@ pub enum Family {
     Head,
     Entry,
     Object,
+    Proposal,
     Credential,
     Path,
     Version,
@@ -129,11 +136,12 @@ pub enum Family {
 }
 
 impl Family {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Meta,
         Self::Head,
         Self::Entry,
         Self::Object,
+        Self::Proposal,
         Self::Credential,
         Self::Path,
         Self::Version,
@@ -152,6 +160,7 @@ impl Family {
             Self::Head => "head",
             Self::Entry => "entry/",
             Self::Object => "object/",
+            Self::Proposal => "proposal/",
             Self::Credential => "credential/",
             Self::Path => "path/",
             Self::Version => "version/",
@@ -175,9 +184,11 @@ impl<'a> Name<'a> {
             Self::Probe => bytes.extend(b"probe"),
             Self::Vault => bytes.extend(b"vault"),
             Self::Clock => bytes.extend(b"clock"),
+            Self::Proposals => bytes.extend(b"proposals"),
+            Self::OutboxNext => bytes.extend(b"outbox"),
             Self::Head => {}
             Self::Entry(n) | Self::Outbox(n) => bytes.extend(n.to_be_bytes()),
-            Self::Object(digest) => bytes.extend(digest.as_bytes()),
+            Self::Object(digest) | Self::Proposal(digest) => bytes.extend(digest.as_bytes()),
             Self::Path(path) => bytes.extend(path.as_bytes()),
             Self::Credential(id) | Self::Checkout(id) | Self::Job(id) => {
                 bytes.extend(id.to_bytes());
@@ -201,10 +212,16 @@ impl<'a> Name<'a> {
     /// The family it belongs to.
     pub const fn family(&self) -> Family {
         match self {
-            Self::Format | Self::Probe | Self::Vault | Self::Clock => Family::Meta,
+            Self::Format
+            | Self::Probe
+            | Self::Vault
+            | Self::Clock
+            | Self::Proposals
+            | Self::OutboxNext => Family::Meta,
             Self::Head => Family::Head,
             Self::Entry(_) => Family::Entry,
             Self::Object(_) => Family::Object,
+            Self::Proposal(_) => Family::Proposal,
             Self::Credential(_) => Family::Credential,
             Self::Path(_) => Family::Path,
             Self::Version(..) => Family::Version,
@@ -228,10 +245,13 @@ impl<'a> Name<'a> {
             Family::Meta if rest == b"probe" => Self::Probe,
             Family::Meta if rest == b"vault" => Self::Vault,
             Family::Meta if rest == b"clock" => Self::Clock,
+            Family::Meta if rest == b"proposals" => Self::Proposals,
+            Family::Meta if rest == b"outbox" => Self::OutboxNext,
             Family::Head if rest.is_empty() => Self::Head,
             Family::Meta | Family::Head => return None,
             Family::Entry => Self::Entry(number(rest)?),
             Family::Object => Self::Object(Digest(rest.try_into().ok()?)),
+            Family::Proposal => Self::Proposal(Digest(rest.try_into().ok()?)),
             Family::Credential => Self::Credential(CredentialId::from_bytes(id(rest)?)),
             Family::Path => Self::Path(str::from_utf8(rest).ok()?),
             Family::Version => {
@@ -268,9 +288,11 @@ impl fmt::Display for Name<'_> {
             Self::Probe => f.write_str("probe"),
             Self::Vault => f.write_str("vault"),
             Self::Clock => f.write_str("clock"),
+            Self::Proposals => f.write_str("proposals"),
+            Self::OutboxNext => f.write_str("outbox"),
             Self::Head => Ok(()),
             Self::Entry(n) | Self::Outbox(n) => write!(f, "{n}"),
-            Self::Object(digest) => digest.fmt(f),
+            Self::Object(digest) | Self::Proposal(digest) => digest.fmt(f),
             Self::Path(path) => f.write_str(path),
             Self::Credential(id) | Self::Checkout(id) | Self::Job(id) => id.fmt(f),
             Self::Ceremony(id) | Self::Details(id) => id.fmt(f),
@@ -361,6 +383,15 @@ impl KeyRange {
         self.start <= *key && self.end.as_ref().is_none_or(|end| key < end)
     }
 
+    /// The range without `key` and everything after it.
+    #[must_use]
+    pub fn before(&self, key: &Key) -> Self {
+        Self {
+            start: self.start.clone(),
+            end: Some(key.clone()),
+        }
+    }
+
     /// The range without everything up to and with `key`.
     #[must_use]
     pub fn after(&self, key: &Key) -> Self {
@@ -394,6 +425,9 @@ mod tests {
             ("head", Name::Head),
             ("entry/513", Name::Entry(513)),
             ("object/0505", Name::Object(Digest([5; 32]))),
+            ("proposal/0505", Name::Proposal(Digest([5; 32]))),
+            ("meta/proposals", Name::Proposals),
+            ("meta/outbox", Name::OutboxNext),
             ("credential/01", Name::Credential(CREDENTIAL)),
             ("path/aws/123/root", Name::Path("aws/123/root")),
             ("version/01", Name::Version(CREDENTIAL, 7)),

@@ -32,6 +32,22 @@ fn row(rows: &Rows, key: &Key) -> Option<Row> {
     })
 }
 
+fn page_back(rows: &Rows, rev: Rev, range: &KeyRange, limit: usize) -> Page {
+    let mut page = PageBuilder::new(limit);
+    let keys = rows.keys().rev();
+    let mut within = keys.filter(|key| range.contains(key)).peekable();
+    while let Some(key) = within.next_if(|_| !page.is_full()) {
+        page.push(row(rows, key).unwrap());
+    }
+    let more = within.peek().is_some();
+    let last = page.rows.last().filter(|_| more);
+    Page {
+        rest: last.map(|last| range.before(&last.key)),
+        rows: page.rows,
+        rev,
+    }
+}
+
 fn page(rows: &Rows, rev: Rev, range: &KeyRange, limit: usize) -> Page {
     let mut page = PageBuilder::new(limit);
     let mut within = rows.keys().filter(|key| range.contains(key)).peekable();
@@ -60,6 +76,11 @@ impl Store for MemoryStore {
     async fn range(&self, range: &KeyRange, limit: usize) -> Result<Page, StoreError> {
         let (rows, rev) = &*self.0.lock().unwrap();
         Ok(page(rows, *rev, range, limit))
+    }
+
+    async fn range_back(&self, range: &KeyRange, limit: usize) -> Result<Page, StoreError> {
+        let (rows, rev) = &*self.0.lock().unwrap();
+        Ok(page_back(rows, *rev, range, limit))
     }
 
     async fn txn(&self, txn: Txn) -> Result<Outcome, StoreError> {

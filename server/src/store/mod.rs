@@ -79,12 +79,12 @@ impl Row {
     }
 }
 
-/// A part of a range, in the order of keys.
+/// A part of a range, in the order of keys or against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// At most [`MAX_PAGE_ROWS`], about [`MAX_PAGE_BYTES`]; at least one where there is one.
     pub rows: Vec<Row>,
-    /// What is left of the range after these rows, or `None` at its end.
+    /// What is left of the range beyond these rows, or `None` at its end.
     pub rest: Option<KeyRange>,
     /// The newest revision of the store when this page was read. Pages of one range may have different ones;
     /// for one view over all pages take a [`Store::snapshot`].
@@ -304,6 +304,10 @@ pub trait Store: Send + Sync {
 
     /// The first rows of `range`: at most `limit` (1 to [`MAX_PAGE_ROWS`]), all read at one revision.
     async fn range(&self, range: &KeyRange, limit: usize) -> Result<Page, StoreError>;
+
+    /// The last rows of `range`, in the reverse order of keys; otherwise like [`Store::range`]. The rest of the
+    /// page is what comes before its rows.
+    async fn range_back(&self, range: &KeyRange, limit: usize) -> Result<Page, StoreError>;
 
     /// Commits `txn` durably, or says what stands against it. Dropping the future does not take it back.
     async fn txn(&self, txn: Txn) -> Result<Outcome, StoreError>;

@@ -247,6 +247,13 @@ impl Store for RedbStore {
         read_on(&self.reads, page).await
     }
 
+    async fn range_back(&self, range: &KeyRange, limit: usize) -> Result<Page, StoreError> {
+        let range = range.clone();
+        let page =
+            move |shared: &Shared| read_with(&shared.view()?, |view| view.page_back(&range, limit));
+        read_on(&self.reads, page).await
+    }
+
     async fn txn(&self, txn: Txn) -> Result<Outcome, StoreError> {
         txn.check(LIMITS).map_err(StoreError::Invalid)?;
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);

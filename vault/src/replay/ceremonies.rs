@@ -13,6 +13,7 @@ use crate::{
     id::{CeremonyId, GroupName},
     machine::Now,
     quorum::{Opening, Vote, broken},
+    reference::Signer,
     refusal::Refusal,
     text::{self, Approval, Decision, Review, SignedText},
     time::Span,
@@ -221,6 +222,9 @@ impl Replay {
         let open = self.ceremonies.values().filter(mine).count();
         let asked = Request::of(world, signed.clone(), &request, needs, waiting)?;
         let (ceremony, effects) = Ceremony::open(at.now, world, asked, open)?;
+        if matches!(signed.signer, Signer::Token(_)) {
+            self.seen.sign(request.requested_by.id, at.now.lived);
+        }
         self.ceremonies.insert(id, Known { ceremony, request });
         self.carry_out(at, id, effects)
     }

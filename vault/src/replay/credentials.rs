@@ -62,7 +62,7 @@ impl Replay {
                     Sealed {
                         life: NEW,
                         digest,
-                        manifest,
+                        manifest: manifest.into(),
                     },
                 )
             }
@@ -137,7 +137,7 @@ impl Replay {
             Sealed {
                 life: NEW,
                 digest,
-                manifest,
+                manifest: manifest.into(),
             },
         )?;
         let slot = self
@@ -200,7 +200,7 @@ impl Replay {
         self.holdings.insert(
             id,
             Holding {
-                definition: new,
+                definition: new.into(),
                 digest,
                 versions,
                 out,
@@ -229,7 +229,7 @@ impl Replay {
         change::definition(self.world()?, holding, &new)?;
         self.take_decided(ceremony, &text::Purpose::Change(change))?;
         if let Some(holding) = self.holdings.get_mut(&credential) {
-            (holding.definition, holding.digest) = (new, digest);
+            (holding.definition, holding.digest) = (new.into(), digest);
         }
         Ok(())
     }

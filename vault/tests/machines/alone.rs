@@ -116,7 +116,7 @@ impl Model {
                 Sealed {
                     life: kept.life,
                     digest: commitment(line, 0),
-                    manifest,
+                    manifest: manifest.into(),
                 },
             )
         });

@@ -790,11 +790,8 @@ fn ticketed(tiny: &mut Tiny) {
 }
 
 fn canary(tiny: &mut Tiny) {
-    tiny.holdings
-        .get_mut(&credential(1))
-        .unwrap()
-        .definition
-        .canary = true;
+    let held = tiny.holdings.get_mut(&credential(1)).unwrap();
+    std::sync::Arc::make_mut(&mut held.definition).canary = true;
 }
 
 fn out(tiny: &mut Tiny) {

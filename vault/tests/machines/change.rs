@@ -30,9 +30,9 @@ fn two_groups() -> Tiny {
     });
     tiny.in_force = reference(&tiny.charter);
     let mut held = holding(1, &[Stage::Current], 2, &[CAROL, DAVE, ERIN], &tiny.charter);
-    held.definition.group = group("dba");
+    std::sync::Arc::make_mut(&mut held.definition).group = group("dba");
     for sealed in held.versions.values_mut() {
-        sealed.manifest.groups[0].group = group("dba");
+        std::sync::Arc::make_mut(&mut sealed.manifest).groups[0].group = group("dba");
     }
     tiny.holdings.insert(credential(1), held);
     tiny
@@ -262,7 +262,7 @@ fn definitions_change_by_their_groups() {
     let holding = &tiny.holdings[&credential(1)];
     let base = Definition {
         previous: Some(holding.digest),
-        ..holding.definition.clone()
+        ..Definition::clone(&holding.definition)
     };
     for (name, new, want) in [
         ("nothing", base.clone(), Err(Refusal::NothingChanges)),

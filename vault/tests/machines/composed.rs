@@ -92,7 +92,7 @@ fn make_tiny(lives: &[(Version, Life, bool)], changed: bool, out: bool) -> Tiny 
     });
     let held = Holding {
         digest: Digest::of(b"definition"),
-        definition: definition(1),
+        definition: definition(1).into(),
         versions: versions.collect(),
         out: out
             .then(|| (ceremony_id(UNSEAL), person(ALICE)))

@@ -283,14 +283,14 @@ pub(crate) fn holding(
             Sealed {
                 life: life(*stage),
                 digest,
-                manifest,
+                manifest: manifest.into(),
             },
         )
     });
     let definition = definition(i);
     let digest = Digest::of(&definition.to_bytes().unwrap());
     Holding {
-        definition,
+        definition: definition.into(),
         digest,
         versions: versions.collect(),
         out: BTreeMap::new(),

@@ -152,6 +152,37 @@ impl View {
     }
 }
 
+impl View {
+    /// As [`View::page`], from the end of the range.
+    pub(super) fn page_back(&self, range: &KeyRange, limit: usize) -> Result<Page, Error> {
+        let mut page = PageBuilder::new(limit);
+        let mut rest = None;
+        let (start, end) = (range.start.as_bytes(), range.end.as_ref());
+        let rows = match end {
+            // An empty range backwards would be a mistake of the caller's to the engine.
+            Some(end) if end.as_bytes() <= start => None,
+            Some(end) => Some(self.rows.range::<&[u8]>(start..end.as_bytes())?),
+            None => Some(self.rows.range::<&[u8]>(start..)?),
+        };
+        for found in rows.into_iter().flat_map(Iterator::rev) {
+            if page.is_full() {
+                rest = page.rows.last().map(|last| range.before(&last.key));
+                break;
+            }
+            let (key, held) = found?;
+            let key = Key::from_bytes(key.value());
+            let (rev, value) = decode_row(held.value())?;
+            let value = value.to_vec();
+            page.push(Row { key, value, rev });
+        }
+        Ok(Page {
+            rows: page.rows,
+            rest,
+            rev: self.rev,
+        })
+    }
+}
+
 pub(super) fn row_in<T>(rows: &T, key: &Key) -> Result<Option<Row>, Error>
 where
     T: ReadableTable<&'static [u8], &'static [u8]>,

@@ -1,0 +1,178 @@
+//! What people can make the vault keep: so much, and for so long.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+use std::time::Duration;
+
+use keyturn_proto::{CODE_TRAILER, v1};
+use keyturn_tests::{
+    inside::Inside,
+    raw::{Founded, Line, Member, now, wire_text},
+    story::{Asked, Ballot, release},
+};
+use keyturn_vault::{definition::Definition, jcs::Document as _, text::Purpose, time::Time};
+use tonic::Status;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn code(status: &Status) -> String {
+    let code = status.metadata().get(CODE_TRAILER);
+    code.map_or_else(String::new, |code| code.to_str().unwrap().to_owned())
+}
+
+/// A founded vault whose clock stands still, with a credential.
+async fn still() -> (Founded, Inside, Definition) {
+    let mut vault = Founded::new("").await.unwrap();
+    let (definition, _) = vault.seal("aws/1/root", b"secret").await.unwrap();
+    vault.world.stop().unwrap();
+    let inside = Inside::start(&vault.world, now()).await.unwrap();
+    (vault, inside, definition)
+}
+
+async fn restarted(vault: &Founded, inside: Inside) -> Inside {
+    let stopped = inside.stop().await.unwrap();
+    Inside::start(&vault.world, stopped).await.unwrap()
+}
+
+async fn propose(line: &Line, old: &Definition, account: &str) -> Result<(), Status> {
+    let mut new = old.clone();
+    new.previous = Some(keyturn_vault::digest::Digest::of(&old.to_bytes().unwrap()));
+    new.metadata
+        .insert("account".parse().unwrap(), account.parse().unwrap());
+    let definition = new.to_bytes().unwrap();
+    let call = v1::ProposeDefinitionRequest { definition };
+    line.credentials().propose(call).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proposals_that_nobody_names_are_few_and_forgotten() {
+    let (vault, mut inside, old) = still().await;
+    let mut olga = vault.line("olga").await.unwrap();
+    for n in 0..8 {
+        propose(&olga, &old, &n.to_string()).await.unwrap();
+    }
+    let ninth = propose(&olga, &old, "9").await.unwrap_err();
+    assert_eq!(code(&ninth), "limit", "{ninth}");
+    propose(&olga, &old, "7").await.unwrap();
+    let bob = vault.line("bob").await.unwrap();
+    propose(&bob, &old, "9").await.unwrap();
+
+    inside = restarted(&vault, inside).await;
+    olga = vault.line("olga").await.unwrap();
+    let ninth = propose(&olga, &old, "8").await.unwrap_err();
+    assert_eq!(code(&ninth), "limit", "a restart forgets nothing: {ninth}");
+    inside.clock.advance(25 * HOUR);
+    propose(&olga, &old, "8").await.unwrap();
+    inside.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invitations_are_few_and_end() {
+    let (vault, inside, _) = still().await;
+    let olga = vault.line("olga").await.unwrap();
+    let invite = |member: &Member| v1::InviteRequest {
+        enrol: Some(wire_text(&member.enrol)),
+        ..Default::default()
+    };
+    let erin = Member::new("erin").unwrap();
+    let before = inside.clock.now().ms();
+    let reply = olga.charters().invite(invite(&erin)).await.unwrap();
+    let reply = reply.into_inner();
+    let days = (reply.expires_ms - before) / (24 * 3_600_000);
+    assert_eq!(days, 7);
+    for n in 1..16 {
+        let member = Member::new(&format!("erin-{n}")).unwrap();
+        olga.charters().invite(invite(&member)).await.unwrap();
+    }
+    let one_more = Member::new("frank").unwrap();
+    let refused = olga.charters().invite(invite(&one_more)).await.unwrap_err();
+    assert_eq!(code(&refused), "limit", "{refused}");
+    olga.charters().invite(invite(&erin)).await.unwrap();
+
+    inside.clock.advance(8 * 24 * HOUR);
+    let join = v1::JoinRequest {
+        join: Some(wire_text(&join(&vault, &erin, &reply.nonce))),
+        founding: None,
+    };
+    let late = erin.connect(&vault.facts).await.unwrap();
+    let late = late.charters().join(join).await.unwrap_err();
+    assert!(
+        code(&late) == "denied" && late.message().contains("has ended"),
+        "{late}"
+    );
+    olga.charters().invite(invite(&one_more)).await.unwrap();
+    inside.stop().await.unwrap();
+}
+
+fn join(vault: &Founded, by: &Member, nonce: &[u8]) -> keyturn_vault::text::SignedText {
+    let nonce = by.open(nonce).unwrap();
+    // Exposed to its parser.
+    let nonce = std::str::from_utf8(nonce.expose())
+        .unwrap()
+        .parse()
+        .unwrap();
+    by.sign(&keyturn_vault::text::Join {
+        vault: vault.facts.charter.origin.clone(),
+        genesis: vault.facts.reference.digest,
+        charter: vault.facts.reference,
+        enrolment: by.enrol.digest(),
+        person: by.person.clone(),
+        token: by.token,
+        nonce,
+        signed: now().stamp(),
+    })
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_out_is_only_ever_asked_to_grow() {
+    let vault = Founded::new("").await.unwrap();
+    let (_, named) = vault.seal("aws/1/root", b"secret").await.unwrap();
+    let (alice, line) = (
+        vault.who("alice").unwrap(),
+        vault.line("alice").await.unwrap(),
+    );
+    let asked = Asked::new(&vault.facts, &line, alice, vec![named])
+        .await
+        .unwrap();
+    line.ceremonies()
+        .open(asked.open(alice).unwrap())
+        .await
+        .unwrap();
+    for name in ["bob", "carol"] {
+        let (who, line) = (vault.who(name).unwrap(), vault.line(name).await.unwrap());
+        let ballot = Ballot::new(&vault.facts, &line, who, &asked.id())
+            .await
+            .unwrap();
+        line.ceremonies()
+            .approve(ballot.call().unwrap())
+            .await
+            .unwrap();
+    }
+    release(&line, &asked.id()).await.unwrap().unwrap();
+    for (minutes, want) in [
+        (0, "not-longer"),
+        (30, "not-longer"),
+        (100_000, "check-out-too-long"),
+    ] {
+        let mut again = Asked::new(&vault.facts, &line, alice, Vec::new())
+            .await
+            .unwrap();
+        let until = Time::from_ms(now().ms() + minutes * 60_000).stamp();
+        again.request.purpose = Purpose::Extend {
+            checkout: asked.request.ceremony,
+            until,
+        };
+        again.request.deliver_to = None;
+        again.request.check_out = None;
+        again.request.waive.clear();
+        let refused = line
+            .ceremonies()
+            .open(again.open(alice).unwrap())
+            .await
+            .unwrap_err();
+        assert_eq!(code(&refused), want, "by {minutes} minutes: {refused}");
+    }
+}
