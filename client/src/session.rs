@@ -17,7 +17,10 @@ use keyturn_proto::{
 use keyturn_vault::{
     charter::{Chain, Charter, Person},
     check::Check,
+    definition::Definition,
     digest::Digest,
+    jcs::Document as _,
+    name::CredentialPath,
     reference::{CharterRef, Head, Signer},
     text::{CredentialLine, SignedText, Text},
 };
@@ -29,7 +32,7 @@ use crate::{
     refusal::Refusal,
     token::malformed,
     ui::Ui,
-    verify::{self, VerifyError, log, log::Proven, sealed::Sealed},
+    verify::{self, VerifyError, definition::Lineage, log, log::Proven, sealed::Sealed},
     wire,
 };
 
@@ -321,6 +324,65 @@ impl Session {
         }
     }
 
+    /// Verifies what the daemon says is the definition in force at a path: back to its first one, or to the
+    /// newest that this computer has verified.
+    pub async fn definition(
+        &self,
+        path: &CredentialPath,
+        newest: &[u8],
+    ) -> Result<(Definition, Lineage), Refusal> {
+        let new = Definition::from_bytes(newest)
+            .map_err(|source| VerifyError::Document("a definition", source))?;
+        let digest = Digest::of(newest);
+        let other = || VerifyError::Other {
+            what: format!("the definition of {path}"),
+            by: "its path",
+        };
+        if new.path != *path || new.origin != self.vault.origin {
+            return Err(other().into());
+        }
+        let name = format!("definitions/{}", Digest::of(path.as_str().as_bytes()));
+        let mut lineage = self.home.read_json(&name)?.unwrap_or_else(|| Lineage {
+            path: path.clone(),
+            credential: new.credential,
+            definitions: Vec::new(),
+        });
+        if lineage.knows(&new, digest)? {
+            return Ok((new, lineage));
+        }
+        let log = self.vkey()?;
+        let mut last = match lineage.definitions.last() {
+            Some(last) => Some(
+                Definition::from_bytes(&self.object(*last).await?)
+                    .map_err(|source| VerifyError::Document("a definition", source))?,
+            ),
+            None => None,
+        };
+        while lineage.definitions.last() != Some(&digest) {
+            let request = v1::DefinitionsRequest {
+                credential: wire::at_path(path),
+                page: wire::next_page(lineage.definitions.len().to_string()),
+            };
+            let reply = self.credentials().definitions(request).await?.into_inner();
+            if reply.records.is_empty() {
+                return Err(VerifyError::Missing("what put a definition into force").into());
+            }
+            for record in reply.records {
+                let named = Digest::of(&record.definition);
+                let (next, proven) =
+                    verify::definition::follow(&self.chain, &log, last.as_ref(), record)?;
+                if next.path != *path || next.credential != lineage.credential {
+                    return Err(other().into());
+                }
+                self.covers(&proven).await?;
+                lineage.definitions.push(named);
+                last = Some(next);
+            }
+        }
+        self.home.write_json(&name, &lineage)?;
+        Ok((new, lineage))
+    }
+
     /// Verifies a sealed version that a request names.
     pub async fn sealed(
         &self,
@@ -328,13 +390,21 @@ impl Session {
         version: v1::SealedVersion,
     ) -> Result<Sealed, Refusal> {
         let manifest = verify::sealed::manifest(&self.chain, line, &version)?;
-        let definition = version
+        let newest = version
             .definition
             .as_ref()
             .map(|document| document.document.clone())
             .unwrap_or_default();
-        let definition = if Digest::of(&definition) == manifest.definition {
-            definition
+        let (in_force, lineage) = self.definition(&line.path, &newest).await?;
+        if !lineage.definitions.contains(&manifest.definition) {
+            return Err(VerifyError::Other {
+                what: format!("the definition of {} {}", line.path, line.version),
+                by: "its manifest",
+            }
+            .into());
+        }
+        let definition = if Digest::of(&newest) == manifest.definition {
+            newest
         } else {
             self.object(manifest.definition).await?
         };
@@ -343,7 +413,7 @@ impl Session {
             &self.vkey()?,
             line,
             manifest,
-            &definition,
+            (&definition, in_force),
             version,
         )?;
         self.covers(&sealed.proven).await?;

@@ -11,7 +11,8 @@
 //! 2. Two approvals by one token or with one approval key count once, whoever they are said to be.
 //! 3. A token or key that the charter in force does not have counts for nobody.
 //! 4. `waive` lifts the waivable rules only; no input of any kind lowers k, and k is never below 2.
-//! 5. A later approval never turns a reached quorum into one that is not.
+//! 5. A refusal or a retraction is never a vote.
+//! 6. A later approval never turns a reached quorum into one that is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,7 @@ use crate::{
     digest::Digest,
     id::{CredentialId, DeviceId, GroupName, PersonId, TokenId},
     refusal::Refusal,
-    text::{Approval, ShareState, Text as _, approval::AnswerError, request},
+    text::{Approval, Decision, ShareState, Text as _, approval::AnswerError, request},
     time::Time,
     world::{VersionId, World},
 };
@@ -95,6 +96,10 @@ impl Vote {
             Ok(()) => {}
             Err(AnswerError::OtherRequest) => return Err(Refusal::WrongRequest),
             Err(_) => return Err(Refusal::WrongLines),
+        }
+        // A refusal and a retraction are said in the same words; neither is a vote.
+        if !matches!(approval.decision, Decision::Approve(_)) {
+            return Err(Refusal::NotApproved);
         }
         let (_, token) = charter
             .person_of_token(approval.token.id)

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use keyturn_proto::v1;
 use keyturn_vault::{
     charter::{Charter, diff, touched_groups},
+    definition::Definition,
     digest::Digest,
     id::CeremonyId,
     jcs::Document as _,
@@ -138,7 +139,7 @@ impl Case {
             .as_ref()
             .and_then(|name| charter.scenario(name));
         let waits = |sealed: &Sealed| {
-            let policy = charter.policy_for(&sealed.definition)?;
+            let policy = charter.policy_for(&sealed.in_force)?;
             let policy = scenario.map_or_else(|| policy.clone(), |scenario| policy.under(scenario));
             Some(policy.waiting_secs.secs() > 0)
         };
@@ -301,16 +302,47 @@ impl Case {
 
     /// What a change would put into force.
     async fn difference(&self, session: &Session) -> Result<Option<String>, Refusal> {
+        if super::follow::is_final(self.view.state()) {
+            return Ok(None);
+        }
         let (_, old) = session.charter()?;
         Ok(match &self.request.purpose {
             Purpose::Change(Change::Charter(named)) => {
                 let bytes = session.object(named.digest).await?;
                 let new = Charter::from_bytes(&bytes)
                     .map_err(|source| VerifyError::Document("the proposed charter", source))?;
+                let in_force = session.charter()?.0;
+                if new.index != named.index || new.follows(old, in_force.digest).is_err() {
+                    return Err(VerifyError::Other {
+                        what: "the proposed charter".to_owned(),
+                        by: "the request",
+                    }
+                    .into());
+                }
                 Some(charter_lines(old, &new))
             }
-            Purpose::Change(Change::Definition { old, new, .. }) => {
-                let (old, new) = (session.object(*old).await?, session.object(*new).await?);
+            Purpose::Change(Change::Definition {
+                credential,
+                old: named,
+                new,
+            }) => {
+                let (old, new) = (session.object(*named).await?, session.object(*new).await?);
+                let read = |bytes: &[u8]| {
+                    Definition::from_bytes(bytes)
+                        .map_err(|source| VerifyError::Document("a definition", source))
+                };
+                let path = read(&old)?.path;
+                let (in_force, _) = session.definition(&path, &old).await?;
+                if in_force.credential != *credential {
+                    return Err(VerifyError::Other {
+                        what: format!("the credential at {path}"),
+                        by: "the request",
+                    }
+                    .into());
+                }
+                read(&new)?
+                    .follows(&in_force, *named)
+                    .map_err(|source| VerifyError::Definition(path.to_string(), source))?;
                 Some(format!(
                     "from {}\nto   {}\n",
                     clean(&String::from_utf8_lossy(&old)),

@@ -8,7 +8,7 @@ use keyturn_proto::v1;
 use keyturn_vault::name::CredentialPath;
 use serde_json::{Value, json};
 
-use super::{Context, deposit, export, open, redefine, show};
+use super::{Context, deposit, export, redefine, show};
 use crate::{
     refusal::Refusal,
     session::Session,
@@ -176,11 +176,8 @@ impl Show {
             versions.extend(reply.versions);
             after = reply.next_page;
             if after.is_empty() {
-                let definition = open::definition(
-                    &session,
-                    &wire::required(reply.definition, "the definition")?,
-                    &self.path,
-                )?;
+                let document = wire::required(reply.definition, "the definition")?;
+                let (definition, _) = session.definition(&self.path, &document.document).await?;
                 break (
                     wire::required(reply.credential, "the credential")?,
                     definition,

@@ -17,7 +17,7 @@ use keyturn_vault::{
 };
 use serde_json::json;
 
-use super::{Context, file_error, open, release::keep_receipt};
+use super::{Context, file_error, release::keep_receipt};
 use crate::{
     clock,
     home::read_file,
@@ -234,7 +234,7 @@ async fn deposit(
     };
     let reply = session.credentials().show(request).await?.into_inner();
     let document = wire::required(reply.definition, "the definition")?;
-    let definition = open::definition(session, &document, path)?;
+    let (definition, _) = session.definition(path, &document.document).await?;
     let version =
         Version::new(reply.next_version).ok_or(VerifyError::Missing("the next version"))?;
     let Draft {

@@ -9,7 +9,6 @@ use keyturn_vault::{
     definition::Definition,
     digest::Digest,
     id::{CeremonyId, GroupName, PersonId},
-    jcs::Document as _,
     key::ShareKey,
     name::{CredentialPath, Line, ScenarioName},
     reference::Version,
@@ -22,7 +21,7 @@ use crate::{
     refusal::Refusal,
     session::Session,
     token::{random, salt},
-    verify::{self, VerifyError},
+    verify::VerifyError,
     wire,
 };
 
@@ -108,7 +107,7 @@ pub async fn target(session: &Session, path: &CredentialPath) -> Result<Target, 
         };
         let reply = session.credentials().show(request).await?.into_inner();
         let document = wire::required(reply.definition, "the definition")?;
-        let definition = definition(session, &document, path)?;
+        let (definition, _) = session.definition(path, &document.document).await?;
         for version in reply
             .versions
             .into_iter()
@@ -141,35 +140,6 @@ pub async fn target(session: &Session, path: &CredentialPath) -> Result<Target, 
             });
         }
     }
-}
-
-/// Reads a definition and checks that it is of this path, and who signed it.
-pub fn definition(
-    session: &Session,
-    document: &v1::SignedDocument,
-    path: &CredentialPath,
-) -> Result<Definition, Refusal> {
-    let definition = Definition::from_bytes(&document.document)
-        .map_err(|source| VerifyError::Document("a definition", source))?;
-    if definition.path != *path || definition.origin != session.vault.origin {
-        return Err(VerifyError::Other {
-            what: format!("the definition of {path}"),
-            by: "its path",
-        }
-        .into());
-    }
-    if document.ceremony.is_empty() {
-        let (signer, signature) =
-            wire::signature(document.signature.clone(), "the signature on a definition")?;
-        verify::document(
-            &session.chain,
-            signer,
-            &document.document,
-            &signature,
-            &format!("the definition of {path}"),
-        )?;
-    }
-    Ok(definition)
 }
 
 fn is_live(state: v1::VersionState) -> bool {

@@ -23,6 +23,8 @@ pub struct Proven {
     pub event: Event,
     /// When, by the daemon's clock.
     pub time: String,
+    /// The charter in force, as the entry says.
+    pub charter: u64,
     /// The receipt, as it is kept.
     pub receipt: String,
     /// The checkpoint that the receipt leads to.
@@ -64,6 +66,7 @@ pub fn receipt(receipt: Option<v1::Receipt>, log: &Vkey) -> Result<Proven, Verif
         bytes,
         event,
         time: entry.time,
+        charter: entry.charter,
         receipt: tlog_proof,
         checkpoint,
     })

@@ -6,8 +6,10 @@
 //!    something that was.
 //! 2. Nothing here talks to anybody; callers bring the bytes.
 
+pub mod agreement;
 pub mod attested;
 pub mod charter;
+pub mod definition;
 pub mod directory;
 pub mod log;
 mod rules;
@@ -71,11 +73,11 @@ pub enum VerifyError {
         /// Why not.
         source: ChainError,
     },
-    /// A charter took force without its quorum.
-    #[error("charter {index} took force without the agreement of {lacking}")]
+    /// A charter or a definition took force without its quorum.
+    #[error("{what} took force without the agreement of {lacking}")]
     NotAgreed {
-        /// Its number.
-        index: u64,
+        /// What took force.
+        what: String,
         /// The groups that lack approvals.
         lacking: String,
     },
@@ -145,6 +147,9 @@ pub enum VerifyError {
         /// Why not.
         source: AttestationError,
     },
+    /// The definition in force went back.
+    #[error("the daemon's definition of {0} is older than the one that this computer has verified")]
+    OldDefinition(String),
     /// The charter in force went back.
     #[error(
         "the daemon's charter {now} is older than charter {before}, which this computer has verified"
@@ -186,7 +191,10 @@ impl VerifyError {
     fn goes_back(&self) -> bool {
         matches!(
             self,
-            Self::Shrank { .. } | Self::Forked { .. } | Self::OldCharter { .. }
+            Self::Shrank { .. }
+                | Self::Forked { .. }
+                | Self::OldCharter { .. }
+                | Self::OldDefinition(_)
         )
     }
 }

@@ -59,6 +59,7 @@ impl Fixture {
             signature: signature.clone(),
             changed_by: None,
             entry: 0,
+            earlier: Vec::new(),
             versions: BTreeMap::new(),
             out: BTreeMap::new(),
             proven: None,

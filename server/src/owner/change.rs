@@ -278,6 +278,7 @@ impl Core {
         };
         let entry = self.log(txn, DAEMON, &event)?;
         self.change_credential(txn, credential, |row| {
+            row.earlier.push(row.defined());
             row.definition = new;
             row.signature = signature;
             row.changed_by = Some(id);

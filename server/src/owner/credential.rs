@@ -108,6 +108,7 @@ impl Core {
             signature,
             changed_by: None,
             entry,
+            earlier: Vec::new(),
             versions: BTreeMap::new(),
             out: BTreeMap::new(),
             proven: None,

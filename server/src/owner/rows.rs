@@ -230,6 +230,9 @@ pub struct Credential {
     pub changed_by: Option<CeremonyId>,
     /// The entry of the definition.
     pub entry: u64,
+    /// The definitions before this one, oldest first.
+    #[serde(default)]
+    pub earlier: Vec<Earlier>,
     /// Its versions, also those that are gone.
     pub versions: BTreeMap<Version, VersionState>,
     /// Who has it checked out, by which ceremony.
@@ -240,6 +243,32 @@ pub struct Credential {
     /// What the target showed of the secret before the current one, when it was last rotated.
     #[serde(default)]
     pub evidence: Option<Evidence>,
+}
+
+/// A definition that was in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Earlier {
+    /// Its digest.
+    pub definition: Digest,
+    /// The signature over it; of a change: its ceremony.
+    pub signature: Seal,
+    /// The ceremony that put it into force.
+    pub changed_by: Option<CeremonyId>,
+    /// Its entry.
+    pub entry: u64,
+}
+
+impl Credential {
+    /// The definition in force, as one that was.
+    pub fn defined(&self) -> Earlier {
+        Earlier {
+            definition: self.definition,
+            signature: self.signature.clone(),
+            changed_by: self.changed_by,
+            entry: self.entry,
+        }
+    }
 }
 
 /// What is known of a version.

@@ -31,6 +31,8 @@ use crate::{
 
 /// Most envelopes of one deposit.
 const MAX_ENVELOPES: usize = 256;
+/// Definitions of one page; each has up to 64 KiB and the texts of a ceremony.
+const MAX_DEFINITIONS: usize = 8;
 /// Most confirmations of one call.
 const MAX_CONFIRMATIONS: usize = 100;
 
@@ -84,6 +86,31 @@ impl Service {
             Ok((id, core.credential(id)?.clone()))
         };
         self.0.owner.look(needs, look).await
+    }
+}
+
+impl Service {
+    /// A definition with what put it into force.
+    async fn record(&self, defined: &rows::Earlier) -> Result<v1::DefinitionRecord, Refused> {
+        let (mut request, mut approvals) = (None, Vec::new());
+        if let Some(id) = defined.changed_by {
+            let look = move |core: &Core| Ok(core.ceremony(id)?.row.clone());
+            let row = self.0.owner.look(Needs::ceremony(id), look).await?;
+            request = Some(convert::wire_text(&row.request));
+            let texts = row.statements.iter();
+            approvals.extend(texts.map(|statement| convert::wire_text(&statement.signed)));
+        }
+        let signature = defined
+            .changed_by
+            .is_none()
+            .then(|| convert::signature(&defined.signature));
+        Ok(v1::DefinitionRecord {
+            definition: self.0.object(defined.definition).await?,
+            signature,
+            request,
+            approvals,
+            defined: Some(self.0.receipt(None, defined.entry).await?),
+        })
     }
 }
 
@@ -317,6 +344,34 @@ impl Credential for Service {
             next_version: next.number(),
             next_page: next_page.unwrap_or_default(),
         }))
+    }
+
+    async fn definitions(
+        &self,
+        request: Request<v1::DefinitionsRequest>,
+    ) -> Answer<v1::DefinitionsReply> {
+        self.0.peers.of(&request)?;
+        let asked = request.into_inner();
+        let (after, _) = page(asked.page);
+        let skip = if after.is_empty() {
+            0
+        } else {
+            convert::parse::<usize>(&after, "after")?
+        };
+        let (_, held) = self.held(Named::read(asked.credential)?).await?;
+        let mut all = held.row.earlier.clone();
+        all.push(held.row.defined());
+        let mut records = Vec::new();
+        for defined in all.iter().skip(skip).take(MAX_DEFINITIONS) {
+            records.push(self.record(defined).await?);
+        }
+        let next = skip.saturating_add(records.len());
+        let next_page = if next < all.len() {
+            next.to_string()
+        } else {
+            String::new()
+        };
+        Ok(Response::new(v1::DefinitionsReply { records, next_page }))
     }
 
     async fn history(&self, request: Request<v1::HistoryRequest>) -> Answer<v1::HistoryReply> {

@@ -1,0 +1,165 @@
+//! A daemon whose store somebody wrote to, and people who do not take its word.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a story stops where it is wrong, and writes small files of its own"
+)]
+
+use std::fs;
+
+use keyturn_hsm::device::DeviceKey;
+use keyturn_tests::{
+    Outcome, World,
+    raw::{Facts, Member},
+};
+use keyturn_vault::{
+    definition::Definition, digest::Digest, jcs::Document as _, reference::Signer,
+};
+use keyturnd::store::{Name, RedbStore, Store as _, Txn};
+use serde_json::{Value, json};
+
+const PATH: &str = "aws/prod/root";
+
+/// A founded vault with a credential that nobody has looked at yet.
+fn founded() -> Outcome<World> {
+    let mut world = World::new()?;
+    let people: [(&str, &[&str]); 4] = [
+        ("alice", &["requester", "operator"]),
+        ("bob", &["custodian"]),
+        ("carol", &["custodian"]),
+        ("dan", &["custodian"]),
+    ];
+    for (name, _) in people {
+        let out = format!("people/{name}.enroll");
+        world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
+    }
+    world.init(&people, "")?;
+    world.start()?;
+    let (facts, _) = Facts::read(&world.welcome("bob"))?;
+    let genesis = facts.reference.digest.to_string();
+    for (name, _) in people {
+        let welcome = world.welcome(name).display().to_string();
+        let join = ["--yes-sha256", &genesis, "join", &welcome];
+        world.keyturn(name, join)?.ok()?;
+    }
+    fs::write(world.folder().join("secret"), "hunter2")?;
+    let add = "credential add aws/prod/root --kind aws-root --group ops --policy default --secret-file secret";
+    world.keyturn("alice", add.split(' '))?.ok()?;
+    Ok(world)
+}
+
+/// Changes the row of the only credential, and adds a document.
+async fn rewrite(world: &World, object: &[u8], change: impl Fn(&mut Value)) -> Outcome<()> {
+    let store = RedbStore::open(&world.vault().join("data/store.redb"))?;
+    let range = keyturnd::store::KeyRange::family(keyturnd::store::key::Family::Credential);
+    let page = store.range(&range, 10).await?;
+    let row = page.rows.first().ok_or("no credential")?;
+    let mut value: Value = serde_json::from_slice(&row.value[1..])?;
+    change(&mut value);
+    let with = |bytes: &[u8]| [&[1], bytes].concat();
+    let txn = Txn::new()
+        .put(row.key.clone(), with(value.to_string().as_bytes()))
+        .put(Name::Object(Digest::of(object)).key(), with(object));
+    store.txn(txn).await?;
+    store.close().await;
+    Ok(())
+}
+
+/// How a false definition gets its place.
+#[derive(Clone, Copy)]
+enum Lie {
+    /// As the first one, signed by the operator: which is true.
+    None,
+    /// As the first one, with the daemon's own signature.
+    Node,
+    /// As the first one, signed by a custodian who helps.
+    Custodian,
+    /// As what a ceremony decided that decided something else.
+    Ceremony,
+}
+
+async fn told(lie: Lie) -> Outcome<(World, i32)> {
+    let mut world = founded()?;
+    let shown = world.keyturn("alice", ["--json", "credential", "show", PATH])?;
+    let shown = shown.ok()?.json()?;
+    let ceremony = if matches!(lie, Lie::Ceremony) {
+        let ask = ["--json", "unseal", PATH, "--reason", "down", "--no-wait"];
+        let asked = world.keyturn("alice", ask)?.ok()?.json()?;
+        asked["ceremony"].clone()
+    } else {
+        Value::Null
+    };
+    // What alice has seen before is remembered; dan sees it for the first time.
+    world.stop()?;
+    let mut definition: Definition =
+        Definition::from_draft(shown["definition"].to_string().as_bytes())?;
+    let old = Digest::of(&definition.to_bytes()?);
+    definition
+        .metadata
+        .insert("account".parse()?, "666".parse()?);
+    if !ceremony.is_null() {
+        definition.previous = Some(old);
+    }
+    let bytes = definition.to_bytes()?;
+    let dan = Member::of_home(&world.home("dan"))?;
+    let node = DeviceKey::load(&world.vault().join("node.pem"))?;
+    let facts = Facts::read(&world.welcome("bob"))?.0;
+    let seal = match lie {
+        Lie::None | Lie::Ceremony => Value::Null,
+        Lie::Node => json!({
+            "signer": Signer::Node(facts.charter.nodes[0].id),
+            "signature": base64(&node.sign(&bytes)?),
+        }),
+        Lie::Custodian => json!({
+            "signer": Signer::Device(dan.device_id),
+            "signature": base64(&dan.device.sign(&bytes)?),
+        }),
+    };
+    if !matches!(lie, Lie::None) {
+        rewrite(&world, &bytes, |row| {
+            if !seal.is_null() {
+                row["signature"] = seal.clone();
+            }
+            if !ceremony.is_null() {
+                let earlier = json!({
+                    "definition": row["definition"], "signature": row["signature"],
+                    "changed_by": row["changed_by"], "entry": row["entry"],
+                });
+                row["earlier"] = json!([earlier]);
+                row["changed_by"] = ceremony.clone();
+            }
+            row["definition"] = json!(Digest::of(&bytes));
+        })
+        .await?;
+    }
+    world.start()?;
+    let seen = world.keyturn("dan", ["credential", "show", PATH])?;
+    Ok((world, seen.code))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use ::base64::Engine as _;
+    ::base64::prelude::BASE64_STANDARD.encode(bytes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_nobody_agreed_to_is_nobodys() {
+    for (name, lie, want) in [
+        ("as it is", Lie::None, 0),
+        ("signed by the daemon", Lie::Node, 24),
+        ("signed by a custodian", Lie::Custodian, 24),
+        ("as decided by another ceremony", Lie::Ceremony, 24),
+    ] {
+        let (world, seen) = told(lie).await.unwrap();
+        assert_eq!(seen, want, "{name}: to look at");
+        // Nothing is sealed to it, nothing asked for by it, and no share given for it.
+        let deposit = ["credential", "deposit", PATH, "--secret-file", "secret"];
+        let code = |person: &str, args: &[&str]| world.keyturn(person, args).unwrap().code;
+        let known = if want == 0 { 0 } else { 24 };
+        assert_eq!(code("alice", &deposit), known, "{name}: to seal to");
+        let ask = ["unseal", PATH, "--reason", "down", "--no-wait"];
+        assert_eq!(code("alice", &ask), known, "{name}: to ask for");
+        assert_eq!(code("dan", &["confirm", PATH]), known, "{name}: to open");
+    }
+}
