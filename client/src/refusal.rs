@@ -351,6 +351,7 @@ pub const EXITS: &[(&str, u8)] = &[
     ("log-full", 95),
     ("not-released", 96),
     ("no-entropy", 97),
+    ("findings", 98),
     ("wrong-submission", 99),
     ("no-smart-card-service", 100),
     ("no-reader", 101),

@@ -370,7 +370,7 @@ impl Session {
             for record in reply.records {
                 let named = Digest::of(&record.definition);
                 let (next, proven) =
-                    verify::definition::follow(&self.chain, &log, last.as_ref(), record)?;
+                    verify::definition::follow(&self.chain, &log, last.as_ref(), &record)?;
                 if next.path != *path || next.credential != lineage.credential {
                     return Err(other().into());
                 }

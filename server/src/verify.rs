@@ -125,6 +125,7 @@ impl Verified {
             Check::Commitment { .. }
             | Check::Document { .. }
             | Check::Attestation { .. }
+            | Check::Details(_)
             | Check::Head(_) => Ok(()),
         }
     }

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use keyturn::verify::directory::{Anchor, verify};
+use keyturn::verify::directory::{Anchor, Subject, verify};
 use keyturn_audit::{entry::Entry, note::SignedCheckpoint, proof::Receipt};
 use keyturn_proto::v1;
 use keyturn_tests::{
@@ -252,8 +252,14 @@ fn check(load: &Load) {
         .collect();
     let count = anchors.len();
     let makers = keyturn_hsm::attestation::Anchors::yubico().unwrap();
-    let genesis = Some(facts.reference.digest);
-    let report = verify(&log, &facts.vkey, &makers, genesis, &anchors).unwrap();
+    let subject = Subject {
+        dir: &log,
+        log: &facts.vkey,
+        makers: &makers,
+        genesis: Some(facts.reference.digest),
+        saved: &anchors,
+    };
+    let report = verify(subject, |_, _| {}, |_, _| {}).unwrap();
     let findings: Vec<_> = report
         .findings
         .iter()

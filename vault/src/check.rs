@@ -52,6 +52,8 @@ pub enum Check {
     },
     /// The log had this root at this size: somebody signed that they saw it so.
     Head(Head),
+    /// The details text with this digest, where it is still kept.
+    Details(Digest),
     /// Nobody could say which key this is to be checked with: the check fails.
     NoKey {
         /// Who is said to have signed.

@@ -29,7 +29,7 @@ use crate::{
     refusal::Refusal,
     rotation::Slot,
     text::{self, SignedText, Text},
-    time::Time,
+    time::{Span, Time},
     world::{Holding, VersionId, World},
 };
 
@@ -43,6 +43,9 @@ mod rotations;
 
 pub use finding::{CODES, Finding, Level};
 use finding::{Fault, fault};
+
+/// How long after its check-out an opened credential may be owed its rotation before that is late.
+const LATE_ROTATION: Span = Span::from_hours(24);
 
 /// How many entries may come between an entry and what follows from it; a batch of the daemon's.
 const BATCH: u64 = 512;
@@ -274,7 +277,7 @@ impl Replay {
     /// What is still open at the end of the log.
     pub fn finish(&self) -> Vec<Finding> {
         let n = self.next.saturating_sub(1);
-        let finding = |level, code: &'static str, detail: String| Finding {
+        let finding = move |level, code: &'static str, detail: String| Finding {
             n,
             level,
             code,
@@ -284,17 +287,25 @@ impl Replay {
             .expected
             .iter()
             .map(|(_, event)| finding(Level::Warning, "missing-entry", event.kind().to_owned()));
-        let opened = |slot: &&Slot| {
-            slot.owed
-                .iter()
-                .any(|(cause, _)| matches!(cause, Cause::Unseal(_)))
-        };
-        let owed = self.slots.values().filter(opened).map(|slot| {
+        let owed = self.slots.values().flat_map(|slot| {
             let path = self
                 .holdings
                 .get(&slot.credential)
-                .map(|holding| holding.definition.path.to_string());
-            finding(Level::Info, "rotation-owed", path.unwrap_or_default())
+                .map(|holding| holding.definition.path.to_string())
+                .unwrap_or_default();
+            slot.owed.iter().filter_map(move |(cause, _)| {
+                let Cause::Unseal(ceremony) = cause else {
+                    return None;
+                };
+                let until = self.checkouts.get(ceremony).map(|out| out.until);
+                let late = until.is_some_and(|until| self.clock >= until.after(LATE_ROTATION.ms()));
+                let detail = format!("{path}, opened by {ceremony}");
+                Some(if late {
+                    finding(Level::Warning, "rotation-late", detail)
+                } else {
+                    finding(Level::Info, "rotation-owed", detail)
+                })
+            })
         });
         let authorized =
             |known: &&Known| matches!(known.ceremony.row.state, State::Authorized { .. });

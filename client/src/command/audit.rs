@@ -12,7 +12,7 @@ use keyturn_audit::{
     tile::{CHECKPOINT, Content, TilePath, WIDTH},
 };
 use keyturn_proto::v1;
-use keyturn_vault::{digest::Digest, key::VerifierKey, words::spoken};
+use keyturn_vault::{digest::Digest, key::VerifierKey, replay::Level, words::spoken};
 use serde_json::json;
 
 use super::{Context, credential, file_error, read_named, release::keep_receipt};
@@ -23,7 +23,7 @@ use crate::{
     ui::{Style, clean, table},
     verify::{
         VerifyError,
-        directory::{self, Anchor, Report},
+        directory::{self, Anchor, Report, Subject, Texts},
         log,
     },
     wire,
@@ -300,9 +300,19 @@ impl Verify {
                 .map_err(|error| file_error(path, &error))?;
             saved.push(anchor(path.display().to_string(), &text, &log)?);
         }
-        let anchors = context.home.anchors()?;
+        let makers = context.home.anchors()?;
+        let ui = context.ui;
         let report = tokio::task::spawn_blocking(move || {
-            let report = directory::verify(&dir, &log, &anchors, genesis, &saved);
+            let subject = Subject {
+                dir: &dir,
+                log: &log,
+                makers: &makers,
+                genesis,
+                saved: &saved,
+            };
+            let told = |n, of| ui.progress(format_args!("verifying entry {n} of {of}"));
+            let report = directory::verify(subject, |_, _| {}, told);
+            ui.progress("");
             drop(own);
             report
         });
@@ -310,17 +320,22 @@ impl Verify {
             .await
             .map_err(|error| Refusal::new("internal", error, "report this"))??;
         context.ui.result(&report, || text(context, &report))?;
-        if report.findings.is_empty() {
-            Ok(())
-        } else {
-            let message = format!("the log has {} findings", report.findings.len());
-            Err(Refusal::new(
-                "verification",
-                message,
-                "ask the vault's operators about each of them, on another way",
-            ))
-        }
+        found(&report)
     }
+}
+
+/// Fails where there are findings.
+fn found(report: &Report) -> Result<(), Refusal> {
+    let found = u64::try_from(report.findings.len()).unwrap_or(u64::MAX);
+    let found = found.saturating_add(report.more);
+    if found == 0 {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        "findings",
+        format_args!("the log has {found} findings"),
+        "ask the vault's operators about each of them, on another way",
+    ))
 }
 
 /// A key as it is written, or in a file.
@@ -381,16 +396,29 @@ fn home_checkpoints(context: &Context, session: &Session) -> Result<Vec<Anchor>,
 
 fn text(context: &Context, report: &Report) -> String {
     let mut text = format!(
-        "{}: {} entries, {} charters, {} ceremonies, {} signatures checked\nroot       {}\nsix words  {}\n",
+        "{}: {} entries until {}\nroot       {}\nsix words  {}\n",
         clean(&report.origin),
         report.size,
-        report.charters,
-        report.ceremonies,
-        report.signatures,
+        clean(&report.until),
         report.root,
         spoken(&report.root)
     );
+    let Texts {
+        checked,
+        erased,
+        absent,
+    } = report.details;
     // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "checked: {} charters, {} ceremonies ({} openings), {} signatures, {} heads of the log that people signed for, {} documents, {checked} details texts ({erased} erased, {absent} not in this copy)",
+        report.charters,
+        report.ceremonies,
+        report.openings,
+        report.signatures,
+        report.heads,
+        report.documents,
+    );
     let _ = writeln!(text, "anchored in: {}", report.anchors.join(", "));
     let roots: Vec<_> = report.attestation_roots.iter().map(|root| root.0).collect();
     if roots == keyturn_hsm::attestation::YUBICO_ROOTS {
@@ -403,20 +431,37 @@ fn text(context: &Context, report: &Report) -> String {
             .collect();
         let _ = writeln!(text, "tokens attested under: {}", roots.join(", "));
     }
-    for note in &report.notes {
-        let _ = writeln!(text, "note: entry {}: {}", note.n, clean(&note.what));
-    }
-    for finding in &report.findings {
+    if !report.is_anchored() {
+        let warning = context.ui.paint(Style::Warn, "warning:");
         let _ = writeln!(
             text,
-            "{} entry {}: {}",
-            context.ui.paint(Style::Bad, "finding:"),
+            "{warning} nothing but its own key speaks for this log; whoever has that key could have written all of it"
+        );
+    }
+    for finding in report.notes.iter().chain(&report.findings) {
+        let style = match finding.level {
+            Level::Info => Style::Dim,
+            Level::Warning => Style::Warn,
+            Level::Error => Style::Bad,
+        };
+        let level = format!("{}:", directory::word(finding.level));
+        let _ = writeln!(
+            text,
+            "{} entry {}: {}: {}",
+            context.ui.paint(style, level),
             finding.n,
+            clean(&finding.code),
             clean(&finding.what)
         );
     }
-    if report.findings.is_empty() {
+    if report.more > 0 {
+        let _ = writeln!(text, "and {} more", report.more);
+    }
+    let (errors, warnings) = (report.count(Level::Error), report.count(Level::Warning));
+    if errors == 0 && warnings == 0 {
         text.push_str("Everything is as it should be.\n");
+    } else {
+        let _ = writeln!(text, "{errors} errors, {warnings} warnings.");
     }
     text
 }

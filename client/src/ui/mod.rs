@@ -114,6 +114,16 @@ impl Ui {
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
 
+    /// How far something is, in one line of a terminal that the next call writes over; an empty one removes it.
+    pub fn progress(&self, line: impl Display) {
+        if self.live {
+            let mut err = io::stderr().lock();
+            // Nobody is left to be told when standard error is gone.
+            let _ = write!(err, "\r\u{1b}[2K{line}");
+            let _ = err.flush();
+        }
+    }
+
     /// `warning: …` on standard error.
     pub fn warn(&self, line: impl Display) {
         self.note(format_args!(

@@ -97,9 +97,7 @@ impl Claim<'_> {
         let requester = super::person_of(made_under, signed.signer)
             .filter(|person| person.reference() == request.requested_by);
         requester.ok_or_else(|| VerifyError::Person(what()))?;
-        if request.purpose != Purpose::Change(self.change.clone())
-            || request.vault != charter.origin
-        {
+        if request.purpose != Purpose::Change(self.change) || request.vault != charter.origin {
             return Err(other());
         }
         Ok(request)

@@ -74,7 +74,7 @@ pub fn follow(
     chain: &Chain,
     log: &Vkey,
     old: Option<&Definition>,
-    record: v1::DefinitionRecord,
+    record: &v1::DefinitionRecord,
 ) -> Result<(Definition, Proven), VerifyError> {
     let new = Definition::from_bytes(&record.definition)
         .map_err(|source| VerifyError::Document("a definition", source))?;
@@ -107,8 +107,8 @@ pub fn follow(
     new.validate(in_force.1)
         .map_err(|source| VerifyError::Definition(new.path.to_string(), source))?;
     match old {
-        None => first(in_force.1, &new, &record, &what)?,
-        Some(old) => changed(chain, in_force, old, &new, &record, what)?,
+        None => first(in_force.1, &new, record, &what)?,
+        Some(old) => changed(chain, in_force, old, &new, record, what)?,
     }
     Ok((new, proven))
 }
@@ -367,7 +367,7 @@ mod tests {
             old: Option<&Definition>,
             record: v1::DefinitionRecord,
         ) -> Result<Digest, VerifyError> {
-            let (new, proven) = follow(&self.chain, self.log.vkey(), old, record)?;
+            let (new, proven) = follow(&self.chain, self.log.vkey(), old, &record)?;
             assert_eq!(proven.n, 0);
             Ok(digest(&new))
         }
@@ -598,7 +598,7 @@ mod tests {
         let mut third = next.clone();
         third.previous = Some(digest(&next));
         assert!(!knows(&third).unwrap(), "invariant 4: a new one");
-        third.credential = keyturn_vault::id::CredentialId::from_parts(Time::from_ms(1), [1; 10]);
+        third.credential = CredentialId::from_parts(Time::from_ms(1), [1; 10]);
         assert!(knows(&third).is_err(), "invariant 4: another credential");
     }
 }

@@ -9,6 +9,7 @@
 pub mod agreement;
 pub mod attested;
 pub mod charter;
+pub mod checks;
 pub mod definition;
 pub mod directory;
 pub mod log;

@@ -174,6 +174,7 @@ impl Core {
             Check::Text { .. }
             | Check::Document { .. }
             | Check::Attestation { .. }
+            | Check::Details(_)
             | Check::Head(_)
             | Check::NoKey { .. } => false,
         };

@@ -211,6 +211,7 @@ impl Replay {
         }
         at.out.checks.push(Check::text(world.charter, signed));
         at.out.checks.push(Check::Head(request.log));
+        at.out.checks.push(Check::Details(request.details));
         if owner(world.charter, signed.signer) != Some(request.requested_by.id) {
             return Err(fault("signer"));
         }
@@ -345,7 +346,10 @@ impl Replay {
             .ok_or(Refusal::UnknownToken)?;
         let earlier = match text.decision {
             Decision::Retract { earlier } => Some(earlier),
-            Decision::Refuse { .. } => None,
+            Decision::Refuse { reason } => {
+                at.out.checks.push(Check::Details(reason));
+                None
+            }
             Decision::Approve(_) => return Err(fault("text")),
         };
         let voice = Voice {

@@ -27,7 +27,7 @@ pub struct Finding {
 }
 
 /// The codes of findings beside those of refusals.
-pub const CODES: [(&str, &str); 22] = [
+pub const CODES: [(&str, &str); 23] = [
     ("order", "the number of the entry is not the next one"),
     ("time-back", "the clock went backwards"),
     (
@@ -79,6 +79,10 @@ pub const CODES: [(&str, &str); 22] = [
         "a version of a target with two slots whose key is not named",
     ),
     ("rotation-owed", "what was opened is not rotated yet"),
+    (
+        "rotation-late",
+        "what was opened is not rotated a day after its check-out",
+    ),
     ("open-end", "a ceremony that has not come to its end"),
 ];
 
