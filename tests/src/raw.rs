@@ -242,6 +242,11 @@ impl Member {
         })
     }
 
+    /// Signs anything with the token.
+    pub fn sign_bytes(&self, bytes: &[u8]) -> Outcome<Vec<u8>> {
+        Ok(self.keys().sign(bytes, &mut Scripted)?)
+    }
+
     /// Signs a text with the device.
     pub fn sign_by_device<T: Text>(&self, text: &T) -> Outcome<SignedText> {
         let text = text.to_text();

@@ -222,17 +222,16 @@ impl<'a> Worker<'a> {
             );
             return Err(("head", what));
         }
-        let known = match self.roots.get(&head.size) {
-            Some(known) => *known,
-            None => {
-                let nodes = TileNodes::new(self.dir, self.size);
-                let found = root(&nodes, head.size).map_err(|error| ("head", told(&error)))?;
-                if self.roots.len() >= ROOTS {
-                    self.roots.pop_first();
-                }
-                self.roots.insert(head.size, Digest(found));
-                Digest(found)
+        let known = if let Some(known) = self.roots.get(&head.size) {
+            *known
+        } else {
+            let nodes = TileNodes::new(self.dir, self.size);
+            let found = root(&nodes, head.size).map_err(|error| ("head", told(&error)))?;
+            if self.roots.len() >= ROOTS {
+                self.roots.pop_first();
             }
+            self.roots.insert(head.size, Digest(found));
+            Digest(found)
         };
         if known != head.root {
             let what = format!(

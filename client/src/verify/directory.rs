@@ -107,6 +107,10 @@ pub struct Finding {
     pub what: String,
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands fields over by reference"
+)]
 fn level<S: Serializer>(level: &Level, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(word(*level))
 }
@@ -266,12 +270,14 @@ impl Fold<'_> {
                 each(entry, Some(&event));
                 self.count(&event);
                 let (findings, checks) = self.rules.entry(entry, event);
-                findings.into_iter().for_each(|finding| self.find(finding));
+                for finding in findings {
+                    self.find(finding);
+                }
                 desk.hand_in(entry.n, checks);
             }
             Err(error) => {
                 each(entry, None);
-                self.find(Finding::error(entry.n, "kind", told(&error)));
+                self.find(Finding::error(entry.n, "kind", &told(&error)));
             }
         }
     }
@@ -304,8 +310,9 @@ impl Fold<'_> {
 
     /// What the end of the log leaves open, and whether the charter in force names the key of this log.
     fn finish(&mut self, log: &Vkey) {
-        let open = self.rules.finish();
-        open.into_iter().for_each(|finding| self.find(finding));
+        for finding in self.rules.finish() {
+            self.find(finding);
+        }
         let (n, named) = self.rules.charter().map_or((0, None), |(_, charter)| {
             (0, Some(charter.log_key.to_string()))
         });

@@ -61,7 +61,7 @@ impl<'a> Rules<'a> {
             Ok(time) => time,
             Err(error) => {
                 let what = told(&error);
-                return (vec![Finding::error(entry.n, "time", what)], Vec::new());
+                return (vec![Finding::error(entry.n, "time", &what)], Vec::new());
             }
         };
         let record = Record {
@@ -101,12 +101,12 @@ impl From<Found> for Finding {
 
 impl Finding {
     /// Something that is against the rules.
-    pub(super) fn error(n: u64, code: &str, what: impl ToString) -> Self {
+    pub(super) fn error(n: u64, code: &str, what: &str) -> Self {
         Self {
             n,
             level: Level::Error,
             code: code.to_owned(),
-            what: what.to_string(),
+            what: what.to_owned(),
         }
     }
 }

@@ -100,6 +100,13 @@ impl Replay {
                 delivered,
                 ..
             } => {
+                if let Some(State::Authorized { openings, .. }) = self.state(id)
+                    && !delivered
+                        .iter()
+                        .all(|version| openings.iter().any(|opening| opening.version == *version))
+                {
+                    return Err(fault("unauthorized"));
+                }
                 let inconsistent = self.inconsistent.remove(&id).unwrap_or_default();
                 let outcome = Outcome {
                     ciphertext: *ciphertext,

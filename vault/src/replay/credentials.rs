@@ -273,6 +273,9 @@ impl Replay {
         if !by_maker {
             return Err(fault("signer"));
         }
+        if maker == Maker::Rotation && holding.definition.connector.is_none() {
+            return Err(Refusal::NoConnector.into());
+        }
         let (number, digest, signature) = (version.version, sealed.digest, signature.clone());
         let two = holding.definition.kind.two_slots();
         let slot = self
