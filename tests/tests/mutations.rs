@@ -2,6 +2,8 @@
 //! found, and named.
 
 #![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     clippy::too_many_lines,
     clippy::disallowed_methods,
@@ -508,7 +510,7 @@ fn of_entries(story: &Story) -> Vec<Row<'_>> {
         (
             "a kind that nobody knows",
             log().edit("ceremony.approved", 0, |entry| {
-                entry.kind = "ceremony.nodded".to_owned()
+                "ceremony.nodded".clone_into(&mut entry.kind);
             }),
             "kind",
         ),
@@ -539,10 +541,10 @@ fn of_people(story: &Story) -> Vec<Row<'_>> {
                     log.value("ceremony.approved", 1, "approval"),
                 );
                 log.body("ceremony.approved", 0, |body| {
-                    body["approval"]["signature"] = other["signature"].clone()
+                    body["approval"]["signature"] = other["signature"].clone();
                 })
                 .body("ceremony.approved", 1, |body| {
-                    body["approval"]["signature"] = one["signature"].clone()
+                    body["approval"]["signature"] = one["signature"].clone();
                 })
             },
             "signature",
@@ -739,7 +741,7 @@ fn of_people(story: &Story) -> Vec<Row<'_>> {
         (
             "no approval text at all",
             log().body("ceremony.approved", 0, |body| {
-                body["approval"]["text"] = json!("")
+                body["approval"]["text"] = json!("");
             }),
             "text",
         ),

@@ -17,6 +17,7 @@ use crate::{
     refusal::Refusal,
     text::{self, Approval, Decision, Review, SignedText},
     time::Span,
+    world::VersionId,
 };
 
 impl Replay {
@@ -99,22 +100,7 @@ impl Replay {
                 ciphertext,
                 delivered,
                 ..
-            } => {
-                if let Some(State::Authorized { openings, .. }) = self.state(id)
-                    && !delivered
-                        .iter()
-                        .all(|version| openings.iter().any(|opening| opening.version == *version))
-                {
-                    return Err(fault("unauthorized"));
-                }
-                let inconsistent = self.inconsistent.remove(&id).unwrap_or_default();
-                let outcome = Outcome {
-                    ciphertext: *ciphertext,
-                    delivered: delivered.clone(),
-                    inconsistent,
-                };
-                self.outcome(at, id, ceremony::Event::Opened(outcome))
-            }
+            } => self.released(at, id, *ciphertext, delivered),
             Event::UnsealFailed { why, .. } => self.outcome(at, id, ceremony::Event::Failed(*why)),
             Event::UnsealInterrupted { .. } => {
                 self.early(at, id);
@@ -432,6 +418,29 @@ impl Replay {
             return Err(Refusal::NotApproved.into());
         }
         self.carry_out(at, id, effects)
+    }
+
+    /// Nothing is delivered but what was authorized.
+    fn released(
+        &mut self,
+        at: &mut At<'_>,
+        id: CeremonyId,
+        ciphertext: Option<Digest>,
+        delivered: &BTreeSet<VersionId>,
+    ) -> Result<Vec<Event>, Fault> {
+        if let Some(State::Authorized { openings, .. }) = self.state(id)
+            && !delivered
+                .iter()
+                .all(|version| openings.iter().any(|opening| opening.version == *version))
+        {
+            return Err(fault("unauthorized"));
+        }
+        let outcome = Outcome {
+            ciphertext,
+            delivered: delivered.clone(),
+            inconsistent: self.inconsistent.remove(&id).unwrap_or_default(),
+        };
+        self.outcome(at, id, ceremony::Event::Opened(outcome))
     }
 
     fn outcome(
