@@ -19,7 +19,7 @@ use keyturn_audit::{
     note::LogKey,
     publish::{Dir, Publisher},
 };
-use keyturn_hsm::device::DeviceKey;
+use keyturn_hsm::{attestation::Anchors as Makers, device::DeviceKey};
 use keyturn_proto::v1;
 use keyturn_tests::{
     Outcome, keep,
@@ -323,9 +323,11 @@ impl Forged<'_> {
         genesis: Option<Digest>,
         saved: &[Anchor],
     ) -> Result<Report, String> {
+        let makers = Makers::yubico().unwrap();
         let subject = Subject {
             dir: folder,
             log: self.story.log.vkey(),
+            makers: &makers,
             genesis,
             saved,
         };
