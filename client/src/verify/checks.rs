@@ -21,9 +21,7 @@ use keyturn_audit::{
     verify::object,
 };
 use keyturn_hsm::attestation::Anchors as Makers;
-use keyturn_vault::{
-    charter::Token, check::Check, digest::Digest, reference::Head, replay::Level,
-};
+use keyturn_vault::{charter::Token, check::Check, digest::Digest, reference::Head, replay::Level};
 
 use super::{attested, directory::Finding, verify as check_signature};
 use crate::refusal::told;

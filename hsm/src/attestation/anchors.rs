@@ -5,6 +5,8 @@
 //! 2. An intermediate counts only if a chain of signatures leads to such a root; intermediates are never taken
 //!    from the token.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use super::cert::Cert;
@@ -75,6 +77,13 @@ pub enum AnchorsError {
 #[derive(Clone)]
 pub struct Anchors {
     trusted: Vec<(Cert, Fingerprint)>,
+}
+
+impl fmt::Debug for Anchors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let roots = self.trusted.iter().map(|(_, fingerprint)| fingerprint);
+        f.debug_list().entries(roots).finish()
+    }
 }
 
 impl Anchors {
