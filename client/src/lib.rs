@@ -9,6 +9,7 @@
 //! | [`connect`], [`session`] | the way to a vault, by pins; charter and log followed and verified |
 //! | [`verify`] | what the daemon says is held against charter and log |
 //! | [`token`] | the person's token |
+//! | [`totp`] | one-time codes of a seed that was opened |
 //! | [`refusal`] | stable codes, exit codes, hints |
 //! | [`ui`] | standard output and error, the live view, prompts |
 
@@ -22,6 +23,7 @@ pub mod home;
 pub mod refusal;
 pub mod session;
 pub mod token;
+pub mod totp;
 pub mod ui;
 pub mod verify;
 pub mod wire;

@@ -8,7 +8,7 @@ use keyturn_proto::v1;
 use keyturn_vault::name::CredentialPath;
 use serde_json::{Value, json};
 
-use super::{Context, deposit, export, redefine, show};
+use super::{Context, adopt, deposit, export, redefine, show};
 use crate::{
     refusal::Refusal,
     session::Session,
@@ -22,6 +22,8 @@ use crate::{
 pub enum Credential {
     /// Add a credential, with its first secret when one is given
     Add(deposit::Add),
+    /// Let the connector set and seal the first secret; no human ever knows it
+    Adopt(adopt::Adopt),
     /// Seal a new secret and deposit it
     Deposit(deposit::Deposit),
     /// Propose a changed definition, and ask for the agreement that it needs
@@ -71,6 +73,7 @@ impl Credential {
     pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
         match self {
             Self::Add(command) => command.run(context).await,
+            Self::Adopt(command) => command.run(context).await,
             Self::Deposit(command) => command.run(context).await,
             Self::Change(command) => command.run(context).await,
             Self::List(command) => command.run(context).await,
@@ -233,6 +236,9 @@ impl Show {
                 ]
             };
             text.push_str(&table(&versions.iter().map(row).collect::<Vec<_>>()));
+            if view.known_to_human {
+                text.push_str("Known to a human until it is rotated.\n");
+            }
             if !view.problems.is_empty() {
                 let _ = writeln!(
                     text,

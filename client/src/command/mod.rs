@@ -3,6 +3,7 @@
 //! A command reads its arguments, asks a [`Session`], and hands one result to the
 //! [`Ui`]. What goes wrong is a [`Refusal`] with an exit code of its own.
 
+pub mod adopt;
 pub mod approve;
 pub mod audit;
 pub mod case;

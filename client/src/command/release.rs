@@ -2,10 +2,16 @@
 //!
 //! # Invariants
 //! 1. Nothing is handed on whose release is not proven to be in the log, after its authorization.
-//! 2. The key that it is delivered to lies in the home encrypted to the requester's token, and is removed
+//! 2. Of a seed of one-time codes the codes are handed on, and the seed itself only where it is asked for.
+//! 3. The key that it is delivered to lies in the home encrypted to the requester's token, and is removed
 //!    at check-in.
 
-use std::{collections::BTreeMap, io::Write as _, path::PathBuf, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    path::PathBuf,
+    process::Stdio,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
@@ -24,9 +30,11 @@ use serde_json::{Value, json};
 
 use super::{Context, show};
 use crate::{
+    clock,
     home::{Home, write_file},
     refusal::{Refusal, told},
     session::Session,
+    totp::{Codes, Totp},
     ui::clean,
     verify::{VerifyError, log, log::Proven},
 };
@@ -40,7 +48,7 @@ pub struct Sink {
     /// Run this command with the secret on its standard input
     #[arg(long, value_name = "COMMAND", conflicts_with = "raw")]
     pub exec: Option<String>,
-    /// Print the bytes of the secret and nothing else
+    /// Print the bytes of the secret and nothing else; of a seed, itself and not its codes
     #[arg(long, conflicts_with = "json")]
     pub raw: bool,
 }
@@ -151,6 +159,8 @@ pub struct Delivered {
 struct Named {
     path: String,
     current: bool,
+    /// Whether it is a seed, of which people get the codes.
+    seed: bool,
     released: Released,
 }
 
@@ -158,7 +168,7 @@ struct Named {
 pub fn open(
     session: &Session,
     request: &Request,
-    current: &BTreeMap<CredentialId, u64>,
+    (current, seeds): (&BTreeMap<CredentialId, u64>, &BTreeSet<CredentialId>),
     key: &ShareIdentity,
     release: v1::Release,
 ) -> Result<Delivered, Refusal> {
@@ -209,9 +219,12 @@ pub fn open(
             by: "the request",
         })?;
         let current = current.get(&line.credential) == Some(&released.version);
+        let seed = seeds.contains(&line.credential)
+            || released.secret.expose().starts_with(b"otpauth://totp/");
         secrets.push(Named {
             path: line.path.to_string(),
             current,
+            seed,
             released,
         });
     }
@@ -259,6 +272,7 @@ impl Delivered {
         let secrets = vec![Named {
             path: line.path.to_string(),
             current: true,
+            seed: false,
             released,
         }];
         Self {
@@ -338,6 +352,7 @@ impl Delivered {
     /// What a file or a command gets: the one secret as it is, or all of them as JSON.
     fn whole(&self) -> Result<SecretBytes, Refusal> {
         match self.only() {
+            Ok(one) if one.seed => Ok(SecretBytes::from(one.codes()?.code.into_bytes())),
             Ok(one) => Ok(SecretBytes::from_slice(one.released.secret.expose())),
             Err(_) => Ok(SecretBytes::from(
                 serde_json::to_vec(&self.document(true)).map_err(std::io::Error::from)?,
@@ -351,7 +366,15 @@ impl Delivered {
                 "path": secret.path, "credential": secret.released.credential,
                 "version": secret.released.version, "current": secret.current,
             });
-            if with_secrets && let Some(fields) = document.as_object_mut() {
+            let codes = secret.codes().ok().filter(|_| secret.seed && with_secrets);
+            if let (Some(codes), Some(fields)) = (codes, document.as_object_mut()) {
+                fields.insert("code".to_owned(), Value::from(codes.code));
+                fields.insert("next_code".to_owned(), Value::from(codes.next));
+                fields.insert("valid_for_secs".to_owned(), Value::from(codes.left_secs));
+            } else if with_secrets
+                && !secret.seed
+                && let Some(fields) = document.as_object_mut()
+            {
                 // Exposed to the person who asked for it.
                 let bytes = secret.released.secret.expose();
                 match std::str::from_utf8(bytes) {
@@ -375,11 +398,29 @@ impl Delivered {
 }
 
 impl Named {
+    /// The codes of now.
+    fn codes(&self) -> Result<Codes, Refusal> {
+        // Exposed to make what the person asked for of it.
+        let seed = Totp::parse(self.released.secret.expose());
+        let secs = clock::now().ms().checked_div(1000).unwrap_or_default();
+        seed.and_then(|seed| seed.at(secs)).ok_or_else(|| {
+            Refusal::new(
+                "malformed",
+                format_args!("{} is not a seed that codes can be made of", self.path),
+                "get it as it is with `keyturn unseal --resume … --raw`",
+            )
+        })
+    }
+
     /// The secret alone, or behind its path where there are several.
     fn line(&self, several: bool) -> String {
         // Exposed to the person who asked for it.
         let bytes = self.released.secret.expose();
         let text = match std::str::from_utf8(bytes) {
+            Ok(_) if self.seed => match self.codes() {
+                Ok(codes) => codes.to_string(),
+                Err(refusal) => format!("({})", refusal.message),
+            },
             Ok(text) => clean(text),
             Err(_) => format!("base64:{}", BASE64_STANDARD.encode(bytes)),
         };

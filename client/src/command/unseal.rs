@@ -1,11 +1,15 @@
 //! `keyturn unseal`: ask, wait until enough custodians agree, get the secret with its receipts.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use clap::Args;
 use keyturn_proto::v1::{CeremonyState, CeremonyView};
 use keyturn_seal::ShareIdentity;
 use keyturn_vault::{
+    definition::Kind,
     id::{CeremonyId, CredentialId, GroupName},
     name::{CredentialPath, Line},
     text::{Purpose, Request},
@@ -226,10 +230,11 @@ async fn wait(
             held.attend(session, &came).await?;
         }
         if let News::Release(release) = came {
+            let seeds = seeds(session, &waiting.request).await;
             let delivered = release::open(
                 session,
                 &waiting.request,
-                &waiting.current,
+                (&waiting.current, &seeds),
                 &waiting.key,
                 *release,
             )?;
@@ -237,6 +242,21 @@ async fn wait(
         }
     }
     Err(ended(context, picture.view(), ceremony))
+}
+
+/// Which of the credentials of a request are seeds, of which people get the codes. Where the vault
+/// does not answer any more, what was opened is handed on all the same.
+async fn seeds(session: &Session, request: &Request) -> BTreeSet<CredentialId> {
+    let mut seeds = BTreeSet::new();
+    let paths: BTreeSet<_> = request.credentials.iter().map(|line| &line.path).collect();
+    for path in paths {
+        if let Ok(target) = target(session, path).await
+            && matches!(target.definition.kind, Kind::TotpSeed | Kind::Mfa)
+        {
+            seeds.insert(target.definition.credential);
+        }
+    }
+    seeds
 }
 
 /// Why there is nothing to hand on.

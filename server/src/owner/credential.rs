@@ -89,6 +89,9 @@ impl Core {
                 "this is not the first definition of a credential of this vault".to_owned(),
             ));
         }
+        self.workshop
+            .check_settings(&definition)
+            .map_err(Refused::Malformed)?;
         let digest = put_object(txn, &bytes);
         let signature = Seal {
             signer: verified.signer,

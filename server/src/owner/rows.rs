@@ -16,7 +16,7 @@ use keyturn_vault::{
     reference::{CharterRef, Version},
     text::SignedText,
     time::Time,
-    world::Life,
+    world::{Life, Stage},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -268,6 +268,18 @@ impl Credential {
             changed_by: self.changed_by,
             entry: self.entry,
         }
+    }
+
+    /// Whether a person deposited the current secret. Sealed anew it stays the same one.
+    pub fn known_to_human(&self) -> bool {
+        let current = |state: &VersionState| state.life.stage == Stage::Current;
+        let newest = self.versions.iter().rposition(|(_, state)| current(state));
+        let upto = newest.map_or(0, |place| place.saturating_add(1));
+        let makers = self.versions.values().take(upto).map(|state| state.maker);
+        let made = makers
+            .rev()
+            .find(|maker| !matches!(maker, Maker::Reshare(_)));
+        matches!(made, Some(Maker::Deposit(_)))
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod keys;
 pub mod sealing;
+mod target;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,9 +36,10 @@ use keyturn_vault::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::target::target;
 use crate::{
     clock::Clock,
-    connector::{self, Attempt, Connectors, Failure, Shape, Target},
+    connector::{self, Attempt, Connectors, Failure, Shape},
     copies::Copies,
     identity::Node,
     owner::{Core, Needs, Txn, WeakOwner, ceremony::DAEMON, core::Known},
@@ -404,17 +406,6 @@ impl Workshop {
         }
     }
 
-    /// What the secrets of a credential look like.
-    async fn secret(&self, definition: &Definition) -> Result<SecretBytes, String> {
-        let shape = self.connector(definition);
-        let shape = shape.ok_or("this daemon has no such connector in its configuration")?;
-        let connector = shape
-            .one()
-            .ok_or("the target makes the secrets of this connector")?;
-        let made = connector.make(&target(definition)).await;
-        made.map_err(|error| error.to_string())
-    }
-
     fn connector(&self, definition: &Definition) -> Option<Shape> {
         self.0
             .connectors
@@ -456,25 +447,4 @@ fn lacking(copies: &Copies, wanted: usize) -> String {
         said = format!("{said}: {problems}");
     }
     said
-}
-
-/// The credential at its target.
-fn target(definition: &Definition) -> Target {
-    let lines = |lines: &BTreeMap<keyturn_vault::name::Name, Line>| {
-        lines
-            .iter()
-            .map(|(name, line)| (name.to_string(), line.to_string()))
-            .collect()
-    };
-    Target {
-        credential: definition.credential.to_string(),
-        path: definition.path.to_string(),
-        kind: definition.kind.to_string(),
-        metadata: lines(&definition.metadata),
-        settings: definition
-            .connector
-            .as_ref()
-            .map(|connector| lines(&connector.settings))
-            .unwrap_or_default(),
-    }
 }

@@ -45,7 +45,6 @@ pub fn view(core: &Core, id: CredentialId, held: &Held) -> v1::CredentialView {
         | Job::Testing { .. }
         | Job::Promoted { .. } => {}
     }
-    let deposited = |maker: Maker| matches!(maker, Maker::Deposit(_));
     v1::CredentialView {
         id: id.to_string(),
         path: definition.path.to_string(),
@@ -68,8 +67,7 @@ pub fn view(core: &Core, id: CredentialId, held: &Held) -> v1::CredentialView {
             .map(|(version, _)| version.number())
             .unwrap_or_default(),
         live_versions: u32::try_from(live.len()).unwrap_or(u32::MAX),
-        known_to_human: current.is_some_and(|(_, state)| deposited(state.maker))
-            || !held.row.out.is_empty(),
+        known_to_human: held.row.known_to_human() || !held.row.out.is_empty(),
         checked_out: held
             .row
             .out

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keyturn_proto::v1::{self, RotationState};
 use keyturn_tests::target::Mood;
-use keyturn_vault::definition::Kind;
+use keyturn_vault::{definition::Kind, jcs::Document as _};
 
 use crate::stage::{Stage, USER};
 
@@ -119,6 +119,49 @@ async fn a_target_that_fails_leaves_no_key_behind_and_locks_nobody_out() {
                 .unwrap()
         );
         assert_eq!(stage.target.key_list(USER).unwrap().len(), 2, "{mood:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connector_that_cannot_rotate_it_is_refused_with_the_definition() {
+    let stage = Stage::adopted().await;
+    let olga = stage.vault.who("olga").unwrap();
+    for (name, kind, connector, setting, want) in [
+        (
+            "one slot for keys",
+            Kind::AwsIamAccessKey,
+            "accounts",
+            "24",
+            "slots",
+        ),
+        (
+            "two slots for a password",
+            Kind::Text,
+            "keys",
+            "24",
+            "slots",
+        ),
+        ("a secret too short", Kind::Text, "accounts", "8", "80"),
+        ("as it should be", Kind::Text, "accounts", "24", ""),
+    ] {
+        let mut other = keyturn_tests::story::definition(&stage.vault.facts, "other/one").unwrap();
+        other.kind = kind;
+        other.connector = Some(keyturn_vault::definition::Connector {
+            name: connector.parse().unwrap(),
+            settings: [("secret-length".parse().unwrap(), setting.parse().unwrap())].into(),
+        });
+        let document = olga.sign_document(other.to_bytes().unwrap()).unwrap();
+        let add = v1::AddRequest {
+            definition: Some(document),
+        };
+        let added = stage.line.credentials().add(add).await;
+        match added {
+            Ok(_) => assert!(want.is_empty(), "{name}"),
+            Err(refused) => assert!(
+                !want.is_empty() && refused.message().contains(want),
+                "{name}: {refused}"
+            ),
+        }
     }
 }
 

@@ -1,0 +1,60 @@
+//! A credential as its connector is told of it, and what can be said of that without asking the target.
+
+use std::collections::BTreeMap;
+
+use keyturn_seal::SecretBytes;
+use keyturn_vault::{
+    definition::Definition,
+    name::{Line, Name},
+};
+
+use super::Workshop;
+use crate::connector::Target;
+
+/// The credential at its target.
+pub(super) fn target(definition: &Definition) -> Target {
+    let lines = |lines: &BTreeMap<Name, Line>| {
+        lines
+            .iter()
+            .map(|(name, line)| (name.to_string(), line.to_string()))
+            .collect()
+    };
+    Target {
+        credential: definition.credential.to_string(),
+        path: definition.path.to_string(),
+        kind: definition.kind.to_string(),
+        metadata: lines(&definition.metadata),
+        settings: definition
+            .connector
+            .as_ref()
+            .map(|connector| lines(&connector.settings))
+            .unwrap_or_default(),
+    }
+}
+
+impl Workshop {
+    /// Whether a definition's settings can be meant, where this host has its connector.
+    pub fn check_settings(&self, definition: &Definition) -> Result<(), String> {
+        let Some(shape) = self.connector(definition) else {
+            return Ok(());
+        };
+        if shape.two().is_some() != definition.kind.two_slots() {
+            return Err(format!(
+                "a credential of the kind {} cannot be rotated by this connector: see `slots` on its page",
+                definition.kind
+            ));
+        }
+        shape.connector().check_settings(&target(definition))
+    }
+
+    /// A new secret, as its target wants it.
+    pub(super) async fn secret(&self, definition: &Definition) -> Result<SecretBytes, String> {
+        let shape = self.connector(definition);
+        let shape = shape.ok_or("this daemon has no such connector in its configuration")?;
+        let connector = shape
+            .one()
+            .ok_or("the target makes the secrets of this connector")?;
+        let made = connector.make(&target(definition)).await;
+        made.map_err(|error| error.to_string())
+    }
+}
