@@ -135,6 +135,18 @@ events! {
         /// The version.
         version: VersionId,
     }
+    /// A look at the target shows that a current version is not its secret any more.
+    VersionDiverged "version.diverged" {
+        /// The version.
+        version: VersionId,
+        /// What shows so; none where it cannot be written on a line.
+        evidence: Option<Line>,
+    }
+    /// A later look shows that it is again.
+    VersionMatches "version.matches" {
+        /// The version.
+        version: VersionId,
+    }
     /// All shares of a version recomputed from an opening do not match all its commitments.
     VersionInconsistent "version.inconsistent" {
         /// The version.

@@ -368,6 +368,8 @@ impl Replay {
             | Event::VersionPromoted { .. }
             | Event::VersionRetired { .. }
             | Event::VersionDestroyed { .. }
+            | Event::VersionDiverged { .. }
+            | Event::VersionMatches { .. }
             | Event::VersionRecovered { .. }
             | Event::ShareConfirmed { .. }
             | Event::RotationOwed { .. }

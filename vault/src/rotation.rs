@@ -252,6 +252,11 @@ impl Slot {
         !self.owed.is_empty() && (asked || self.out.is_empty())
     }
 
+    /// Whether the target is being changed, or may have been by a call without an answer.
+    pub fn is_busy(&self) -> bool {
+        !matches!(self.job, Job::Idle | Job::Stuck(_)) || self.keys.asked.is_some()
+    }
+
     /// Takes one event.
     pub fn step(mut self, now: Now, terms: Terms, event: Event) -> Step<Self, Effect> {
         let outcome = self.take(now, terms, event);

@@ -64,6 +64,7 @@ impl Fixture {
             out: BTreeMap::new(),
             proven: None,
             evidence: None,
+            probe: None,
         };
         let mut fixture = Self {
             store,

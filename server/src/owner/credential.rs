@@ -116,6 +116,7 @@ impl Core {
             out: BTreeMap::new(),
             proven: None,
             evidence: None,
+            probe: None,
         };
         txn.put(
             Name::Path(definition.path.as_str()).key(),

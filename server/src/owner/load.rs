@@ -58,7 +58,9 @@ impl Core {
                     | DueKind::Late
                     | DueKind::Stuck
                     | DueKind::Failing
-                    | DueKind::Manual => {}
+                    | DueKind::Manual
+                    | DueKind::Probe
+                    | DueKind::Diverged => {}
                 }
             }
             next = page.rest;

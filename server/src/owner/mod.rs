@@ -26,6 +26,7 @@ mod effects;
 pub mod founding;
 mod load;
 pub mod outbox;
+mod probe;
 mod proposals;
 pub mod rows;
 mod schedule;

@@ -243,6 +243,25 @@ pub struct Credential {
     /// What the target showed of the secret before the current one, when it was last rotated.
     #[serde(default)]
     pub evidence: Option<Evidence>,
+    /// What the last look at the target saw; none since the current version was proven.
+    #[serde(default)]
+    pub probe: Option<Probe>,
+}
+
+/// What looks at a target saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// When the last one was.
+    pub at: Time,
+    /// When one last saw that the sealed secret is the real one.
+    pub same: Option<Time>,
+    /// Whether it is known not to be.
+    pub diverged: bool,
+    /// What shows so.
+    pub why: Option<String>,
+    /// What must not change.
+    pub facts: BTreeMap<String, String>,
 }
 
 /// A definition that was in force.

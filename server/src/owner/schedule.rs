@@ -51,6 +51,7 @@ impl Core {
         self.set_due(txn, DueKind::Rotation, bytes, due);
         self.set_due(txn, DueKind::Running, bytes, running.then_some(NEVER));
         self.mark_slot(txn, id);
+        self.mark_probe(txn, id);
     }
 
     /// Keeps the rows by which operators see what is due, late, failing or stuck.

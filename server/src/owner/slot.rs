@@ -207,7 +207,10 @@ impl Core {
                     ..
                 }
         ) {
-            self.change_credential(txn, id, |row| row.proven = Some(wall));
+            self.change_credential(txn, id, |row| {
+                row.proven = Some(wall);
+                row.probe = None;
+            });
         }
     }
 
@@ -351,7 +354,7 @@ impl Core {
 }
 
 /// A random number from 0 to 1000; without one every daemon backs off alike, and no worse.
-fn jitter() -> u16 {
+pub(super) fn jitter() -> u16 {
     let mut bytes = [0; 2];
     if getrandom::fill(&mut bytes).is_err() {
         return 0;

@@ -46,6 +46,10 @@ pub(crate) enum DueKind {
     Manual,
     /// A charter took force and the rosters were not all looked at: at [`NEVER`], like a rotation that runs.
     Rosters,
+    /// A target is looked at.
+    Probe,
+    /// A sealed secret is not the real one: at [`NEVER`], for those who count.
+    Diverged,
 }
 
 /// The time of what is not waited for.
@@ -62,7 +66,7 @@ const CLOCKS_EVERY_MS: u64 = 60_000;
 const FAILED_MS: u64 = 60_000;
 
 impl DueKind {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Ceremony, "ceremony"),
         (Self::CheckOut, "checkout"),
         (Self::Rotation, "rotation"),
@@ -72,6 +76,8 @@ impl DueKind {
         (Self::Failing, "failing"),
         (Self::Manual, "manual"),
         (Self::Rosters, "rosters"),
+        (Self::Probe, "probe"),
+        (Self::Diverged, "diverged"),
     ];
 
     fn name(self) -> &'static str {
@@ -85,6 +91,8 @@ impl DueKind {
             Self::Failing => "failing",
             Self::Manual => "manual",
             Self::Rosters => "rosters",
+            Self::Probe => "probe",
+            Self::Diverged => "diverged",
         }
     }
 
@@ -176,10 +184,14 @@ impl Core {
                 DueKind::Ceremony | DueKind::CheckOut => {
                     needs.ceremonies.push(CeremonyId::from_bytes(id));
                 }
-                DueKind::Rotation | DueKind::Running | DueKind::Late => {
+                DueKind::Rotation | DueKind::Running | DueKind::Late | DueKind::Probe => {
                     needs.credentials.push(CredentialId::from_bytes(id));
                 }
-                DueKind::Stuck | DueKind::Failing | DueKind::Manual | DueKind::Rosters => {}
+                DueKind::Stuck
+                | DueKind::Failing
+                | DueKind::Manual
+                | DueKind::Rosters
+                | DueKind::Diverged => {}
             }
         }
         needs
@@ -200,11 +212,16 @@ impl Core {
                     core.set_due(txn, DueKind::Late, id, Some(NEVER));
                     core.tell_late(txn, credential)
                 }
+                DueKind::Probe => {
+                    core.probe_tick(txn, CredentialId::from_bytes(id));
+                    Ok(())
+                }
                 DueKind::Running
                 | DueKind::Stuck
                 | DueKind::Failing
                 | DueKind::Manual
-                | DueKind::Rosters => Ok(()),
+                | DueKind::Rosters
+                | DueKind::Diverged => Ok(()),
             };
             let again = match self.whole(txn, step) {
                 Ok(()) => AGAIN_MS,
@@ -241,6 +258,11 @@ impl Core {
         }
     }
 
+    /// How many sealed secrets are known not to be the real ones.
+    pub(crate) fn diverged(&self) -> u64 {
+        self.due.count(DueKind::Diverged).0
+    }
+
     fn count_rotations(&self) {
         let counts = self.rotation_counts();
         for (state, count) in [
@@ -250,10 +272,11 @@ impl Core {
             ("failing", counts.backing_off),
             ("stuck", counts.needs_operator),
             ("manual", counts.manual),
+            ("diverged", self.diverged()),
         ] {
             let gauge = self.metrics.gauge(
                 "keyturn_rotations",
-                "Rotations that are due, late, running, failing, stuck, or to be done by hand.",
+                "Rotations that are due, late, running, failing, stuck, or to be done by hand; secrets that are not the real ones.",
                 &[("state", state)],
             );
             gauge.set(count);

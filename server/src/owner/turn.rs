@@ -178,6 +178,7 @@ impl Core {
                 After::Rotate(id, effect) => self.rotate(id, effect),
                 After::Posted => self.posted(),
                 After::Rosters(charter) => self.check_rosters(charter),
+                After::Probe(id) => self.look_at(id),
                 After::Charter => {
                     // A refusal here is told; the next start walks the chain and moves them.
                     if let Err(error) = self.pinned.follow(self.known.reference) {

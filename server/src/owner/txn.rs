@@ -46,6 +46,8 @@ pub enum After {
     Posted,
     /// A rotation goes on outside.
     Rotate(CredentialId, rotation::Effect),
+    /// A target is looked at.
+    Probe(CredentialId),
 }
 
 enum Undo {

@@ -11,6 +11,7 @@
 //! 4. No message of a target reaches the log; the last one is shown to operators.
 
 mod keys;
+mod probe;
 pub mod sealing;
 mod target;
 
@@ -36,6 +37,7 @@ use keyturn_vault::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use self::probe::Look;
 use self::target::target;
 use crate::{
     clock::Clock,

@@ -24,6 +24,12 @@ pub fn view(core: &Core, id: CredentialId, held: &Held) -> v1::CredentialView {
         .iter()
         .find(|(_, state)| state.life.stage == Stage::Current);
     let mut problems = Vec::new();
+    if held.row.probe.as_ref().is_some_and(|probe| probe.diverged) {
+        problems.push("diverged".to_owned());
+    }
+    if core.is_stale(held) {
+        problems.push("stale-proof".to_owned());
+    }
     if live.iter().any(|(_, state)| !state.life.proven) {
         problems.push("unproven".to_owned());
     }

@@ -61,10 +61,13 @@ impl v1::status_server::Status for Service {
         let person = caller.person.id;
         let look = move |core: &Core| {
             let summary = core.summary(person, MAX_WAITING)?;
-            Ok((summary, core.rotation_counts(), core.notifier_findings()))
+            let findings = core.notifier_findings();
+            Ok((summary, core.rotation_counts(), core.diverged(), findings))
         };
         let looked = self.0.owner.look(Needs::nothing(), look).await?;
-        let (summary, rotations, mut findings) = looked;
+        let (summary, rotations, diverged, notifiers) = looked;
+        let mut findings: Vec<_> = diverged_finding(diverged).into_iter().collect();
+        findings.extend(notifiers);
         let known = self.0.charter();
         findings.extend(tokens(&known.charter));
         let role = |role: &Role| match role {
@@ -109,4 +112,15 @@ impl v1::status_server::Status for Service {
     ) -> Result<Response<v1::RestoreReply>, Status> {
         Err(Refused::NotRestoring.into())
     }
+}
+
+/// Secrets that are sealed and not the real ones any more: what everybody must see.
+fn diverged_finding(count: u64) -> Option<v1::Finding> {
+    (count > 0).then(|| v1::Finding {
+        severity: v1::Severity::Problem.into(),
+        code: "diverged".to_owned(),
+        message: format!("{count} sealed secrets are no longer the real ones at their targets"),
+        hint: "see `keyturn credential list --problems`, then `keyturn rotate now`".to_owned(),
+        since_ms: 0,
+    })
 }

@@ -195,6 +195,7 @@ fn connect(file: &Path) -> Outcome<()> {
     let key = text("/key");
     let line = match text("/action") {
         "ready" => "READY {token}".to_owned(),
+        "probe" if text("/settings/looks") == "yes" => format!("CHANGED {user}"),
         "check" | "evidence" => format!("CHANGED {user}"),
         "apply" => format!("SET {{token}} {user} {secret}"),
         "test" if !key.is_empty() => format!("USE {{token}} {user} {key} {secret}"),
@@ -221,6 +222,12 @@ fn connect(file: &Path) -> Outcome<()> {
         Ok(reply) if reply.starts_with("OK") && text("/action") == "create" => {
             let mut words = reply.split_whitespace().skip(1);
             json!({"outcome": "done", "key": words.next(), "secret": words.next()})
+        }
+        Ok(reply) if reply.starts_with("OK") && text("/action") == "probe" => {
+            let before = text("/known/facts/changed");
+            let same = before.is_empty() || before == reply;
+            let verdict = if same { "same" } else { "diverged" };
+            json!({"outcome": "done", "verdict": verdict, "message": "the password was changed again", "facts": {"changed": reply}})
         }
         Ok(reply) if reply.starts_with("FULL") => json!({"outcome": "full", "message": reply}),
         Ok(reply) if reply.starts_with("OK") => {

@@ -281,3 +281,43 @@ async fn without_a_connector_people_rotate_and_say_so() {
         .unwrap();
     assert!(list.into_inner().rotations.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_somebody_changed_is_seen_without_it() {
+    let stage = Stage::new().await;
+    let problems = async || {
+        let list = v1::ListCredentialsRequest::default();
+        let reply = stage.line.credentials().list(list).await.unwrap();
+        reply.into_inner().credentials[0].problems.clone()
+    };
+    let until = async |wanted: bool| {
+        for _ in 0..500 {
+            if problems().await.contains(&"diverged".to_owned()) == wanted {
+                return;
+            }
+            stage.inside.clock.advance(Duration::from_secs(30));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("diverged is not {wanted}: {:?}", problems().await);
+    };
+    // Looks that see nothing new.
+    for _ in 0..40 {
+        stage.inside.clock.advance(MINUTE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!problems().await.contains(&"diverged".to_owned()));
+
+    stage.target.set(USER, b"changed behind our back").unwrap();
+    until(true).await;
+    let status = stage.line.status().await.unwrap();
+    assert_eq!(status.findings[0].code, "diverged");
+
+    let now = v1::RotateNowRequest {
+        credentials: vec![stage.definition.path.to_string()],
+        ..Default::default()
+    };
+    stage.inside.clock.advance(60 * MINUTE);
+    stage.line.rotations().now(now).await.unwrap();
+    stage.idle().await;
+    until(false).await;
+}

@@ -58,7 +58,12 @@ impl Stage {
         definition.kind = kind;
         definition.connector = Some(Connector {
             name: connector.parse().unwrap(),
-            settings: [("user".parse().unwrap(), USER.parse().unwrap())].into(),
+            settings: [
+                ("user".parse().unwrap(), USER.parse().unwrap()),
+                ("looks".parse().unwrap(), "yes".parse().unwrap()),
+                ("probe-every".parse().unwrap(), "10m".parse().unwrap()),
+            ]
+            .into(),
         });
         let document = olga.sign_document(definition.to_bytes().unwrap()).unwrap();
         let add = v1::AddRequest {

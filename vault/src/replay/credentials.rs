@@ -73,6 +73,15 @@ impl Replay {
                 rotation::Event::Tick
             }),
             Event::VersionDestroyed { version } => self.destroyed(at, *version),
+            // What a target shows is not the auditor's to know; of what, is.
+            Event::VersionDiverged { version, .. } | Event::VersionMatches { version } => {
+                let current = self.slots.get(&version.credential).and_then(Slot::current);
+                if current == Some(version.version) {
+                    Ok(at.entry())
+                } else {
+                    Err(fault("unknown"))
+                }
+            }
             Event::VersionRecovered {
                 version,
                 manifest,
