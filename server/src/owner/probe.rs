@@ -77,7 +77,7 @@ impl Core {
         let look = Look {
             credential: id,
             version,
-            definition: held.holding.definition.clone(),
+            definition: std::sync::Arc::clone(&held.holding.definition),
             known: Known {
                 version: version.number(),
                 proven: held.row.proven,

@@ -17,7 +17,7 @@ pub struct Look {
     /// Its current version.
     pub version: Version,
     /// Its definition.
-    pub definition: Definition,
+    pub definition: Arc<Definition>,
     /// What is known.
     pub known: Known,
 }
