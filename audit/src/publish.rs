@@ -234,6 +234,17 @@ impl<D: Disk> Publisher<D> {
         Ok(digest)
     }
 
+    /// Whether a document is there under its name, as long as it should be; what is in it was durable before
+    /// it had the name.
+    pub fn has_object(&self, digest: &Hash, bytes: usize) -> bool {
+        let path = self
+            .dir
+            .root
+            .join(format!("{OBJECTS}/{}", hex::encode(digest)));
+        let there = self.dir.disk.read(&path, bytes.saturating_add(1));
+        there.is_ok_and(|there| there.len() == bytes)
+    }
+
     /// Appends entries and writes the tiles that they fill. Readers see nothing of it before [`Publisher::publish`].
     ///
     /// After an error the entries are not appended; the call may be repeated.

@@ -383,6 +383,7 @@ pub const EXITS: &[(&str, u8)] = &[
     ("attestation", 195),
     ("not-paused", 210),
     ("not-claimable", 211),
+    ("low-space", 212),
 ];
 
 #[cfg(test)]

@@ -15,12 +15,14 @@ use crate::{
     clock::Clock,
     config::Config,
     connector::Connectors,
-    copies::{Copies, head, sinks},
+    copies::{Copies, changes, head, sinks},
     desk::Desks,
+    gauges::{self, Meter},
     health::Health,
     identity::Node,
     keys::{self, LogKeyError, Pinned},
     log::{Printer, Published},
+    metrics::Metrics,
     mode::{self, Mode},
     notify,
     owner::{
@@ -33,7 +35,10 @@ use crate::{
     rotation::Workshop,
     serve::Shell,
     service::{self, Context},
-    store::{Name, OpenError, RedbStore, Store},
+    store::{
+        Name, OpenError, RedbStore, Store,
+        space::{Bounds, Space},
+    },
 };
 
 /// Why a vault is not served.
@@ -65,6 +70,8 @@ pub struct Vault {
     printer: JoinHandle<()>,
     /// Places for copies, and the head's copy: they end with the printer.
     copying: Vec<JoinHandle<()>>,
+    /// What looks at the vault and changes nothing that matters; ended at the stop.
+    watching: Vec<JoinHandle<()>>,
     mode: watch::Receiver<Mode>,
     notifiers: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
@@ -137,7 +144,11 @@ impl Vault {
         )
         .await?;
         core.tally = tally;
-        core.metrics = metrics;
+        core.metrics = metrics.clone();
+        let space = Space::of(data, Bounds::of(&config.store)).await;
+        core.space = space.clone();
+        core.meter = Meter::of(&metrics);
+        let workshop = core.workshop.clone();
         let (known, heads) = (core.known(), core.heads());
         let dir = Dir::new(data.join("log"));
         let (printer, published) =
@@ -148,8 +159,7 @@ impl Vault {
         }
         let mode = core.begin(mode);
         let copying = copy(config, &log_key, (&view, &published, &mode), &clock);
-        core.workshop
-            .copy_to(copying.places.clone(), config.copies.min.size());
+        workshop.copy_to(copying.places.clone(), config.copies.min.size());
         let (owner, owner_task) = owner::start(core, Arc::clone(&view), Arc::clone(&health));
         let printer = tokio::spawn(printer.run(mode.clone()));
         let notifiers = notify::start(notifiers, &owner, &posted, &clock, (&mode, &origin));
@@ -166,12 +176,19 @@ impl Vault {
             published,
             log_key,
             copies: copying.places,
+            copies_min: config.copies.min.size(),
+            workshop,
+            space,
+            health: Arc::clone(&health),
+            census: Arc::default(),
             head_copy: copying.head,
             mode: mode.clone(),
             stop: stopping,
         };
+        let watching = watch_over(&context, metrics);
         Ok(Self {
             routes: routes(&context),
+            watching,
             owner: owner_task,
             printer,
             copying: copying.tasks,
@@ -206,6 +223,7 @@ impl Vault {
             printer,
             copying,
             notifiers,
+            watching,
             stop,
             store,
             ..
@@ -214,6 +232,11 @@ impl Vault {
         // A delivery that is cut off is made again: at least once.
         for notifier in &notifiers {
             notifier.abort();
+        }
+        for task in watching {
+            task.abort();
+            // Aborted is as good as ended: what it held is given back.
+            let _ = task.await;
         }
         // The services hold the way to the owner; without them it ends, and then the printer does.
         drop(routes);
@@ -304,6 +327,26 @@ fn copy(
         head,
         tasks,
     }
+}
+
+/// Starts what looks at room, metrics and places for copies.
+fn watch_over(context: &Context, metrics: Metrics) -> Vec<JoinHandle<()>> {
+    let places = context.copies.follow().into_iter();
+    let owner = context.owner.downgrade();
+    let mut tasks: Vec<_> = places
+        .map(|place| {
+            let (owner, mut mode) = (owner.clone(), context.mode.clone());
+            tokio::spawn(async move {
+                if mode::served(&mut mode).await {
+                    changes::log(place, owner).await;
+                }
+            })
+        })
+        .collect();
+    let (space, health) = (context.space.clone(), Arc::clone(&context.health));
+    tasks.push(tokio::spawn(space.watch(health)));
+    tasks.push(tokio::spawn(gauges::keep(context.clone(), metrics)));
+    tasks
 }
 
 fn routes(context: &Context) -> Routes {

@@ -37,6 +37,7 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Health {
     state: Arc<watch::Sender<State>>,
+    note: Arc<watch::Sender<Option<String>>>,
     reporter: HealthReporter,
 }
 
@@ -45,7 +46,11 @@ impl Health {
     pub async fn starting() -> (Self, HealthServer<impl HealthService>) {
         let (reporter, service) = tonic_health::server::health_reporter();
         let state = Arc::new(watch::Sender::new(State::NotServing(String::new())));
-        let health = Self { state, reporter };
+        let health = Self {
+            state,
+            note: Arc::default(),
+            reporter,
+        };
         health.not_serving("the daemon is starting").await;
         (health, service)
     }
@@ -58,6 +63,16 @@ impl Health {
     /// Calls are refused from now on, for a reason that an operator understands.
     pub async fn not_serving(&self, reason: &str) {
         self.set(State::NotServing(reason.to_owned())).await;
+    }
+
+    /// What somebody should know of a daemon that serves; none when all is well.
+    pub fn note(&self, note: Option<String>) {
+        self.note.send_replace(note);
+    }
+
+    /// What somebody should know.
+    pub fn noted(&self) -> Option<String> {
+        self.note.borrow().clone()
     }
 
     /// How it is.

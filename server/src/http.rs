@@ -70,7 +70,10 @@ fn reply(request: &[u8], metrics: &Metrics, health: &Health) -> (&'static str, S
     match line.split(' ').collect::<Vec<_>>().as_slice() {
         ["GET", "/metrics", "HTTP/1.1" | "HTTP/1.0"] => ("200 OK", metrics.render()),
         ["GET", "/health", "HTTP/1.1" | "HTTP/1.0"] => match health.state() {
-            State::Serving => ("200 OK", "serving\n".to_owned()),
+            State::Serving => {
+                let note = health.noted().map(|note| format!("{note}\n"));
+                ("200 OK", format!("serving\n{}", note.unwrap_or_default()))
+            }
             State::NotServing(reason) => ("503 Service Unavailable", format!("{reason}\n")),
         },
         ["GET", _, "HTTP/1.1" | "HTTP/1.0"] => {

@@ -224,6 +224,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         joined: Vec::new(),
         seen: BTreeMap::new(),
         paused: None,
+        sinks: BTreeMap::new(),
     };
     vault.invitations = welcomes
         .iter()

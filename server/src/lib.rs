@@ -17,6 +17,7 @@ pub mod copies;
 pub mod daemon;
 pub mod desk;
 pub mod gate;
+pub mod gauges;
 pub mod health;
 pub mod http;
 pub mod identity;

@@ -220,7 +220,10 @@ impl Printer {
         while let Some(range) = next {
             let page = self.store.range(&range, MAX_PAGE_ROWS).await?;
             for row in &page.rows {
-                if let Some((_, bytes)) = row.value.split_first() {
+                if let (Some(Name::Object(digest)), Some((_, bytes))) =
+                    (row.key.name(), row.value.split_first())
+                    && !self.publisher.has_object(&digest.0, bytes.len())
+                {
                     self.publisher.object(bytes)?;
                 }
             }

@@ -107,6 +107,9 @@ pub enum Refused {
     /// As much is kept for somebody as may be.
     #[error("{0}")]
     Limit(&'static str),
+    /// Room on the disk is kept for ceremonies.
+    #[error("the daemon's disk is almost full: what is left is kept for ceremonies")]
+    LowSpace,
     /// Too much waits.
     #[error("the vault has too much to do at the moment")]
     Busy,
@@ -148,6 +151,7 @@ impl Refused {
             Self::RestoreMode => "restore-mode",
             Self::NotRestoring => "not-in-restore-mode",
             Self::Limit(_) => "limit",
+            Self::LowSpace => "low-space",
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::Full => "log-full",
@@ -186,6 +190,7 @@ impl Refused {
             }
             Self::NotRestoring => "nothing was restored; see `keyturn status`",
             Self::Limit(_) => "nothing was changed; make room first, or come back later",
+            Self::LowSpace => "an operator makes room on the daemon's disk; openings go on",
             Self::Busy => "try again in some seconds",
             Self::Stopping => "try again in some seconds; the daemon is being started anew",
         }
@@ -197,7 +202,11 @@ impl Refused {
                 Refusal::NotLive | Refusal::OldCharter | Refusal::Stale | Refusal::UnknownVersion,
             )
             | Self::Stale(_) => Code::Aborted,
-            Self::Vault(Refusal::TooManyOpen) | Self::Limit(_) | Self::Busy | Self::Full => {
+            Self::Vault(Refusal::TooManyOpen)
+            | Self::Limit(_)
+            | Self::Busy
+            | Self::Full
+            | Self::LowSpace => {
                 Code::ResourceExhausted
             }
             Self::Vault(Refusal::UnknownCredential) | Self::NotFound(_) => Code::NotFound,

@@ -83,8 +83,73 @@ fn document(session: &Session, reply: &v1::ShowStatusReply) -> Value {
             "due": rotations.due, "running": rotations.running, "backing_off": rotations.backing_off,
             "late": rotations.late, "needs_operator": rotations.needs_operator, "manual": rotations.manual,
         },
+        "copies": copies(reply),
+        "space": reply.space.map(|space| json!({
+            "free_bytes": space.free_bytes, "low": space.low, "critical": space.critical, "read_only": space.read_only,
+        })),
         "findings": findings.collect::<Vec<_>>(),
     })
+}
+
+fn copies(reply: &v1::ShowStatusReply) -> Value {
+    let copies = reply.copies.clone().unwrap_or_default();
+    let sinks = copies.places.iter().map(|place| {
+        json!({
+            "name": place.name, "reachable": place.reachable, "complete": place.complete, "behind": place.behind,
+            "same_disk": place.same_disk, "problem": place.problem,
+        })
+    });
+    json!({
+        "wanted": copies.wanted, "few": copies.behind, "head_copied_ms": copies.head_copied_ms,
+        "sinks": sinks.collect::<Vec<_>>(),
+    })
+}
+
+/// How many there are of what, and how copies are.
+fn counts(reply: &v1::ShowStatusReply) -> String {
+    let mut text = String::new();
+    if let Some(credentials) = reply.credentials {
+        let _ = writeln!(
+            text,
+            "{} credentials; {} unproven, {} known to a person, {} sealed to an older roster, {} checked out",
+            credentials.total,
+            credentials.unproven,
+            credentials.known_to_human,
+            credentials.old_roster,
+            credentials.checked_out
+        );
+    }
+    if let Some(rotations) = reply.rotations {
+        let _ = writeln!(
+            text,
+            "Rotations: {} due, {} running, {} need an operator, {} by hand",
+            rotations.due, rotations.running, rotations.needs_operator, rotations.manual
+        );
+    }
+    if let Some(copies) = &reply.copies
+        && !copies.places.is_empty()
+    {
+        let places: Vec<_> = copies.places.iter().map(place).collect();
+        let _ = writeln!(
+            text,
+            "Copies: {}; a rotation waits for {}",
+            places.join(", "),
+            copies.wanted
+        );
+    }
+    text
+}
+
+/// How a place for copies is doing, in a few words.
+fn place(place: &v1::SinkStatus) -> String {
+    let name = clean(&place.name);
+    if !place.reachable {
+        format!("{name} away, {} entries behind", place.behind)
+    } else if place.complete {
+        format!("{name} complete")
+    } else {
+        format!("{name} {} entries behind", place.behind)
+    }
 }
 
 fn text(context: &Context, session: &Session, reply: &v1::ShowStatusReply) -> String {
@@ -143,24 +208,7 @@ fn text(context: &Context, session: &Session, reply: &v1::ShowStatusReply) -> St
             rows(&reply.checked_out)
         );
     }
-    if let Some(credentials) = reply.credentials {
-        let _ = writeln!(
-            text,
-            "{} credentials; {} unproven, {} known to a person, {} sealed to an older roster, {} checked out",
-            credentials.total,
-            credentials.unproven,
-            credentials.known_to_human,
-            credentials.old_roster,
-            credentials.checked_out
-        );
-    }
-    if let Some(rotations) = reply.rotations {
-        let _ = writeln!(
-            text,
-            "Rotations: {} due, {} running, {} need an operator, {} by hand",
-            rotations.due, rotations.running, rotations.needs_operator, rotations.manual
-        );
-    }
+    text.push_str(&counts(reply));
     for finding in &reply.findings {
         let style = match finding.severity() {
             v1::Severity::Problem => Style::Bad,

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`sink`] | what a place must do; the folder |
 //! | [`worker`] | brings one place up to date |
+//! | [`changes`] | what of it the vault's log says |
 //! | [`head`] | the copy of the log's head, and what it says about the store at a start |
 //!
 //! # Invariants
@@ -16,6 +17,7 @@
 //! 2. An entry is in a place's copy of the log only after all that it names was copied there.
 //! 3. A place that holds another log, or more of it than the store, is not written to, and is reported.
 
+pub mod changes;
 pub mod head;
 pub mod sink;
 pub mod worker;
@@ -56,7 +58,9 @@ pub struct Status {
     pub reachable: bool,
     /// Whether everything published so far is there.
     pub complete: bool,
-    /// Entries that its copy of the log lacks.
+    /// Entries that its copy of the log has, as last seen; all that they name is there too.
+    pub size: u64,
+    /// Entries that it lacks.
     pub behind: u64,
     /// What is wrong with it.
     pub problem: Option<String>,
@@ -159,6 +163,14 @@ impl Copies {
         let status = self.status().into_iter();
         let problems = status.filter_map(|one| Some(format!("{}: {}", one.name, one.problem?)));
         problems.collect::<Vec<_>>().join("; ")
+    }
+
+    /// How many places that answer hold all that an entry names.
+    pub fn of_entry(&self, entry: u64) -> usize {
+        let status = self.status().into_iter();
+        status
+            .filter(|one| one.reachable && one.size > entry)
+            .count()
     }
 
     /// How many places there are.

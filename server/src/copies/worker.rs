@@ -158,6 +158,7 @@ impl Worker {
     async fn catch_up(&mut self, newest: &SignedCheckpoint) -> Result<(), CopyError> {
         let here = newest.size();
         let mut from = self.sink.log_size().await?;
+        self.status.send_modify(|status| status.size = from);
         if from == 0 {
             self.sink.put(vec![File::readme()]).await?;
         }
@@ -180,6 +181,7 @@ impl Worker {
             let last = (from >= here).then(|| newest.clone());
             self.sink.append(entries, last).await?;
             self.status.send_modify(|status| {
+                status.size = from;
                 status.behind = here.saturating_sub(from);
             });
         }
@@ -265,7 +267,7 @@ impl Worker {
                     )
                 );
                 let size = newest.map_or(0, SignedCheckpoint::size);
-                now.behind = before.behind.max(u64::from(size > 0));
+                now.behind = size.saturating_sub(before.size);
                 now.problem = Some(whole(&error));
             }
         }

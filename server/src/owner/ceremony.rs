@@ -73,6 +73,7 @@ impl Core {
             released: None,
             release: None,
             checkout: None,
+            returned: None,
         };
         self.saw(txn, row.request.signer, requester.id);
         self.named(txn, &request)?;

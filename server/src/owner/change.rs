@@ -22,6 +22,7 @@ use keyturn_vault::{
     event::{Cause, Event as Entry, Seal},
     id::{CeremonyId, CredentialId, GroupName, PersonId},
     jcs::Document as _,
+    manifest::Manifest,
     reference::{CharterRef, Signer},
     refusal::Refusal,
     rotation,
@@ -371,12 +372,8 @@ impl Core {
         let Some(current) = current else {
             return Ok(());
         };
-        let moved = keyturn_vault::manifest::Manifest {
-            charter: self.known.reference,
-            definition: Digest::of(&definition.to_bytes().map_err(|_| Refused::Row)?),
-            ..keyturn_vault::manifest::Manifest::clone(&current.manifest)
-        };
-        if definition.connector.is_none() || moved.validate(definition, &self.known.charter).is_ok()
+        if definition.connector.is_none()
+            || !old_roster(&current.manifest, definition, &self.known)?
         {
             return Ok(());
         }
@@ -393,4 +390,18 @@ fn roster_id(charter: u64) -> [u8; 16] {
 /// The charter of such a row.
 pub(super) fn roster_charter(id: [u8; 16]) -> Option<u64> {
     u64::try_from(u128::from_be_bytes(id)).ok()
+}
+
+/// Whether a version is sealed to another roster than the charter in force has.
+pub fn old_roster(
+    manifest: &Manifest,
+    definition: &Definition,
+    known: &Known,
+) -> Result<bool, Refused> {
+    let moved = Manifest {
+        charter: known.reference,
+        definition: Digest::of(&definition.to_bytes().map_err(|_| Refused::Row)?),
+        ..manifest.clone()
+    };
+    Ok(moved.validate(definition, &known.charter).is_err())
 }

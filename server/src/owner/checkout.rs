@@ -100,14 +100,23 @@ impl Core {
     /// Stores a check-out, and when it wants a tick.
     fn put_checkout(&mut self, txn: &mut Txn, id: CeremonyId, checkout: CheckOut) {
         let due = due_of(&checkout);
+        let over = checkout.out.is_empty();
+        let now = self.now().wall;
         let Some(live) = self.live.get_mut(&id).map(Arc::make_mut) else {
             return;
         };
-        let before = (live.row.checkout.replace(checkout), live.row.revision);
+        let before = (
+            live.row.checkout.replace(checkout),
+            live.row.revision,
+            live.row.returned,
+        );
+        if over {
+            live.row.returned = live.row.returned.or(Some(now));
+        }
         live.row.revision = live.row.revision.saturating_add(1);
         txn.touch(Row::Ceremony(id), move |core| {
             core.amend(id, |live| {
-                (live.row.checkout, live.row.revision) = before;
+                (live.row.checkout, live.row.revision, live.row.returned) = before;
             });
         });
         self.set_due(txn, DueKind::CheckOut, id.to_bytes(), due);

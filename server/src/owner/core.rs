@@ -38,13 +38,14 @@ use super::{
 use crate::{
     clock::Clock,
     desk::Desks,
+    gauges::Meter,
     keys::Pinned,
     metrics::Metrics,
     mode::Mode,
     peers::Peers,
     refusal::Refused,
     rotation::Workshop,
-    store::{self, Name, Rev, Store},
+    store::{self, Name, Rev, Store, space::Space},
     tally::Tally,
 };
 
@@ -197,7 +198,7 @@ pub struct Core {
     pub(super) held: BTreeMap<CredentialId, Held>,
     pub(super) paths: HashMap<CredentialPath, CredentialId>,
     /// Shared with what would put an older state back.
-    pub(super) live: BTreeMap<CeremonyId, Arc<Live>>,
+    pub(crate) live: BTreeMap<CeremonyId, Arc<Live>>,
     pub(crate) due: Due,
     /// Ceremonies that are not over: by requester, and in all.
     pub(super) open_of: BTreeMap<PersonId, usize>,
@@ -234,11 +235,16 @@ pub struct Core {
     pub(super) owner: Option<WeakOwner>,
     /// Whether the vault goes on.
     pub(crate) mode: watch::Sender<Mode>,
+    /// The room on the disk.
+    pub(crate) space: Space,
+    /// What commits cost.
+    pub(crate) meter: Meter,
 }
 
 /// When caches are looked into; see [`Core::trim`].
 pub(super) struct Bounds {
     pub(super) held: usize,
+    pub(super) over: usize,
     pub(super) watchers: usize,
 }
 
@@ -312,6 +318,7 @@ impl Core {
             open: 0,
             bounds: Bounds {
                 held: MAX_HELD,
+                over: MAX_OVER,
                 watchers: MAX_WATCHERS,
             },
             proposals: HashMap::new(),
@@ -339,6 +346,8 @@ impl Core {
             pinned,
             owner: None,
             mode: watch::Sender::new(Mode::Serving),
+            space: Space::default(),
+            meter: Meter::default(),
         };
         core.peers.follow(&core.known.charter, &core.vault.joined());
         core.wake(store).await?;
@@ -347,6 +356,15 @@ impl Core {
 
     pub(super) fn attach(&mut self, owner: WeakOwner) {
         self.owner = Some(owner);
+    }
+
+    /// Whether there is room for what can wait.
+    pub(super) fn spare(&self) -> Result<(), Refused> {
+        if self.space.is_low() {
+            Err(Refused::LowSpace)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the vault goes on; said once, before the owner runs.

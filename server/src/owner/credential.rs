@@ -161,6 +161,7 @@ impl Core {
                 Err(Refused::Stale("another version has this number; seal anew"))
             };
         }
+        self.spare()?;
         let next = held
             .row
             .versions

@@ -112,9 +112,16 @@ impl Core {
             self.paths.clear();
             self.bounds.held = bound(self.held.len(), MAX_HELD);
         }
-        if self.live.len().saturating_sub(self.open) > MAX_OVER {
+        if self.live.len().saturating_sub(self.open) > self.bounds.over {
+            // What is still checked out is shown to who has it.
+            let out = |live: &Live| {
+                let mut checkout = live.row.checkout.iter();
+                checkout.any(|out| !out.out.is_empty())
+            };
             self.live
-                .retain(|_, live| !live.machine.row.state.is_final());
+                .retain(|_, live| !live.machine.row.state.is_final() || out(live));
+            let left = self.live.len().saturating_sub(self.open);
+            self.bounds.over = bound(left, MAX_OVER);
         }
     }
 

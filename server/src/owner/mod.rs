@@ -57,7 +57,7 @@ pub use self::{
 use crate::{
     health::{Health, State},
     refusal::Refused,
-    store::{self, Outcome, Store, StoreError},
+    store::{self, Outcome, Store, StoreError, space::Space},
 };
 
 /// Steps that wait at most; more are refused at once.
@@ -267,9 +267,15 @@ async fn turn(core: &mut Core, store: &Arc<dyn Store>, health: &Reporter, works:
         let loaded = core.load(store.as_ref(), &work.needs).await;
         answers.push((work.step)(loaded.map(|()| (&mut *core, &mut txn))));
     }
+    let begun = core.clock.running();
     let outcome = commit(core, store.as_ref(), &mut txn).await;
+    if outcome.as_ref().is_ok_and(Option::is_some) {
+        let took = core.clock.running().saturating_sub(begun);
+        core.meter.committed(answers.len(), took);
+    }
+    let outcome = outcome.map(|done| done.unwrap_or_else(|| core.nothing()));
     if let Err(Refused::Store(error)) = &outcome {
-        stand_still(store, health, error).await;
+        stand_still(store, health, error, &core.space).await;
     }
     if outcome.is_ok() {
         core.know(&txn);
@@ -284,7 +290,10 @@ async fn turn(core: &mut Core, store: &Arc<dyn Store>, health: &Reporter, works:
 pub type Reporter = Arc<watch::Sender<Health>>;
 
 /// The store takes nothing: says so, and tries until it does again.
-async fn stand_still(store: &Arc<dyn Store>, health: &Reporter, error: &StoreError) {
+async fn stand_still(store: &Arc<dyn Store>, health: &Reporter, error: &StoreError, space: &Space) {
+    if matches!(error, StoreError::NotApplied(store::Refused::NoSpace)) {
+        space.give_up().await;
+    }
     let report = health.borrow().clone();
     if report.state() != State::Serving {
         return;
@@ -299,14 +308,14 @@ async fn stand_still(store: &Arc<dyn Store>, health: &Reporter, error: &StoreErr
     });
 }
 
-/// Commits what was stepped; what was not applied is taken back in memory.
+/// Commits what was stepped, if anything; what was not applied is taken back in memory.
 async fn commit(
     core: &mut Core,
     store: &dyn Store,
     txn: &mut Txn,
-) -> Result<Arc<Committed>, Refused> {
+) -> Result<Option<Arc<Committed>>, Refused> {
     let Some((prepared, committed)) = core.prepare(txn)? else {
-        return Ok(core.nothing());
+        return Ok(None);
     };
     if let Err(error) = core.note_wait(txn) {
         tracing::error!(%error, "the pins cannot be written");
@@ -317,7 +326,7 @@ async fn commit(
     match store.txn(prepared).await {
         Ok(Outcome::Committed(rev)) => {
             core.advance(rev, &committed);
-            Ok(committed)
+            Ok(Some(committed))
         }
         Ok(Outcome::Conflict(_)) => {
             tracing::error!(

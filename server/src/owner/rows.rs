@@ -79,6 +79,9 @@ pub struct Vault {
     /// Until when no rotation is begun, in lived time.
     #[serde(default)]
     pub paused: Option<Millis>,
+    /// What the log says of the places for copies: whether each is complete.
+    #[serde(default)]
+    pub sinks: BTreeMap<String, bool>,
 }
 
 /// A charter that took force.
@@ -372,6 +375,9 @@ pub struct Ceremony {
     pub release: Option<Release>,
     /// The check-out that followed.
     pub checkout: Option<CheckOut>,
+    /// When the last of it was returned, or its time was over.
+    #[serde(default)]
+    pub returned: Option<Time>,
 }
 
 /// What a custodian said.

@@ -344,6 +344,7 @@ impl Core {
         id: CredentialId,
         by: &keyturn_vault::reference::PersonRef,
     ) -> Result<bool, Refused> {
+        self.spare()?;
         let event = Event::Owe(keyturn_vault::event::Cause::Asked(by.id));
         match self.step_slot(txn, id, event, &by.to_string()) {
             Ok(()) => Ok(false),

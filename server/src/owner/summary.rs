@@ -62,7 +62,8 @@ impl Core {
             .collect();
         let total = u64::try_from(waiting.len()).unwrap_or(u64::MAX);
         let out = |live: &&Arc<Live>| {
-            live.row.release.is_some() && live.machine.row.ask.requester == person
+            let mut checkout = live.row.checkout.iter();
+            checkout.any(|out| out.person == person && !out.out.is_empty())
         };
         let checked_out = self
             .live
@@ -149,6 +150,28 @@ impl Core {
             joins: joins.collect(),
             entry: Some(found.entry),
         })
+    }
+
+    /// A place for copies came or went; what is logged already is not logged again.
+    pub fn copies_changed(
+        &mut self,
+        txn: &mut Txn,
+        sink: &str,
+        complete: bool,
+    ) -> Result<(), Refused> {
+        if !self.known.founded || self.vault.sinks.get(sink) == Some(&complete) {
+            return Ok(());
+        }
+        let name = sink.parse().map_err(|_| Refused::Row)?;
+        let event = Event::CopiesChanged {
+            sink: name,
+            complete,
+        };
+        self.log(txn, super::ceremony::DAEMON, &event)?;
+        let before = self.vault.clone();
+        self.vault.sinks.insert(sink.to_owned(), complete);
+        txn.touch(Row::Vault, move |core| core.vault = before);
+        Ok(())
     }
 
     /// A review of a ceremony.

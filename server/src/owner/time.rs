@@ -146,17 +146,26 @@ impl Due {
         })
     }
 
-    fn first(&self) -> Option<Millis> {
-        self.by_time.first().map(|(at, ..)| *at)
+    /// What is due next, besides what waits for room.
+    fn first(&self, low: bool) -> Option<Millis> {
+        let mut next = self.by_time.iter();
+        next.find(|(_, kind, id)| !(low && self.waits_for_room(*kind, *id)))
+            .map(|(at, ..)| *at)
     }
 
-    fn until(&self, now: Millis) -> Vec<(DueKind, [u8; 16])> {
+    fn until(&self, now: Millis, low: bool) -> Vec<(DueKind, [u8; 16])> {
         self.by_time
             .iter()
             .take_while(|(at, ..)| *at <= now)
+            .filter(|(_, kind, id)| !(low && self.waits_for_room(*kind, *id)))
             .take(MAX_DUE)
             .map(|(_, kind, id)| (*kind, *id))
             .collect()
+    }
+
+    /// Whether this can wait while room is low: whatever a rotation that does not run would do.
+    fn waits_for_room(&self, kind: DueKind, id: [u8; 16]) -> bool {
+        kind == DueKind::Rotation && self.at(DueKind::Running, id).is_none()
     }
 }
 
@@ -166,7 +175,7 @@ impl Core {
         let lived = self.now().lived;
         let next = self
             .due
-            .first()
+            .first(self.space.is_low())
             .map_or(CLOCKS_EVERY, |at| Duration::from_millis(lived.until(at)));
         let clock = self.clock.clone();
         async move {
@@ -179,7 +188,7 @@ impl Core {
     /// What a tick looks at.
     pub(super) fn due(&self) -> Needs {
         let mut needs = Needs::nothing();
-        for (kind, id) in self.due.until(self.now().lived) {
+        for (kind, id) in self.due.until(self.now().lived, self.space.is_low()) {
             match kind {
                 DueKind::Ceremony | DueKind::CheckOut => {
                     needs.ceremonies.push(CeremonyId::from_bytes(id));
@@ -200,7 +209,7 @@ impl Core {
     /// Steps what is due, and stores the clocks.
     pub(super) fn tick(&mut self, txn: &mut Txn) -> Result<(), Refused> {
         let now = self.now();
-        for (kind, id) in self.due.until(now.lived) {
+        for (kind, id) in self.due.until(now.lived, self.space.is_low()) {
             let before = self.due.at(kind, id);
             let step = |core: &mut Self, txn: &mut Txn| match kind {
                 DueKind::Ceremony => core.ceremony_tick(txn, CeremonyId::from_bytes(id)),
@@ -288,7 +297,13 @@ impl Core {
         self.forget_proposals(txn);
         self.forget_invitations(txn);
         let since = Time::from_ms(now.wall.ms().saturating_sub(CLOCKS_EVERY_MS));
-        for (person, code, count) in self.tally.take() {
+        // At low water they are counted on, and logged when there is room again.
+        let refused = if self.space.is_low() {
+            Vec::new()
+        } else {
+            self.tally.take()
+        };
+        for (person, code, count) in refused {
             let event = Event::RefusalsCounted {
                 person,
                 code,

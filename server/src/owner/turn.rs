@@ -207,7 +207,9 @@ impl Core {
             && let Some(release) = &live.row.release
             && let Some(receipt) = live.row.released.and_then(|n| committed.wire_receipt(n))
         {
+            let out = live.row.checkout.as_ref();
             let release = v1::Release {
+                checkout_ends_ms: out.map_or(0, |out| self.wall(out.until)),
                 authorized: live.receipt.clone(),
                 released: Some(receipt),
                 ..wire_release(id, release)

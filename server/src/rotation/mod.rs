@@ -136,6 +136,12 @@ impl Workshop {
         min.max(policy.map_or(0, |policy| policy.copies_min.into()))
     }
 
+    /// How many places hold the version that this entry sealed.
+    pub fn copies_of(&self, entry: u64) -> usize {
+        let copies = self.0.copies.get();
+        copies.map_or(0, |(copies, _)| copies.of_entry(entry))
+    }
+
     /// The node that signs what is sealed here.
     pub fn node(&self) -> &Node {
         &self.0.node

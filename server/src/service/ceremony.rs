@@ -78,7 +78,7 @@ impl Service {
         Ok(shares)
     }
 
-    pub(super) async fn release(&self, live: Live) -> Result<v1::Release, Refused> {
+    pub(super) async fn release(&self, (live, ends): (Live, u64)) -> Result<v1::Release, Refused> {
         let release = live
             .row
             .release
@@ -92,6 +92,7 @@ impl Service {
         Ok(v1::Release {
             authorized: Some(self.0.receipt(None, authorized).await?),
             released: Some(self.0.receipt(None, released).await?),
+            checkout_ends_ms: ends,
             ..wire_release(live.row.row.id, release)
         })
     }
@@ -423,7 +424,7 @@ impl Ceremony for Service {
                 Event::Fetch(caller.person.id),
                 &caller.person.to_string(),
             )?;
-            Ok(core.ceremony(id)?.clone())
+            core.fetched(id)
         };
         let (live, _) = self.0.owner.ask(Needs::ceremony(id), step).await?;
         let release = self.release(live).await?;

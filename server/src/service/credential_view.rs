@@ -36,6 +36,13 @@ pub fn view(core: &Core, id: CredentialId, held: &Held) -> v1::CredentialView {
     if live.iter().any(|(_, state)| state.inconsistent) {
         problems.push("inconsistent".to_owned());
     }
+    let wanted = core.workshop.copies_wanted(&core.known.charter, definition);
+    if live
+        .iter()
+        .any(|(_, state)| core.workshop.copies_of(state.entry) < wanted)
+    {
+        problems.push("few-copies".to_owned());
+    }
     match held.slot.job {
         Job::Stuck(_) => problems.push("needs-operator".to_owned()),
         Job::BackingOff { .. } | Job::Revoking { .. } => {
@@ -131,7 +138,7 @@ pub fn version_view(
             .proven
             .filter(|_| state.life.stage == Stage::Current)
             .map_or(0, keyturn_vault::time::Time::ms),
-        copies: 0,
+        copies: u32::try_from(core.workshop.copies_of(state.entry)).unwrap_or(u32::MAX),
         holders: people(holders),
         confirmed: people(state.confirmed.iter().copied().collect()),
         unreadable: Vec::new(),

@@ -4,11 +4,13 @@
 //! the owner's step. Nothing here decides who may do what.
 
 pub mod audit;
+pub mod census;
 pub mod ceremony;
 pub mod charter;
 pub mod convert;
 pub mod credential;
 pub mod credential_view;
+pub mod findings;
 pub mod lists;
 pub mod rotation;
 pub mod status;
@@ -41,13 +43,14 @@ use crate::{
     log::Published,
     mode::Mode,
     owner::{
-        Committed, Needs, Owner,
+        Committed, Needs, Owner, Reporter,
         core::{Known, object, read},
         rows,
     },
     peers::Peers,
     refusal::Refused,
-    store::{Name, Store},
+    rotation::Workshop,
+    store::{Name, Store, space::Space},
 };
 
 /// The most items of a page when the caller does not say.
@@ -80,6 +83,16 @@ pub struct Context {
     pub log_key: Arc<LogKey>,
     /// Places for copies.
     pub copies: Copies,
+    /// How many the configuration wants a rotation to wait for.
+    pub copies_min: usize,
+    /// What rotations know.
+    pub workshop: Workshop,
+    /// The room on the disk.
+    pub space: Space,
+    /// Whether the store takes changes.
+    pub health: Reporter,
+    /// What was counted last.
+    pub census: census::Last,
     /// The copy of the log's head.
     pub head_copy: watch::Receiver<head::Status>,
     /// Whether the vault goes on.

@@ -1,17 +1,20 @@
 //! `keyturn.v1.Status`.
 
 use keyturn_proto::v1;
-use keyturn_vault::charter::{Charter, Role, Warning};
+use keyturn_vault::{charter::Role, time::Time};
 use tonic::{Request, Response, Status};
 
-use super::{Context, convert};
+use super::{
+    Context,
+    census::{self, Census},
+    convert, findings,
+};
 use crate::{
+    gauges,
     owner::{Core, Needs},
     refusal::Refused,
 };
 
-/// Most findings about tokens.
-const MAX_TOKENS: usize = 50;
 /// Most ceremonies of a status.
 const MAX_WAITING: usize = 20;
 
@@ -19,36 +22,29 @@ const MAX_WAITING: usize = 20;
 #[derive(Clone)]
 pub struct Service(pub Context);
 
-/// What policies, or people, should not like about custodians' tokens.
-fn tokens(charter: &Charter) -> Vec<v1::Finding> {
-    let told = |warning: &Warning| {
-        let (code, hint) = match warning {
-            Warning::Weak(_) => (
-                "weak-token",
-                "let its owner enrol one that meets the policy; until then its approvals count with a `waive:` line only",
-            ),
-            Warning::Clonable(..) => (
-                "clonable-token",
-                "keep it in sight, and replace it by one with newer firmware",
-            ),
-            Warning::Unattested(_) => ("unattested-token", "let its owner enrol it anew"),
-            Warning::NoSpare(_)
-            | Warning::OneToken(_)
-            | Warning::Software(_)
-            | Warning::NoRequester
-            | Warning::NoAuditor
-            | Warning::NoWitness => return None,
-        };
-        Some(v1::Finding {
-            severity: v1::Severity::Warning.into(),
-            code: code.to_owned(),
-            message: warning.to_string(),
-            hint: hint.to_owned(),
-            since_ms: 0,
-        })
-    };
-    let warnings = charter.warnings();
-    warnings.iter().filter_map(told).take(MAX_TOKENS).collect()
+impl Service {
+    fn copies(&self, census: &Census) -> v1::CopyStatus {
+        let places = self.0.copies.status();
+        let count = |places: usize| u32::try_from(places).unwrap_or(u32::MAX);
+        v1::CopyStatus {
+            wanted: count(self.0.copies_min),
+            sinks: count(places.len()),
+            sinks_reachable: count(places.iter().filter(|place| place.reachable).count()),
+            behind: census.few_copies,
+            head_copied_ms: self.0.head_copy.borrow().copied.map_or(0, Time::ms),
+            places: places
+                .into_iter()
+                .map(|place| v1::SinkStatus {
+                    name: place.name,
+                    reachable: place.reachable,
+                    complete: place.complete,
+                    behind: place.behind,
+                    same_disk: place.same_disk,
+                    problem: place.problem.unwrap_or_default(),
+                })
+                .collect(),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -66,10 +62,11 @@ impl v1::status_server::Status for Service {
         };
         let looked = self.0.owner.look(Needs::nothing(), look).await?;
         let (summary, rotations, diverged, notifiers) = looked;
-        let mut findings: Vec<_> = diverged_finding(diverged).into_iter().collect();
-        findings.extend(notifiers);
+        let mut told: Vec<_> = diverged_finding(diverged).into_iter().collect();
+        told.extend(notifiers);
         let known = self.0.charter();
-        findings.extend(tokens(&known.charter));
+        let census = census::count(&self.0).await?;
+        let findings = findings::findings(&self.0, &known.charter, &census, &rotations, told);
         let role = |role: &Role| match role {
             Role::Custodian => "custodian",
             Role::Requester => "requester",
@@ -101,8 +98,10 @@ impl v1::status_server::Status for Service {
             founders_awaited: summary.awaited.iter().map(convert::person).collect(),
             rotations: Some(rotations),
             restore_mode: !self.0.mode.borrow().serves(),
+            credentials: Some(census.credentials),
+            copies: Some(self.copies(&census)),
             findings,
-            ..v1::ShowStatusReply::default()
+            space: gauges::space(&self.0),
         }))
     }
 

@@ -9,6 +9,7 @@ use keyturn_vault::{
     quorum::Says,
     reference::PersonRef,
     text::{Approval, Decision, Text as _},
+    time::Time,
     world::VersionId,
 };
 
@@ -65,7 +66,7 @@ impl Core {
                 .row
                 .checkout
                 .as_ref()
-                .map(|out| self.checkout_view(out)),
+                .map(|out| self.checkout_view(out, live.row.returned)),
             outcome_code: outcome(&row.state).to_owned(),
             outcome: outcome(&row.state).replace('-', " "),
             submit_key_sha256: self
@@ -76,12 +77,18 @@ impl Core {
         })
     }
 
+    /// A ceremony as it is stored, and when its check-out ends by the wall clock, for who fetches its release.
+    pub fn fetched(&self, id: CeremonyId) -> Result<(Live, u64), Refused> {
+        let live = self.ceremony(id)?.clone();
+        let ends = live.row.checkout.as_ref();
+        let ends = ends.map_or(0, |out| self.wall(out.until));
+        Ok((live, ends))
+    }
+
     /// A check-out, for display.
-    fn checkout_view(&self, out: &CheckOut) -> v1::Checkout {
-        let now = self.now();
-        let left = now.lived.until(out.until);
-        let ended = now.lived.0.saturating_sub(out.until.0);
-        let ends = now.wall.ms().saturating_add(left).saturating_sub(ended);
+    fn checkout_view(&self, out: &CheckOut, returned: Option<Time>) -> v1::Checkout {
+        let left = self.now().lived.until(out.until);
+        let ends = self.wall(out.until);
         let afterwards = out.credentials.iter().filter_map(|credential| {
             let definition = &self.credential(*credential).ok()?.holding.definition;
             Some(match &definition.connector {
@@ -91,7 +98,7 @@ impl Core {
         });
         v1::Checkout {
             ends_ms: if out.out.is_empty() { 0 } else { ends },
-            returned_ms: 0,
+            returned_ms: returned.filter(|_| out.out.is_empty()).map_or(0, Time::ms),
             overdue: !out.out.is_empty() && left == 0,
             afterwards: afterwards.collect(),
         }

@@ -102,7 +102,7 @@ impl Watcher {
                 .map(|person| person.to_string())
                 .unwrap_or_default();
             core.step_ceremony(txn, id, Event::Fetch(caller), &actor)?;
-            Ok(core.ceremony(id)?.clone())
+            core.fetched(id)
         };
         let (live, _) = self
             .service
