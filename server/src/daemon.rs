@@ -95,13 +95,7 @@ impl Vault {
         } = shell;
         let health = Arc::new(watch::Sender::new(health));
         let data: &Path = config.data.as_ref();
-        let path = data.join("store.redb");
-        let store = tokio::task::spawn_blocking(move || RedbStore::open(&path));
-        let store = Arc::new(
-            store
-                .await
-                .map_err(|_| VaultError::Foreign("it could not be read"))??,
-        );
+        let store = open_store(data).await?;
         let view: Arc<dyn Store> = Arc::<RedbStore>::clone(&store);
         let Recognised {
             vault,
@@ -154,9 +148,6 @@ impl Vault {
         let (printer, published) =
             Printer::open(dir, Arc::clone(&view), Arc::clone(&log_key), objects, heads);
         let mode = mode::of(config, log_key.vkey(), core.edge(), view.as_ref()).await;
-        if let Some(why) = mode.why() {
-            tracing::error!(%why, "nothing changes until a quorum accepts it");
-        }
         let mode = core.begin(mode);
         let copying = copy(config, &log_key, (&view, &published, &mode), &clock);
         workshop.copy_to(copying.places.clone(), config.copies.min.size());
@@ -257,6 +248,15 @@ impl Vault {
             store.close().await;
         }
     }
+}
+
+async fn open_store(data: &Path) -> Result<Arc<RedbStore>, VaultError> {
+    let path = data.join("store.redb");
+    let store = tokio::task::spawn_blocking(move || RedbStore::open(&path));
+    let store = store
+        .await
+        .map_err(|_| VaultError::Foreign("it could not be read"))?;
+    Ok(Arc::new(store?))
 }
 
 /// What a store is, as pins and keys of this machine have it.

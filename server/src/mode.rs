@@ -82,10 +82,13 @@ pub async fn of(config: &Config, vkey: &Vkey, edge: &Edge, store: &dyn Store) ->
         lost.extend(judged(sink.name(), check).await);
     }
     if lost.is_empty() {
-        Mode::Serving
-    } else {
-        Mode::Restore(lost)
+        return Mode::Serving;
     }
+    let mode = Mode::Restore(lost);
+    if let Some(why) = mode.why() {
+        tracing::error!(%why, "nothing changes until a quorum accepts it");
+    }
+    mode
 }
 
 async fn judged(

@@ -206,9 +206,7 @@ impl Refused {
             | Self::Limit(_)
             | Self::Busy
             | Self::Full
-            | Self::LowSpace => {
-                Code::ResourceExhausted
-            }
+            | Self::LowSpace => Code::ResourceExhausted,
             Self::Vault(Refusal::UnknownCredential) | Self::NotFound(_) => Code::NotFound,
             Self::Vault(Refusal::KnownCeremony) | Self::Taken(_) => Code::AlreadyExists,
             Self::Vault(

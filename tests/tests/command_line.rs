@@ -18,6 +18,7 @@ const SECRET: &str = "hunter2 is not the password";
 /// A founded vault: alice asks and operates, bob, carol and dan are custodians.
 fn founded() -> Outcome<World> {
     let mut world = World::new()?;
+    world.add_sink("copies")?;
     let people: [(&str, &[&str]); 4] = [
         ("alice", &["requester", "operator"]),
         ("bob", &["custodian"]),
@@ -253,6 +254,31 @@ fn custodians_open_it_without_the_vault() {
         .unwrap()
         .ok()
         .unwrap();
+}
+
+#[test]
+fn a_sink_alone_and_a_quorum_open_it() {
+    let mut world = founded().unwrap();
+    add(&world).unwrap();
+    // Stopping, the daemon brings its places up to date.
+    world.stop().unwrap();
+    fs::remove_dir_all(world.vault()).unwrap();
+    let run = |person: &str, line: &str| {
+        let reply = world.keyturn(person, line.split(' ')).unwrap();
+        reply.ok().unwrap().stdout
+    };
+    let request =
+        format!("--json recover request {PATH} --export copies --reason fire --out r.json");
+    let asked: Value = serde_json::from_str(&run("alice", &request)).unwrap();
+    let digest = text(&asked["request_sha256"]);
+    for person in ["carol", "dan"] {
+        let share = format!(
+            "--yes-sha256 {digest} recover share r.json --export copies --out {person}.json"
+        );
+        run(person, &share);
+    }
+    let open = "recover open r.json --export copies carol.json dan.json";
+    assert_eq!(run("alice", open), format!("{SECRET}\n"));
 }
 
 #[test]

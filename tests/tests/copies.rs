@@ -6,7 +6,7 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, io::Write as _, path::PathBuf, process::Command, time::Duration};
 
 use keyturn_proto::{
     CODE_TRAILER,
@@ -188,6 +188,23 @@ impl Stage {
         (asked, secrets)
     }
 
+    /// Waits until so many places have everything, and each says so of every version.
+    async fn complete(&self, places: usize) {
+        let mut last = None;
+        for _ in 0..STEPS {
+            let status = self.line.status().await.unwrap();
+            let copies = status.copies.unwrap();
+            let newest = self.line.checkpoint(&self.vault.facts.vkey).await.unwrap();
+            let done = copies.places.iter().filter(|one| one.complete).count();
+            if done == places && copies.behind == 0 && self.copied() >= newest.size() {
+                return;
+            }
+            last = Some((copies, newest.size()));
+            tokio::time::sleep(STEP).await;
+        }
+        panic!("not complete: {last:?}");
+    }
+
     /// The number of entries of the log in the sink.
     fn copied(&self) -> u64 {
         let text = fs::read_to_string(self.sink.join("checkpoint")).unwrap_or_default();
@@ -209,6 +226,11 @@ async fn a_rotation_waits_for_its_copy_and_nothing_else_does() {
     assert_eq!(waits.state(), RotationState::Applying);
     assert!(waits.problem.contains("is it mounted?"), "{waits:?}");
     assert!(!waits.hint.is_empty());
+    let status = stage.line.status().await.unwrap();
+    assert!(status.findings.iter().any(|one| one.code == "sink-away"));
+    let copies = status.copies.unwrap();
+    assert_eq!((copies.sinks, copies.sinks_reachable), (1, 0));
+    assert_eq!(status.rotations.unwrap().late, 1);
     assert!(
         stage.target.accepts(USER, FIRST).unwrap(),
         "the target is not changed before"
@@ -229,6 +251,64 @@ async fn a_rotation_waits_for_its_copy_and_nothing_else_does() {
         layout::Part::Manifest,
     );
     assert!(stage.sink.join(copy.to_string()).exists());
+    stage.complete(1).await;
+    let status = stage.line.status().await.unwrap();
+    assert_eq!(status.copies.unwrap().behind, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_swapped_for_an_empty_one_and_a_second_one_catch_up() {
+    let mut stage = Stage::new().await;
+    let (asked, _) = stage.open().await;
+    stage.complete(1).await;
+    let old = stage.sink.with_extension("old");
+    fs::rename(&stage.sink, &old).unwrap();
+    fs::create_dir(&stage.sink).unwrap();
+    let second = stage.vault.world.folder().join("second");
+    fs::create_dir(&second).unwrap();
+    let config = stage.vault.world.vault().join("keyturnd.toml");
+    let mut config = fs::File::options().append(true).open(config).unwrap();
+    let path = second.display();
+    write!(
+        config,
+        "\n[[copies.sinks]]\nkind = \"directory\"\nname = \"second\"\npath = \"{path}\"\n"
+    )
+    .unwrap();
+    stage.vault.world.start().unwrap();
+    stage.line = stage.vault.line("olga").await.unwrap();
+    stage.complete(2).await;
+    let first = fs::read(old.join("checkpoint")).unwrap();
+    assert!(!first.is_empty());
+    for sink in [&stage.sink, &second] {
+        let copy = layout::Place::Version(
+            stage.definition.credential,
+            Version::new(1).unwrap(),
+            layout::Part::Manifest,
+        );
+        let copy = copy.to_string();
+        assert_eq!(
+            fs::read(sink.join(&copy)).unwrap(),
+            fs::read(old.join(&copy)).unwrap()
+        );
+    }
+
+    // What was opened before the restart is shown to who has it.
+    let alice = stage.vault.line("alice").await.unwrap();
+    let out = alice.status().await.unwrap().checked_out;
+    assert_eq!(out[0].id, asked.id());
+    assert!(out[0].checkout.as_ref().unwrap().ends_ms > now().ms());
+
+    let log = stage.vault.world.log().join("tile/entries");
+    for _ in 0..STEPS {
+        let mut grep = Command::new("grep");
+        grep.args(["-rq", r#""sink":"second".*copies.changed"#])
+            .arg(&log);
+        if grep.status().unwrap().success() {
+            return;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+    panic!("the log does not say that a place came");
 }
 
 #[tokio::test(flavor = "multi_thread")]

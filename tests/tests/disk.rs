@@ -94,7 +94,7 @@ impl Stage {
 
     fn free(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.data).unwrap();
-        stat.f_bavail * stat.f_frsize
+        stat.f_bavail.saturating_mul(stat.f_frsize)
     }
 
     /// Fills the disk until so little is left.

@@ -102,7 +102,8 @@ impl Drop for Demo {
 
 impl Demo {
     fn new(tokens: Option<Shown>) -> Outcome<Self> {
-        let world = World::new()?;
+        let mut world = World::new()?;
+        world.add_sink("copies")?;
         if let Some(tokens) = &tokens {
             world.believe(&tokens.roots)?;
         }
@@ -143,7 +144,9 @@ impl Demo {
         tell(&std::fs::read_to_string(
             self.world().folder().join("FOUNDING.toml"),
         )?)?;
-        tell("root$ keyturnd init --dir vault --origin … --founding FOUNDING.toml --listen …")?;
+        tell(
+            "root$ keyturnd init --dir vault --origin … --founding FOUNDING.toml --listen … --sink copies",
+        )?;
         let made = made.json()?;
         let text = |pointer: &str| {
             made.pointer(pointer)
@@ -399,6 +402,9 @@ impl Demo {
     }
 
     fn audit(&self) -> Outcome<()> {
+        chapter("How the vault is: what was copied, and what is left to do")?;
+        let status = self.stage.keyturn("olga", &["status"])?;
+        says(&status, "copies-1 complete")?;
         chapter("The whole log is computed again, with all its signatures")?;
         self.stage
             .keyturn("alice", &["credential", "history", PATH])?;
