@@ -54,7 +54,6 @@ const DEADLINE: Span = Span::from_secs(60);
 const BUSY: Duration = Duration::from_millis(500);
 /// A rotation waits this long for copies before it says so; then it waits on.
 const COPY_PATIENCE: Duration = Duration::from_secs(5);
-/// And asks the places again after this time.
 const COPY_AGAIN: Duration = Duration::from_secs(2);
 /// Failures that are remembered for operators.
 const MAX_PROBLEMS: usize = 1000;
@@ -298,15 +297,11 @@ impl Workshop {
         let wanted = self.copies_wanted(&order.known.charter, &order.definition);
         let copies = self.0.copies.get().map(|(copies, _)| copies);
         let copies = copies.cloned().unwrap_or_default();
-        // What an earlier attempt met is over.
         self.problems().remove(&order.credential);
         // Only a rotation waits; a deposit is copied behind its answer.
         while self.bench().contains_key(&id) && owner.upgrade().is_some() {
-            let patience = COPY_PATIENCE;
-            if copies
-                .wait(order.credential, version, wanted, patience)
-                .await
-            {
+            let wait = copies.wait(order.credential, version, wanted, COPY_PATIENCE);
+            if wait.await {
                 self.problems().remove(&order.credential);
                 self.step(owner, order.credential, Event::Copied).await;
                 return;
@@ -444,7 +439,6 @@ impl Workshop {
     }
 }
 
-/// Why a rotation does not go on without copies.
 fn lacking(copies: &Copies, wanted: usize) -> String {
     let mut said = format!(
         "the new version waits for {wanted} copies; the target is not changed before (places for copies: {})",
