@@ -384,6 +384,7 @@ pub const EXITS: &[(&str, u8)] = &[
     ("not-paused", 210),
     ("not-claimable", 211),
     ("low-space", 212),
+    ("old-works", 214),
 ];
 
 #[cfg(test)]

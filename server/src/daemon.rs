@@ -86,6 +86,16 @@ impl Vault {
         key: Arc<DeviceKey>,
         shell: Shell,
     ) -> Result<Self, VaultError> {
+        Self::open_with(config, Connectors::of(&config.connectors), key, shell).await
+    }
+
+    /// Opens it with these connectors.
+    pub async fn open_with(
+        config: &Config,
+        connectors: Connectors,
+        key: Arc<DeviceKey>,
+        shell: Shell,
+    ) -> Result<Self, VaultError> {
         let Shell {
             clock,
             peers,
@@ -112,7 +122,7 @@ impl Vault {
         let node = Node::new(vault.node, key);
         let (desks, objects) = (Desks::default(), Objects::default());
         let workshop = Workshop::new(
-            Connectors::of(&config.connectors),
+            connectors,
             node.clone(),
             clock.clone(),
             config.rotation.concurrent.size(),

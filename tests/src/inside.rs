@@ -7,6 +7,7 @@ use keyturn_vault::time::Time;
 use keyturnd::{
     clock::Clock,
     config::Config,
+    connector::Connectors,
     daemon::Vault,
     health::Health,
     metrics::Metrics,
@@ -30,9 +31,14 @@ impl Inside {
     /// Starts it; by its clock it is `wall`.
     pub async fn start(world: &World, wall: Time) -> Outcome<Self> {
         let config = Config::load(&world.vault().join("keyturnd.toml"))?;
+        let connectors = Connectors::of(&config.connectors);
+        Self::serving(config, connectors, Clock::by_hand(wall)).await
+    }
+
+    /// Starts it with these connectors and this clock.
+    pub async fn serving(config: Config, connectors: Connectors, clock: Clock) -> Outcome<Self> {
         let key: &Path = config.keys.node.as_ref();
         let key = Arc::new(DeviceKey::load(key)?);
-        let clock = Clock::by_hand(wall);
         let (health, service) = Health::starting().await;
         let shell = Shell {
             clock: clock.clone(),
@@ -41,7 +47,7 @@ impl Inside {
             health,
             tally: Tally::default(),
         };
-        let vault = Vault::open(&config, Arc::clone(&key), shell.clone()).await?;
+        let vault = Vault::open_with(&config, connectors, Arc::clone(&key), shell.clone()).await?;
         shell.health.serving().await;
         let bound = Bound::new(&config).await?;
         let (stop, stopped) = oneshot::channel();

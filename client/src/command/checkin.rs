@@ -11,8 +11,8 @@ use keyturn_vault::{
     text::{Checkin as CheckinText, Request, Returned, Text as _},
 };
 
-use super::{Context, case::Case, release, show};
-use crate::{clock, refusal::Refusal, verify::VerifyError, wire};
+use super::{Context, case::Case, check_old, release, show, unseal};
+use crate::{clock, refusal::Refusal, session::Session, verify::VerifyError, wire};
 
 /// Return what you checked out, and say what worked.
 #[derive(Debug, Args)]
@@ -25,6 +25,10 @@ pub struct Checkin {
     /// An old version that you tried after the rotation, and that was refused
     #[arg(long, value_name = "PATH=vN")]
     void: Vec<Tried>,
+    /// Then wait for the rotation, and run this command with the old secret on its standard input: it
+    /// exits with 0 if the secret still works, with 1 if the target refuses it
+    #[arg(long, value_name = "COMMAND")]
+    check_old: Option<String>,
 }
 
 /// A version that somebody tried.
@@ -51,8 +55,16 @@ impl FromStr for Tried {
 }
 
 impl Checkin {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
+        // Opened before it is returned: what opens it is forgotten then.
+        let old = match self.check_old {
+            Some(command) => {
+                let opened = unseal::again(&mut context, &session, self.ceremony).await?;
+                Some((command, opened.current()))
+            }
+            None => None,
+        };
         let request: Request = match release::kept(&context.home, self.ceremony) {
             Ok(kept) => kept
                 .request
@@ -90,23 +102,36 @@ impl Checkin {
                 &mut line.void
             }) = Some(tried.version);
         }
-        let checkin = CheckinText {
-            vault: request.vault.clone(),
-            ceremony: self.ceremony,
-            request: request.digest(),
-            returned_by: session.me()?.reference(),
-            signed: clock::now().stamp(),
-            credentials: returned.into_values().collect(),
-        };
-        let signed = session.sign(&checkin)?;
-        let request = v1::CheckinRequest {
-            checkin: Some(wire::wire_text(&signed)),
-        };
-        let reply = session.ceremonies().checkin(request).await?.into_inner();
-        let view = wire::required(reply.ceremony, "the ceremony")?;
+        let returned = returned.into_values().collect();
+        let view = send(&session, &request, returned).await?;
         release::forget(&context.home, self.ceremony)?;
+        if let Some((command, old)) = old {
+            return check_old::run(&context, &session, &request, (&command, old)).await;
+        }
         Ok(context.ui.result(&show::ceremony(&view), || {
             "Returned. Rotation is due now; see `keyturn rotate list`.".to_owned()
         })?)
     }
+}
+
+/// Signs and sends what is returned, or what is said of it later.
+pub(super) async fn send(
+    session: &Session,
+    request: &Request,
+    credentials: Vec<Returned>,
+) -> Result<v1::CeremonyView, Refusal> {
+    let checkin = CheckinText {
+        vault: request.vault.clone(),
+        ceremony: request.ceremony,
+        request: request.digest(),
+        returned_by: session.me()?.reference(),
+        signed: clock::now().stamp(),
+        credentials,
+    };
+    let signed = session.sign(&checkin)?;
+    let call = v1::CheckinRequest {
+        checkin: Some(wire::wire_text(&signed)),
+    };
+    let reply = session.ceremonies().checkin(call).await?.into_inner();
+    Ok(wire::required(reply.ceremony, "the ceremony")?)
 }

@@ -146,6 +146,7 @@ pub(super) fn document(view: &v1::CredentialView) -> Value {
         "policy": view.policy, "connector": view.connector, "canary": view.canary, "current": view.current,
         "live_versions": view.live_versions, "known_to_human": view.known_to_human, "checked_out": view.checked_out,
         "checkout_ends_ms": view.checkout_ends_ms, "rotation_due_ms": view.rotation_due_ms, "problems": view.problems,
+        "entropy_bits": view.entropy_bits.round(),
     })
 }
 
@@ -236,6 +237,13 @@ impl Show {
                 ]
             };
             text.push_str(&table(&versions.iter().map(row).collect::<Vec<_>>()));
+            if view.entropy_bits > 0.0 {
+                let _ = writeln!(
+                    text,
+                    "Rotation makes secrets of {:.0} bits.",
+                    view.entropy_bits
+                );
+            }
             if view.known_to_human {
                 text.push_str("Known to a human until it is rotated.\n");
             }

@@ -284,6 +284,14 @@ impl Delivered {
         }
     }
 
+    /// The secrets that were current when they were asked for, with their paths and versions.
+    pub fn current(self) -> Vec<(String, u64, SecretBytes)> {
+        let current = self.secrets.into_iter().filter(|secret| secret.current);
+        current
+            .map(|secret| (secret.path, secret.released.version, secret.released.secret))
+            .collect()
+    }
+
     /// Hands the secrets on.
     pub fn hand_on(self, context: &Context, sink: Sink) -> Result<(), Refusal> {
         for problem in &self.problems {

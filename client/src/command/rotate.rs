@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use keyturn_proto::v1;
 use keyturn_vault::{
-    name::{CredentialPath, KeyId, Line},
+    name::{CredentialPath, KeyId},
     reference::Version,
     time::Span,
 };
 use serde_json::{Value, json};
 
-use super::{Context, open, show};
+use super::{Context, open, rotate_now::Now, show};
 use crate::{
     refusal::Refusal,
     ui::{clean, table},
@@ -46,17 +46,6 @@ pub struct List {
     /// Idle ones too
     #[arg(long)]
     all: bool,
-}
-
-/// Make rotations due now.
-#[derive(Debug, Args)]
-pub struct Now {
-    /// The credentials
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<CredentialPath>,
-    /// Why; one line for the log
-    #[arg(long, value_name = "TEXT")]
-    reason: Line,
 }
 
 /// Try again what needs an operator.
@@ -121,22 +110,7 @@ impl Rotate {
         let mut client = session.rotations();
         match self {
             Self::List(list) => list.run(&context, client).await,
-            Self::Now(now) => {
-                let credentials = now.paths.iter().map(ToString::to_string).collect();
-                let request = v1::RotateNowRequest {
-                    credentials,
-                    r#match: String::new(),
-                    reason: now.reason.to_string(),
-                };
-                let reply = client.now(request).await?.into_inner();
-                let document = json!({ "made_due": reply.made_due, "already_due": reply.already_due, "manual": reply.manual });
-                Ok(context.ui.result(&document, || {
-                    format!(
-                        "{} made due, {} were already, {} by hand",
-                        reply.made_due, reply.already_due, reply.manual
-                    )
-                })?)
-            }
+            Self::Now(now) => now.run(&context, &session).await,
             Self::Retry(retry) => {
                 let credential = open::target(&session, &retry.path)
                     .await?

@@ -76,6 +76,22 @@ struct Waiting {
     key: ShareIdentity,
 }
 
+impl Waiting {
+    /// As this home keeps it.
+    fn kept(context: &mut Context, ceremony: CeremonyId) -> Result<Self, Refusal> {
+        let kept = release::kept(&context.home, ceremony)?;
+        let request = kept
+            .request
+            .parse()
+            .map_err(|source| VerifyError::Text("the request".to_owned(), source))?;
+        Ok(Self {
+            request,
+            key: kept.identity(context)?,
+            current: kept.current,
+        })
+    }
+}
+
 impl Unseal {
     pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
         self.run_as(context, Purpose::Unseal).await
@@ -89,16 +105,7 @@ impl Unseal {
         let mut session = context.session().await?;
         let sink = std::mem::take(&mut self.sink);
         if let Some(ceremony) = self.resume {
-            let kept = release::kept(&context.home, ceremony)?;
-            let request = kept
-                .request
-                .parse()
-                .map_err(|source| VerifyError::Text("the request".to_owned(), source))?;
-            let waiting = Waiting {
-                request,
-                key: kept.identity(&mut context)?,
-                current: kept.current,
-            };
+            let waiting = Waiting::kept(&mut context, ceremony)?;
             return wait(&context, &session, waiting, None, sink).await;
         }
         let (approve, no_wait) = (self.approve, self.no_wait);
@@ -204,6 +211,31 @@ impl Unseal {
             view,
         ))
     }
+}
+
+/// What was released for a request of this home, opened again. One that has not ended is not waited for.
+pub(super) async fn again(
+    context: &mut Context,
+    session: &Session,
+    ceremony: CeremonyId,
+) -> Result<release::Delivered, Refusal> {
+    let waiting = Waiting::kept(context, ceremony)?;
+    let mut news = follow(session.ceremonies(), ceremony.to_string(), true);
+    let mut last = None;
+    while let Some(came) = news.recv().await {
+        match came? {
+            News::Release(release) => {
+                let whole = (&waiting.current, &BTreeSet::new());
+                return release::open(session, &waiting.request, whole, &waiting.key, *release);
+            }
+            News::View(view) if view.state() != CeremonyState::Released => {
+                return Err(ended(context, Some(&*view), ceremony));
+            }
+            News::View(view) => last = Some(view),
+            News::SubmitKey(_) | News::Lost => {}
+        }
+    }
+    Err(ended(context, last.as_deref(), ceremony))
 }
 
 /// Waits for the end; hands on what was released.

@@ -40,6 +40,13 @@ impl Connectors {
         }
     }
 
+    /// These, and one that no configuration describes: for programs that bring a target of their own.
+    #[must_use]
+    pub fn with(mut self, name: &str, shape: Shape) -> Self {
+        self.by_name.insert(name.to_owned(), shape);
+        self
+    }
+
     /// The connector of that name, where this host has one.
     pub fn named(&self, name: &str) -> Option<Shape> {
         self.by_name.get(name).cloned()

@@ -78,6 +78,8 @@ kinds! {
     CheckoutEnded "checkout.ended" "a check-out ended without a return"
     CheckoutReturned "checkout.returned" "a check-out was returned"
     CheckoutExtended "checkout.extended" "a check-out was made longer"
+    VersionDiverged "version.diverged" "a sealed secret is no longer the real one"
+    VersionMatches "version.matches" "a sealed secret is the real one again"
     RotationManual "rotation.manual" "a rotation is due and must be done by hand"
     RotationFailed "rotation.failed" "an attempt to rotate failed"
     RotationNeedsOperator "rotation.needs-operator" "a rotation is stuck and needs an operator"

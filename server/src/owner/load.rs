@@ -50,11 +50,12 @@ impl Core {
                     DueKind::Ceremony | DueKind::CheckOut => {
                         ceremonies.insert(CeremonyId::from_bytes(id));
                     }
-                    DueKind::Running => {
+                    DueKind::Running | DueKind::Ending => {
                         self.interrupted.push(CredentialId::from_bytes(id));
                     }
                     DueKind::Rosters => self.rosters.extend(super::change::roster_charter(id)),
                     DueKind::Rotation
+                    | DueKind::Queued
                     | DueKind::Late
                     | DueKind::Stuck
                     | DueKind::Failing

@@ -251,7 +251,7 @@ pub fn start(
             let alarm = core.alarm();
             tokio::select! {
                 taken = waiting.recv_many(&mut works, BATCH) => if taken == 0 { break },
-                () = alarm, if serves => works.push(Work::detached(core.due(), Core::tick)),
+                () = alarm, if serves => works.push(core.due()),
             }
             turn(&mut core, &store, &health, std::mem::take(&mut works)).await;
         }

@@ -25,6 +25,8 @@ use crate::{
 
 /// How often a target is looked at, where the definition does not say with [`PROBE_EVERY`].
 const EVERY: Span = Span::from_hours(6);
+/// How long a look waits where rotations have all the places.
+const CROWDED: Span = Span::from_mins(1);
 /// The bounds of what it may say.
 const BOUNDS: (Span, Span) = (Span::from_mins(5), Span::from_days(7));
 /// The setting of a definition: a span, like `1h`.
@@ -57,9 +59,12 @@ impl Core {
             self.set_due(txn, DueKind::Probe, bytes, None);
             return;
         };
-        let next = self.now().lived.after(jittered(every(held)));
+        // However many are due, those that wait do so here and not in memory.
+        let room = self.workshop.has_room();
+        let span = if room { every(held) } else { CROWDED };
+        let next = self.now().lived.after(jittered(span));
         // What is being changed says nothing.
-        if !held.slot.is_busy() {
+        if room && !held.slot.is_busy() {
             txn.after.push(After::Probe(id));
         }
         self.set_due(txn, DueKind::Probe, bytes, Some(next));
@@ -123,8 +128,10 @@ impl Core {
                     evidence,
                 },
             )?;
+            self.tell_look(txn, id, true)?;
         } else if was && !diverged {
             self.log(txn, DAEMON, &Entry::VersionMatches { version: entry })?;
+            self.tell_look(txn, id, false)?;
         }
         let wall = self.now().wall;
         // The first facts after a proof are those that must not change.

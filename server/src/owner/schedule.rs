@@ -3,6 +3,7 @@
 //! # Invariants
 //! 1. A slot that waits for a moment has a row that brings it; nothing is kept in memory alone.
 //! 2. What is late, stuck, failing or to be done by hand is counted without looking at any slot.
+//! 3. A rotation keeps its place in the queue from the moment it may begin until it does.
 
 use keyturn_vault::{
     event::{Cause, Event as Entry},
@@ -26,11 +27,9 @@ use crate::refusal::Refused;
 const LATE: Span = Span::from_hours(1);
 /// The longest pause.
 const MAX_PAUSE: Span = Span::from_hours(24);
-/// How often a slot looks whether a pause of all rotations is over.
-const PAUSE_LOOK: Span = Span::from_mins(1);
 
 impl Core {
-    /// Keeps the rows that say when the slot wants a tick, and whether its job runs (invariant 3).
+    /// Keeps the rows that say when the slot wants a tick, and whether its job runs (invariants 1 and 3).
     pub(super) fn schedule_slot(&mut self, txn: &mut Txn, id: CredentialId) {
         let Some(held) = self.held.get(&id) else {
             return;
@@ -41,15 +40,22 @@ impl Core {
                 | Job::Copying { .. }
                 | Job::Applying { .. }
                 | Job::Testing { .. }
-                | Job::Promoted { .. }
                 | Job::Listing { .. }
                 | Job::Creating { .. }
-                | Job::Deleting
         );
-        let due = due_of(&held.slot, self.now(), self.terms(held));
-        let bytes = id.to_bytes();
+        let ending = matches!(held.slot.job, Job::Promoted { .. } | Job::Deleting);
+        let (now, terms, bytes) = (self.now(), self.terms(held), id.to_bytes());
+        let due = due_of(&held.slot, now, terms);
+        let begin = begin_of(&held.slot, now, terms);
+        let since = self.due.at(DueKind::Queued, bytes);
+        let queued = match (since, begin) {
+            (Some(since), Some(begin)) if begin <= now.lived => Some(since.min(begin)),
+            _ => begin,
+        };
         self.set_due(txn, DueKind::Rotation, bytes, due);
+        self.set_due(txn, DueKind::Queued, bytes, queued);
         self.set_due(txn, DueKind::Running, bytes, running.then_some(NEVER));
+        self.set_due(txn, DueKind::Ending, bytes, ending.then_some(NEVER));
         self.mark_slot(txn, id);
         self.mark_probe(txn, id);
     }
@@ -135,31 +141,41 @@ impl Core {
     }
 }
 
-/// When a slot wants its next tick.
+/// When a slot's rotation may begin, as far as the slot alone goes; then it is in the queue.
+fn begin_of(slot: &Slot, now: Now, terms: Terms) -> Option<Millis> {
+    let at = match slot.job {
+        Job::Idle if terms.connector && slot.is_due() => now.lived,
+        Job::BackingOff { until } => until,
+        Job::Idle
+        | Job::Applying { .. }
+        | Job::Testing { .. }
+        | Job::Creating { .. }
+        | Job::Revoking { .. }
+        | Job::Sealing { .. }
+        | Job::Listing { .. }
+        | Job::Deleting
+        | Job::Copying { .. }
+        | Job::Promoted { .. }
+        | Job::Stuck(_) => return None,
+    };
+    // Not before an earlier call can no longer take effect, nor while a ceremony holds it.
+    let landed = slot.asked.map_or(at, |(_, until)| at.max(until));
+    let landed = landed.max(slot.paused.unwrap_or_default());
+    let held = slot.held_until.filter(|_| !slot.holds.is_empty());
+    Some(held.map_or(landed, |until| landed.max(until)))
+}
+
+/// When a slot wants its next tick, besides the one that begins its rotation.
 fn due_of(slot: &Slot, now: Now, terms: Terms) -> Option<Millis> {
     let free = slot.holds.is_empty();
-    // Not before an earlier call can no longer take effect, nor while a ceremony holds it.
-    let begin = |at: Millis| {
-        let landed = slot.asked.map_or(at, |(_, until)| at.max(until));
-        let landed = landed.max(slot.paused.unwrap_or_default());
-        // A pause of all may end early, and nobody steps every slot then.
-        let looked = terms
-            .paused
-            .map(|until| until.min(now.lived.after(PAUSE_LOOK.ms())));
-        let landed = landed.max(looked.unwrap_or_default());
-        match slot.held_until {
-            Some(until) if !free => landed.max(until),
-            Some(_) | None => landed,
-        }
-    };
     let job = match slot.job {
-        Job::Idle => (terms.connector && slot.is_due()).then(|| begin(now.lived)),
-        Job::BackingOff { until } => Some(begin(until)),
         Job::Applying { until, .. }
         | Job::Testing { until, .. }
         | Job::Creating { until, .. }
         | Job::Revoking { until, .. } => Some(until),
-        Job::Sealing { .. }
+        Job::Idle
+        | Job::BackingOff { .. }
+        | Job::Sealing { .. }
         | Job::Listing { .. }
         | Job::Deleting
         | Job::Copying { .. }

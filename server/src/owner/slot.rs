@@ -255,7 +255,9 @@ impl Core {
         if self.held.contains_key(&id) {
             self.step_slot(txn, id, Event::Tick, DAEMON)
         } else {
-            self.set_due(txn, DueKind::Rotation, id.to_bytes(), None);
+            for kind in [DueKind::Rotation, DueKind::Queued] {
+                self.set_due(txn, kind, id.to_bytes(), None);
+            }
             Ok(())
         }
     }

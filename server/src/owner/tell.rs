@@ -134,6 +134,23 @@ impl Core {
         )
     }
 
+    /// What a look at a target changed.
+    pub(super) fn tell_look(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        diverged: bool,
+    ) -> Result<(), Refused> {
+        let what = if diverged {
+            (Kind::VersionDiverged, Severity::Alert)
+        } else {
+            (Kind::VersionMatches, Severity::Info)
+        };
+        self.tell(txn, what, |core, notice| {
+            notice.credentials.extend(core.named_credential(id));
+        })
+    }
+
     pub(super) fn tell_refusals(
         &mut self,
         txn: &mut Txn,

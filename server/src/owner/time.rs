@@ -3,6 +3,8 @@
 //! # Invariants
 //! 1. What is due has a row in the store, so that a start finds it without looking at anything else.
 //! 2. A step that fails for one ceremony or rotation stands in the way of no other.
+//! 3. Rotations wait in one queue, first come, first served, and begin only while a place is free: however
+//!    many are due, a turn steps a few, and what is being rolled fits into memory.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +20,7 @@ use keyturn_vault::{
 };
 
 use super::{
+    Work,
     ceremony::DAEMON,
     core::{CLOCKS_EVERY, Core, ENTRY_FORMAT, Needs},
     rows::{self, Clocks},
@@ -34,8 +37,12 @@ pub(crate) enum DueKind {
     CheckOut,
     /// A rotation begins, goes on, retires or destroys something.
     Rotation,
-    /// A rotation runs: at [`NEVER`], and looked at when the daemon starts.
+    /// A rotation waits for a place: since this moment.
+    Queued,
+    /// A rotation runs and has a place: at [`NEVER`], and looked at when the daemon starts.
     Running,
+    /// A rotation is proven and ends old sessions, or deletes a key: the same, without a place.
+    Ending,
     /// A rotation is due, and late from then on; at [`NEVER`] when it is.
     Late,
     /// A rotation needs an operator: at [`NEVER`], for those who count.
@@ -66,11 +73,13 @@ const CLOCKS_EVERY_MS: u64 = 60_000;
 const FAILED_MS: u64 = 60_000;
 
 impl DueKind {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Ceremony, "ceremony"),
         (Self::CheckOut, "checkout"),
         (Self::Rotation, "rotation"),
+        (Self::Queued, "queued"),
         (Self::Running, "running"),
+        (Self::Ending, "ending"),
         (Self::Late, "late"),
         (Self::Stuck, "stuck"),
         (Self::Failing, "failing"),
@@ -85,7 +94,9 @@ impl DueKind {
             Self::Ceremony => "ceremony",
             Self::CheckOut => "checkout",
             Self::Rotation => "rotation",
+            Self::Queued => "queued",
             Self::Running => "running",
+            Self::Ending => "ending",
             Self::Late => "late",
             Self::Stuck => "stuck",
             Self::Failing => "failing",
@@ -105,8 +116,13 @@ impl DueKind {
 /// What is due, by time and by what it is.
 #[derive(Default)]
 pub(crate) struct Due {
+    /// All but the queue.
     by_time: BTreeSet<(Millis, DueKind, [u8; 16])>,
+    /// What waits for a place.
+    queue: BTreeSet<(Millis, [u8; 16])>,
     by_what: BTreeMap<(DueKind, [u8; 16]), Millis>,
+    /// How many there are of each, and how many of them at [`NEVER`].
+    counts: BTreeMap<DueKind, (u64, u64)>,
 }
 
 impl Due {
@@ -121,11 +137,25 @@ impl Due {
             Some(at) => self.by_what.insert((kind, id), at),
             None => self.by_what.remove(&(kind, id)),
         };
+        let queue = kind == DueKind::Queued;
+        let (all, never) = self.counts.entry(kind).or_default();
         if let Some(before) = before {
-            self.by_time.remove(&(before, kind, id));
+            *all = all.saturating_sub(1);
+            *never = never.saturating_sub(u64::from(before == NEVER));
+            if queue {
+                self.queue.remove(&(before, id));
+            } else {
+                self.by_time.remove(&(before, kind, id));
+            }
         }
         if let Some(at) = at {
-            self.by_time.insert((at, kind, id));
+            *all = all.saturating_add(1);
+            *never = never.saturating_add(u64::from(at == NEVER));
+            if queue {
+                self.queue.insert((at, id));
+            } else {
+                self.by_time.insert((at, kind, id));
+            }
         }
         before
     }
@@ -137,35 +167,41 @@ impl Due {
 
     /// How many of a kind there are, and how many of them at [`NEVER`].
     pub(crate) fn count(&self, kind: DueKind) -> (u64, u64) {
-        let all = self
-            .by_what
-            .range((kind, [0; 16])..=(kind, [u8::MAX; 16]))
-            .map(|(_, at)| u64::from(*at == NEVER));
-        all.fold((0, 0), |(all, never), one| {
-            (u64::saturating_add(all, 1), u64::saturating_add(never, one))
-        })
+        self.counts.get(&kind).copied().unwrap_or_default()
     }
 
-    /// What is due next, besides what waits for room.
-    fn first(&self, low: bool) -> Option<Millis> {
-        let mut next = self.by_time.iter();
-        next.find(|(_, kind, id)| !(low && self.waits_for_room(*kind, *id)))
-            .map(|(at, ..)| *at)
+    /// The first moment that brings something, besides what waits for room on the disk or for a place.
+    fn first(&self, low: bool, places: usize) -> Option<Millis> {
+        let mut timed = self.by_time.iter();
+        let timed = timed
+            .find(|(_, kind, id)| !(low && self.waits_for_room(*kind, *id)))
+            .map(|(at, ..)| *at);
+        let queued = self.queue.first().filter(|_| places > 0).map(|(at, _)| *at);
+        timed.into_iter().chain(queued).min()
     }
 
-    fn until(&self, now: Millis, low: bool) -> Vec<(DueKind, [u8; 16])> {
-        self.by_time
+    /// What a tick steps: the clock's part first, then those whose turn it is.
+    fn until(&self, now: Millis, low: bool, places: usize) -> Vec<(DueKind, [u8; 16])> {
+        let timed = self
+            .by_time
             .iter()
             .take_while(|(at, ..)| *at <= now)
             .filter(|(_, kind, id)| !(low && self.waits_for_room(*kind, *id)))
             .take(MAX_DUE)
-            .map(|(_, kind, id)| (*kind, *id))
-            .collect()
+            .map(|(_, kind, id)| (*kind, *id));
+        let queued = self
+            .queue
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .take(MAX_DUE.min(places))
+            .map(|(_, id)| (DueKind::Queued, *id));
+        timed.chain(queued).collect()
     }
 
     /// Whether this can wait while room is low: whatever a rotation that does not run would do.
     fn waits_for_room(&self, kind: DueKind, id: [u8; 16]) -> bool {
-        kind == DueKind::Rotation && self.at(DueKind::Running, id).is_none()
+        let goes_on = [DueKind::Running, DueKind::Ending];
+        kind == DueKind::Rotation && goes_on.iter().all(|on| self.at(*on, id).is_none())
     }
 }
 
@@ -175,7 +211,7 @@ impl Core {
         let lived = self.now().lived;
         let next = self
             .due
-            .first(self.space.is_low())
+            .first(self.space.is_low(), self.places())
             .map_or(CLOCKS_EVERY, |at| Duration::from_millis(lived.until(at)));
         let clock = self.clock.clone();
         async move {
@@ -185,36 +221,53 @@ impl Core {
         }
     }
 
-    /// What a tick looks at.
-    pub(super) fn due(&self) -> Needs {
+    /// How many rotations may begin now (invariant 3); none while all are paused or room is low.
+    fn places(&self) -> usize {
+        if self.space.is_low() || self.paused_until(self.vault.paused) > 0 {
+            return 0;
+        }
+        let running = usize::try_from(self.due.count(DueKind::Running).0).unwrap_or(usize::MAX);
+        self.workshop.concurrent().saturating_sub(running)
+    }
+
+    /// What is due now, as a step with all that it looks at: what becomes due while that is loaded
+    /// waits for the next one.
+    pub(super) fn due(&self) -> Work {
         let mut needs = Needs::nothing();
-        for (kind, id) in self.due.until(self.now().lived, self.space.is_low()) {
+        let due = self
+            .due
+            .until(self.now().lived, self.space.is_low(), self.places());
+        for &(kind, id) in &due {
             match kind {
                 DueKind::Ceremony | DueKind::CheckOut => {
                     needs.ceremonies.push(CeremonyId::from_bytes(id));
                 }
-                DueKind::Rotation | DueKind::Running | DueKind::Late | DueKind::Probe => {
+                DueKind::Rotation | DueKind::Queued | DueKind::Late | DueKind::Probe => {
                     needs.credentials.push(CredentialId::from_bytes(id));
                 }
-                DueKind::Stuck
+                DueKind::Running
+                | DueKind::Ending
+                | DueKind::Stuck
                 | DueKind::Failing
                 | DueKind::Manual
                 | DueKind::Rosters
                 | DueKind::Diverged => {}
             }
         }
-        needs
+        Work::detached(needs, move |core, txn| core.tick(txn, due))
     }
 
     /// Steps what is due, and stores the clocks.
-    pub(super) fn tick(&mut self, txn: &mut Txn) -> Result<(), Refused> {
+    fn tick(&mut self, txn: &mut Txn, due: Vec<(DueKind, [u8; 16])>) -> Result<(), Refused> {
         let now = self.now();
-        for (kind, id) in self.due.until(now.lived, self.space.is_low()) {
+        for (kind, id) in due {
             let before = self.due.at(kind, id);
             let step = |core: &mut Self, txn: &mut Txn| match kind {
                 DueKind::Ceremony => core.ceremony_tick(txn, CeremonyId::from_bytes(id)),
                 DueKind::CheckOut => core.checkout_tick(txn, CeremonyId::from_bytes(id)),
-                DueKind::Rotation => core.slot_tick(txn, CredentialId::from_bytes(id)),
+                DueKind::Rotation | DueKind::Queued => {
+                    core.slot_tick(txn, CredentialId::from_bytes(id))
+                }
                 DueKind::Late => {
                     let credential = CredentialId::from_bytes(id);
                     tracing::warn!(%credential, "a rotation is late");
@@ -226,6 +279,7 @@ impl Core {
                     Ok(())
                 }
                 DueKind::Running
+                | DueKind::Ending
                 | DueKind::Stuck
                 | DueKind::Failing
                 | DueKind::Manual
@@ -260,7 +314,7 @@ impl Core {
         v1::RotationCounts {
             due,
             late,
-            running: all(DueKind::Running),
+            running: all(DueKind::Running).saturating_add(all(DueKind::Ending)),
             backing_off: all(DueKind::Failing),
             needs_operator: all(DueKind::Stuck),
             manual: all(DueKind::Manual),
@@ -359,5 +413,62 @@ impl Core {
         if let Some(at) = at {
             txn.put(key(at), vec![ENTRY_FORMAT]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotations_wait_in_one_queue_first_come_first_served() {
+        let mut due = Due::default();
+        for (at, id) in [(30, 1), (10, 2), (20, 3)] {
+            due.place(DueKind::Queued, [id; 16], Some(Millis(at)));
+        }
+        due.place(DueKind::Ceremony, [9; 16], Some(Millis(25)));
+        due.place(DueKind::Stuck, [8; 16], Some(NEVER));
+        for (name, now, room, want, first) in [
+            ("nothing yet", 5, 8, vec![], Some(10)),
+            ("not before its moment", 15, 8, vec![2], Some(10)),
+            (
+                "no place: the clock's part alone",
+                100,
+                0,
+                vec![9],
+                Some(25),
+            ),
+            ("one place: who came first", 100, 1, vec![9, 2], Some(10)),
+            ("places for all", 100, 8, vec![9, 2, 3, 1], Some(10)),
+        ] {
+            let ids: Vec<_> = due
+                .until(Millis(now), false, room)
+                .iter()
+                .map(|(_, id)| id[0])
+                .collect();
+            assert_eq!(ids, want, "{name}");
+            assert_eq!(due.first(false, room), first.map(Millis), "{name}");
+        }
+        assert_eq!(due.count(DueKind::Queued), (3, 0));
+        assert_eq!(due.count(DueKind::Stuck), (1, 1));
+        assert_eq!(due.count(DueKind::Late), (0, 0));
+        for id in 1..=3 {
+            due.place(DueKind::Queued, [id; 16], None);
+        }
+        due.place(DueKind::Stuck, [8; 16], Some(Millis(1)));
+        assert_eq!(due.count(DueKind::Queued), (0, 0));
+        assert_eq!(due.count(DueKind::Stuck), (1, 0));
+        assert_eq!(due.first(false, 8), Some(Millis(1)));
+    }
+
+    #[test]
+    fn a_turn_steps_a_few_however_many_are_due() {
+        let mut due = Due::default();
+        for id in 0..=u8::MAX {
+            due.place(DueKind::Queued, [id; 16], Some(Millis(1)));
+            due.place(DueKind::Probe, [id; 16], Some(Millis(1)));
+        }
+        assert_eq!(due.until(Millis(1), false, usize::MAX).len(), 2 * MAX_DUE);
+        assert_eq!(due.count(DueKind::Queued).0, 256);
     }
 }

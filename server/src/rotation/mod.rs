@@ -66,6 +66,7 @@ struct Inner {
     connectors: Connectors,
     node: Node,
     clock: Clock,
+    concurrent: usize,
     permits: Arc<Semaphore>,
     /// The places for copies, and how many the configuration wants at least; set once, before the owner runs.
     copies: OnceLock<(Copies, usize)>,
@@ -116,6 +117,7 @@ impl Workshop {
             connectors,
             node,
             clock,
+            concurrent,
             permits: Arc::new(Semaphore::new(concurrent)),
             copies: OnceLock::new(),
             bench: Mutex::default(),
@@ -139,6 +141,16 @@ impl Workshop {
     pub fn copies_of(&self, entry: u64) -> usize {
         let copies = self.0.copies.get();
         copies.map_or(0, |(copies, _)| copies.of_entry(entry))
+    }
+
+    /// How many rotations run at once.
+    pub fn concurrent(&self) -> usize {
+        self.0.concurrent
+    }
+
+    /// Whether one more could begin at once.
+    pub fn has_room(&self) -> bool {
+        self.0.permits.available_permits() > 0
     }
 
     /// The node that signs what is sealed here.

@@ -47,6 +47,13 @@ impl Workshop {
         shape.connector().check_settings(&target(definition))
     }
 
+    /// How strong the secrets are that are made here for a credential, in bits.
+    pub fn entropy_bits(&self, definition: &Definition) -> Option<f64> {
+        let shape = self.connector(definition)?;
+        let rules = shape.one()?.rules(&target(definition)).ok()?;
+        rules.entropy_bits().ok()
+    }
+
     /// A new secret, as its target wants it.
     pub(super) async fn secret(&self, definition: &Definition) -> Result<SecretBytes, String> {
         let shape = self.connector(definition);

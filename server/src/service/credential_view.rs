@@ -91,6 +91,7 @@ pub fn view(core: &Core, id: CredentialId, held: &Held) -> v1::CredentialView {
         checkout_ends_ms: core.checkout_ends(held),
         rotation_due_ms: core.rotation_due(id, held),
         problems,
+        entropy_bits: core.workshop.entropy_bits(definition).unwrap_or_default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::join_all;
 use keyturn_proto::v1::{self, rotation_server::Rotation};
 use keyturn_vault::{
     charter::Role,
@@ -50,7 +51,7 @@ impl Core {
             return 0;
         }
         if held.slot.is_due() {
-            let at = self.due.at(DueKind::Rotation, id.to_bytes());
+            let at = self.due.at(DueKind::Queued, id.to_bytes());
             return at
                 .filter(|at| *at < NEVER)
                 .map_or(self.now().wall.ms(), |at| self.wall(at));
@@ -224,6 +225,33 @@ impl Service {
         }
     }
 
+    /// One page of the credentials whose path matches, and where the next one begins.
+    async fn page_of(
+        &self,
+        pattern: &str,
+        asked: Option<v1::PageRequest>,
+    ) -> Result<(Vec<CredentialId>, String), Refused> {
+        let (mut after, size) = page(asked);
+        let size = size.min(MAX_NAMED);
+        let mut found = Vec::new();
+        loop {
+            let paths = self.0.paths(&after, MAX_PAGE).await?;
+            let full = paths.len() >= MAX_PAGE;
+            for (path, id) in paths {
+                if matches(pattern, &path) {
+                    found.push(id);
+                }
+                after = path;
+                if found.len() >= size {
+                    return Ok((found, after));
+                }
+            }
+            if !full {
+                return Ok((found, String::new()));
+            }
+        }
+    }
+
     /// The credentials that a call names by ids or paths.
     async fn named(&self, names: &[String]) -> Result<Vec<CredentialId>, Refused> {
         let (mut ids, mut paths) = (Vec::new(), Vec::new());
@@ -325,21 +353,28 @@ impl Rotation for Service {
             return Err(Refused::Malformed(why.to_owned()).into());
         }
         let by_pattern = asked.credentials.is_empty();
-        let ids = if by_pattern {
-            self.matching(&asked.r#match).await?
+        let (ids, next_page) = if by_pattern {
+            self.page_of(&asked.r#match, asked.page).await?
         } else {
-            self.named(&asked.credentials).await?
+            (self.named(&asked.credentials).await?, String::new())
         };
         if !by_pattern && ids.len() > MAX_NAMED {
             let why = format!("{} credentials; at most {MAX_NAMED} at a time", ids.len());
             return Err(Refused::Malformed(why).into());
         }
         let ids: BTreeSet<_> = ids.into_iter().collect();
-        let mut reply = v1::RotateNowReply::default();
-        for id in ids {
+        let steps = ids.into_iter().map(|id| {
             let by = caller.person.clone();
             let step = move |core: &mut Core, txn: &mut _| core.rotate_now(txn, id, &by);
-            let count = match self.0.owner.ask(Needs::credentials([id]), step).await {
+            self.0.owner.ask(Needs::credentials([id]), step)
+        });
+        let mut reply = v1::RotateNowReply {
+            next_page,
+            ..v1::RotateNowReply::default()
+        };
+        // Asked together, they share commits.
+        for outcome in join_all(steps).await {
+            let count = match outcome {
                 Ok((false, _)) => &mut reply.made_due,
                 Ok((true, _)) => &mut reply.already_due,
                 Err(Refused::Vault(Refusal::NoConnector)) if by_pattern => &mut reply.manual,

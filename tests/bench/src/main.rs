@@ -1,6 +1,6 @@
-//! What keyturn costs: `keyturn-bench [--write] [SECTION…]`.
+//! What keyturn costs: `keyturn-bench [--write] [CREDENTIALS] [SECTION…]`; `CREDENTIALS` is how many `rotate` rotates.
 //!
-//! Sections: `parts`, `unseal`, `appends`, `log`, `size`; all of them, if none is named. Nothing here asserts a
+//! Sections: `parts`, `unseal`, `appends`, `log`, `size`, `rotate`; all of them, if none is named. Nothing here asserts a
 //! time: machines differ, and what counts are the ratios of one run. `--write` puts the tables into
 //! docs/BENCHMARKS.md.
 
@@ -19,6 +19,7 @@ mod log;
 mod page;
 mod parts;
 mod place;
+mod rotate;
 mod size;
 mod unseal;
 
@@ -32,17 +33,24 @@ use keyturn_tests::Outcome;
 #[global_allocator]
 static ALLOCATOR: Wiping = Wiping::SYSTEM;
 
-const SECTIONS: [&str; 5] = ["parts", "unseal", "appends", "log", "size"];
+const SECTIONS: [&str; 6] = ["parts", "unseal", "appends", "log", "size", "rotate"];
 
 fn main() -> ExitCode {
     let mut write = false;
     let mut wanted = Vec::new();
+    let mut credentials = rotate::CREDENTIALS;
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--write" => write = true,
+            many if many.parse::<usize>().is_ok_and(|many| many > 0) => {
+                credentials = many.parse().unwrap_or(credentials);
+            }
             name if SECTIONS.contains(&name) => wanted.push(argument),
             _ => {
-                eprintln!("usage: keyturn-bench [--write] [{}]…", SECTIONS.join("|"));
+                eprintln!(
+                    "usage: keyturn-bench [--write] [CREDENTIALS] [{}]…",
+                    SECTIONS.join("|")
+                );
                 return ExitCode::from(2);
             }
         }
@@ -50,7 +58,7 @@ fn main() -> ExitCode {
     if wanted.is_empty() {
         wanted = SECTIONS.map(str::to_owned).to_vec();
     }
-    match run(&wanted, write) {
+    match run(&wanted, write, credentials) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -59,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(wanted: &[String], write: bool) -> Outcome<()> {
+fn run(wanted: &[String], write: bool, credentials: usize) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -70,6 +78,7 @@ fn run(wanted: &[String], write: bool) -> Outcome<()> {
             "unseal" => runtime.block_on(unseal::measure())?,
             "appends" => vec![runtime.block_on(appends::measure())?],
             "log" => vec![log::measure()?],
+            "rotate" => vec![runtime.block_on(rotate::measure(credentials))?],
             _ => runtime.block_on(size::measure())?,
         };
         for section in made {

@@ -13,13 +13,14 @@ differs by half from hour to hour. No test asserts a time.
 ";
 
 /// Headings in the order of the page.
-const ORDER: [&str; 6] = [
+const ORDER: [&str; 7] = [
     "An unseal",
     "The parts",
     "Durable appends",
     "A log",
     "An unseal as",
     "A vault",
+    "Rotating",
 ];
 
 fn page() -> PathBuf {

@@ -7,15 +7,18 @@ use keyturn_proto::v1::{self, watch_reply::What};
 use keyturn_tests::{
     Outcome, World,
     harness::write_private,
+    inside::Inside,
     raw::{Facts, Founded, Line, Member, now, random},
     story::{Asked, Ballot, SealedVersion, definition},
 };
 use keyturn_vault::{
+    definition::{Connector, Definition},
     digest::Salt,
     id::CeremonyId,
     jcs::Document as _,
     text::{CredentialLine, Text as _},
 };
+use keyturnd::{clock::Clock, config::Config, connector::Connectors};
 use tonic::Streaming;
 
 use crate::figures::{Times, instant};
@@ -43,6 +46,9 @@ pub(crate) struct Place {
     pattern: Option<Asked>,
     sealed: usize,
 }
+
+/// Where the credentials that are rotated are.
+pub(crate) const ROTATED: &str = "aws/";
 
 /// A requester's connection and that of the custodian who approves second.
 #[derive(Clone)]
@@ -129,6 +135,22 @@ impl Place {
         Ok((place, value))
     }
 
+    /// Serves the vault from this process, with these connectors.
+    pub(crate) async fn inside(mut self, connectors: Connectors) -> Outcome<(Self, Inside)> {
+        self.vault.world.stop()?;
+        let config = Config::load(&self.vault.world.vault().join("keyturnd.toml"))?;
+        let inside = Inside::serving(config, connectors, Clock::system()).await?;
+        let sealed = self.sealed;
+        let mut place = Self::connect(self.vault).await?;
+        place.sealed = sealed;
+        Ok((place, inside))
+    }
+
+    /// The operator's connection.
+    pub(crate) fn operator(&self) -> &Line {
+        &self.operator
+    }
+
     /// Waits until everything is published.
     pub(crate) async fn published(&self) -> Outcome<()> {
         self.operator.head(&self.vault.facts.vkey).await?;
@@ -137,8 +159,22 @@ impl Place {
 
     /// Adds a credential that nobody has opened yet.
     async fn credential(&self, number: usize) -> Outcome<CredentialLine> {
+        let definition = definition(&self.vault.facts, &format!("bench/{number}"))?;
+        self.deposit(definition).await
+    }
+
+    /// Adds a credential that a connector rotates.
+    async fn rotated(&self, number: usize, connector: &str) -> Outcome<()> {
+        let mut definition = definition(&self.vault.facts, &format!("{ROTATED}{number}"))?;
+        definition.connector = Some(Connector {
+            name: connector.parse()?,
+            settings: BTreeMap::new(),
+        });
+        self.deposit(definition).await.map(drop)
+    }
+
+    async fn deposit(&self, definition: Definition) -> Outcome<CredentialLine> {
         let (facts, olga) = (&self.vault.facts, self.vault.who("olga")?);
-        let definition = definition(facts, &format!("bench/{number}"))?;
         let document = olga.sign_document(definition.to_bytes()?)?;
         let add = v1::AddRequest {
             definition: Some(document),
@@ -157,6 +193,14 @@ impl Place {
         let place = &*self;
         for chunk in (from..until).collect::<Vec<_>>().chunks(64) {
             try_join_all(chunk.iter().map(|number| place.credential(*number))).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds many that a connector rotates.
+    pub(crate) async fn rotated_by(&self, connector: &str, many: usize) -> Outcome<()> {
+        for chunk in (0..many).collect::<Vec<_>>().chunks(64) {
+            try_join_all(chunk.iter().map(|number| self.rotated(*number, connector))).await?;
         }
         Ok(())
     }

@@ -3,9 +3,11 @@
     clippy::panic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
     reason = "a test that cannot go on fails where it stands"
 )]
 
+mod at_scale;
 mod one_slot;
 mod stage;
 mod two_slots;

@@ -309,10 +309,13 @@ impl Slot {
             {
                 return Err(Refusal::Rotating);
             }
-            // Otherwise one operator could end every request before it is approved.
-            if self
-                .current_since
-                .is_some_and(|since| now.lived < since.after(HOLD.ms()))
+            // Otherwise one operator could end every request before it is approved. What a person
+            // deposited may be replaced at once: that happens once, and a person knows it until then.
+            let rolled = |current| Some(self.versions.get(&current)?.life.rolled);
+            if self.current().and_then(rolled).unwrap_or_default()
+                && self
+                    .current_since
+                    .is_some_and(|since| now.lived < since.after(HOLD.ms()))
             {
                 return Err(Refusal::JustRotated);
             }

@@ -766,6 +766,42 @@ fn keys_go_their_way() {
 }
 
 #[test]
+fn a_target_without_room_for_a_key_needs_an_operator() {
+    let room = |quota| Terms {
+        two: terms().two.map(|two| Two { quota, ..two }),
+        ..terms()
+    };
+    for (name, quota, stuck, want) in [
+        (
+            "full",
+            1,
+            Some("stuck by a full target"),
+            "rotation.keys-listed forget-v2 rotation.needs-operator notify",
+        ),
+        ("room for one", 2, None, "rotation.keys-listed create-v2"),
+    ] {
+        let key = Seen {
+            active: true,
+            created: None,
+        };
+        let events = vec![
+            (0, Event::Claim(v(1), id(1), person(ALICE))),
+            (1, Event::Owe(Cause::Unseal(ceremony_id(1)))),
+            (2, Event::Tick),
+            (3, Event::Listed([(id(1), key)].into())),
+        ];
+        let (slot, last) = run(room(quota), crate::rotation::one(), events);
+        assert_eq!(
+            (stages(&slot).as_str(), last.as_str()),
+            ("C", want),
+            "{name}"
+        );
+        let word = Some(word_of(slot.job)).filter(|word| word.starts_with("stuck"));
+        assert_eq!(word, stuck, "{name}");
+    }
+}
+
+#[test]
 fn what_is_paused_waits() {
     let owed = (1, Event::Owe(Cause::Unseal(ceremony_id(1))));
     let pause = || {

@@ -416,7 +416,7 @@ fn an_honest_log_has_no_findings_and_every_signature_is_to_be_checked() {
 #[test]
 fn whatever_is_otherwise_is_found() {
     type Case = (&'static str, fn(Log) -> Log, Option<&'static str>);
-    let cases: [Case; 26] = [
+    let cases: [Case; 29] = [
         (
             "without the founding",
             |log| log.without(0),
@@ -573,6 +573,41 @@ fn whatever_is_otherwise_is_found() {
                 log
             },
             Some("undecided"),
+        ),
+        (
+            "the secret was not the real one, and is again",
+            |mut log| {
+                log.add(Event::VersionDiverged {
+                    version: version(1, 2),
+                    evidence: None,
+                });
+                log.add(Event::VersionMatches {
+                    version: version(1, 2),
+                });
+                log
+            },
+            None,
+        ),
+        (
+            "what diverged is not current",
+            |mut log| {
+                log.add(Event::VersionDiverged {
+                    version: version(1, 1),
+                    evidence: None,
+                });
+                log
+            },
+            Some("unknown"),
+        ),
+        (
+            "what matches again was never there",
+            |mut log| {
+                log.add(Event::VersionMatches {
+                    version: version(1, 3),
+                });
+                log
+            },
+            Some("unknown"),
         ),
         (
             "opened, not rotated",

@@ -320,7 +320,18 @@ fn a_rotation_goes_its_way() {
             "rotation.done notify changed",
         ),
         ("asked for", vec![asked(4000)], "C", "rotation.owed"),
-        ("asked for at once", vec![asked(10)], "C", "just-rotated"),
+        (
+            "asked for at once, and deposited by a person",
+            vec![asked(10)],
+            "C",
+            "rotation.owed",
+        ),
+        (
+            "asked for at once, and rotated before",
+            with(done(), vec![ended(), asked(10)]),
+            "rC",
+            "just-rotated",
+        ),
         (
             "asked for while it runs",
             with(until_applied(), vec![asked(5)]),
