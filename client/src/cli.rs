@@ -100,6 +100,8 @@ pub enum Command {
     Erase(command::erase::Erase),
     /// Seal credentials anew to those who hold shares by the charter in force
     Reshare(command::reshare::Reshare),
+    /// Accept what was restored: a lost log, or lost keys
+    AcceptRestore(command::restore::AcceptRestore),
     /// Rotations: list, hurry, retry, complete, pause
     #[command(subcommand)]
     Rotate(command::rotate::Rotate),

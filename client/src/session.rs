@@ -3,6 +3,10 @@
 //! # Invariants
 //! 1. After [`Session::open`] the newest charter was verified from the pinned first one, with the makers'
 //!    attestations of its tokens, and the newest checkpoint continues the one that this computer saw last; otherwise there is no session.
+//! 2. A log that lost entries, and new keys of log and nodes, are followed over restores that a quorum has
+//!    accepted, and over nothing else.
+
+mod kept;
 
 use keyturn_audit::note::{SignedCheckpoint, Vkey};
 use keyturn_hsm::device::DeviceKey;
@@ -22,17 +26,22 @@ use keyturn_vault::{
     jcs::Document as _,
     name::CredentialPath,
     reference::{CharterRef, Head, Signer},
+    restore::RestoreDocument,
     text::{CredentialLine, SignedText, Text},
 };
 use tonic::transport::Channel;
 
+pub use self::kept::kept_chain;
+use self::kept::{in_restore_mode, kept};
 use crate::{
     connect::{Link, Route, connect},
     home::{Home, HomeError, Profile, Vault},
     refusal::Refusal,
     token::malformed,
     ui::Ui,
-    verify::{self, VerifyError, definition::Lineage, log, log::Proven, sealed::Sealed},
+    verify::{
+        self, VerifyError, definition::Lineage, log, log::Proven, restore::Record, sealed::Sealed,
+    },
     wire,
 };
 
@@ -53,6 +62,12 @@ pub struct Session {
     pub chain: Chain,
     /// The newest checkpoint; none before the vault is founded.
     pub head: Option<SignedCheckpoint>,
+    /// The head that signed texts name while the vault waits for its restore to be accepted.
+    said: Option<Head>,
+    /// Accepted restores that the chain has.
+    restores: Vec<RestoreDocument>,
+    /// The last of them, which the home does not keep yet.
+    fresh: Vec<Record>,
     link: Link,
 }
 
@@ -92,16 +107,29 @@ impl Session {
     /// Brings charter and log up to date (invariant 1).
     pub async fn follow(&mut self) -> Result<(), Refusal> {
         self.follow_charter().await?;
-        self.follow_log().await
+        if let Err(refusal) = self.follow_log().await {
+            // A vault in restore mode publishes nothing: its log is not continued until it is accepted.
+            let status = self.status().show(v1::ShowStatusRequest {}).await;
+            let waits = status.is_ok_and(|status| status.into_inner().restore_mode);
+            return Err(if waits { in_restore_mode() } else { refusal });
+        }
+        self.keep_restores()
     }
 
     /// Connects, and believes what is in the home.
     pub async fn connect(home: &Home, ui: Ui) -> Result<Self, Refusal> {
+        Self::connect_to(home, ui, None).await
+    }
+
+    /// The same, to a server whose key may also be the one that an operator tells on another way.
+    pub async fn connect_to(home: &Home, ui: Ui, server: Option<Digest>) -> Result<Self, Refusal> {
         let profile = home.profile()?;
         let vault = profile.vault.clone().ok_or(HomeError::NoVault)?;
-        let chain = kept_chain(home, &vault)?;
+        let (chain, restores) = kept(home, &vault)?;
         let device = DeviceKey::load(&home.path(DEVICE_FILE))?;
-        let link = connect(&route(&vault)?, &device).await?;
+        let mut route = route(&vault)?;
+        route.pins.extend(server);
+        let link = connect(&route, &device).await?;
         if let Some(complaint) = link.server().and_then(|server| server.complaint) {
             ui.warn(format_args!("the vault's server: {complaint}"));
         }
@@ -112,6 +140,9 @@ impl Session {
             device,
             chain,
             head: None,
+            said: None,
+            restores,
+            fresh: Vec::new(),
             link,
         })
     }
@@ -149,7 +180,7 @@ impl Session {
     /// The head of the log as signed texts name it.
     pub fn log_head(&self) -> Result<Head, Refusal> {
         let head = self.head.as_ref().map(log::head);
-        head.ok_or_else(not_founded)
+        self.said.or(head).ok_or_else(not_founded)
     }
 
     /// Who is at the other end.
@@ -170,7 +201,7 @@ impl Session {
     }
 
     /// Fetches and verifies the charters after the newest known one.
-    async fn follow_charter(&mut self) -> Result<(), Refusal> {
+    pub async fn follow_charter(&mut self) -> Result<(), Refusal> {
         // Later charters are looked at before they are kept; the first one came with the welcome file.
         if self.charter()?.0.index == 1 {
             self.attested(1).await?;
@@ -195,12 +226,14 @@ impl Session {
                 }
                 .into());
             }
+            self.follow_restores(&reply.restores)?;
             for record in reply.charters {
                 let index = record.index;
                 if index > self.charter()?.0.index {
                     let bytes = verify::charter::follow(&mut self.chain, record)?;
                     self.attested(index).await?;
                     self.home.keep_charter(index, &bytes)?;
+                    self.follow_restores(&reply.restores)?;
                 }
             }
             after = reply.next_page;
@@ -267,9 +300,15 @@ impl Session {
             .into_inner();
         let new = log::checkpoint(&reply.checkpoint, &log)?;
         let kept = self.home.checkpoint()?;
-        if let Some(kept) = &kept {
-            let old = log::checkpoint(kept, &log)?;
-            self.continues(&old, &new).await?;
+        if let Some(mut old) = self.kept_head()? {
+            // What a quorum has accepted as lost is not asked for; what it went on from is.
+            let kept = self.restores.len().saturating_sub(self.fresh.len());
+            for document in self.restores.iter().skip(kept) {
+                if old.size > document.head.size {
+                    old = document.head;
+                }
+            }
+            self.leads(old, &new).await?;
         }
         self.home.keep_checkpoint(kept.as_deref(), &new)?;
         self.head = Some(new);
@@ -282,17 +321,7 @@ impl Session {
         old: &SignedCheckpoint,
         new: &SignedCheckpoint,
     ) -> Result<(), Refusal> {
-        let proof = if old.size() < new.size() {
-            let request = v1::ConsistencyRequest {
-                from_size: old.size(),
-                from_root: old.root().to_vec(),
-                to_size: new.size(),
-            };
-            wire::hashes(&self.log().consistency(request).await?.into_inner().hashes)?
-        } else {
-            Vec::new()
-        };
-        Ok(log::continues(old, new, &proof)?)
+        self.leads(log::head(old), new).await
     }
 
     /// Checks that an entry is in the log that this computer knows.
@@ -424,17 +453,6 @@ impl Session {
 fn not_founded() -> Refusal {
     let rule = keyturn_vault::refusal::Refusal::NotFounded;
     Refusal::new(rule.code(), rule, rule.hint())
-}
-
-/// The charters of a home, as they were verified before.
-pub fn kept_chain(home: &Home, vault: &Vault) -> Result<Chain, Refusal> {
-    let mut charters = home.charters()?.into_iter();
-    let first = charters.next().ok_or(HomeError::NoVault)?;
-    let mut chain = verify::charter::begin(&first, vault.genesis)?;
-    for charter in charters {
-        verify::charter::push(&mut chain, &charter)?;
-    }
-    Ok(chain)
 }
 
 /// The way to the vault of a profile.

@@ -12,14 +12,17 @@
 //!    That there was a wait, only this node's own pins say: of every charter up to the newest one that it
 //!    saw in force, and of the one that it noted before it let it take force.
 //! 3. The pinned charter is in the chain, so the newest one is not older than it.
+//! 4. A restore changes log key and nodes of the charter under which k of its governing group have signed
+//!    an approval of a signed request that names the restore document.
 
 use std::collections::BTreeSet;
 
 use keyturn_vault::{
     change,
     charter::{Chain, Charter, Group, touched_groups},
-    id::PersonId,
+    id::{CeremonyId, PersonId},
     reference::CharterRef,
+    restore::RestoreDocument,
     text::{Approval, Change, Decision, Join, Purpose, Request, Text as _},
 };
 
@@ -27,19 +30,19 @@ use crate::{
     daemon::VaultError,
     keys::Pins,
     owner::{
-        core::{object, read},
+        core::{document, object, read},
         rows,
     },
     store::{Name, Store},
     verify,
 };
 
-/// The charter in force (or proposed to the founders), verified.
+/// The charters, verified; the newest is in force (or proposed to the founders).
 pub async fn walk(
     pins: &Pins,
     store: &dyn Store,
     vault: &rows::Vault,
-) -> Result<(Charter, CharterRef), VaultError> {
+) -> Result<Chain, VaultError> {
     let foreign = VaultError::Foreign;
     if pins.genesis != vault.genesis {
         return Err(foreign("its first charter is not the pinned one"));
@@ -50,23 +53,22 @@ pub async fn walk(
     if vault.in_force.is_some() {
         founded(&chain, vault)?;
     }
+    restores(&mut chain, store, vault).await?;
     for later in &vault.charters {
         let bytes = object(store, later.charter.digest).await?;
         let old = newest(&chain)?.clone();
         chain
             .push(&bytes)
             .map_err(|_| foreign("one of its charters does not follow the one before"))?;
-        let key = Name::Ceremony(later.ceremony).key();
-        let row: rows::Ceremony = read(store, &key).await?.ok_or(foreign(
-            "nothing shows that one of its charters was agreed to",
-        ))?;
+        let row = ceremony(store, later.ceremony).await?;
         let waited = later.charter.index <= pins.newest.index
             || pins.waited.as_ref() == Some(&later.charter);
         agreed(&old, newest(&chain)?, (later.charter, waited), &row).ok_or(foreign(
             "one of its charters was not agreed to by those whom it needs",
         ))?;
+        restores(&mut chain, store, vault).await?;
     }
-    let (reference, charter) = chain.newest().ok_or(foreign("it has no charter"))?;
+    let (reference, _) = chain.newest().ok_or(foreign("it has no charter"))?;
     if vault.in_force.unwrap_or(vault.genesis) != reference {
         return Err(foreign(
             "its charter in force is not the newest of its chain",
@@ -78,7 +80,35 @@ pub async fn walk(
             "its charter is older than one that this node has seen; see `accept-restore`",
         ));
     }
-    Ok((charter.clone(), reference))
+    Ok(chain)
+}
+
+async fn ceremony(store: &dyn Store, id: CeremonyId) -> Result<rows::Ceremony, VaultError> {
+    let row: Option<rows::Ceremony> = read(store, &Name::Ceremony(id).key()).await?;
+    row.ok_or(VaultError::Foreign(
+        "nothing shows that one of its charters or restores was agreed to",
+    ))
+}
+
+/// The restores that were accepted under the newest charter (invariant 4).
+async fn restores(
+    chain: &mut Chain,
+    store: &dyn Store,
+    vault: &rows::Vault,
+) -> Result<(), VaultError> {
+    let under = chain.newest().map(|(reference, _)| reference);
+    let of = |restored: &&rows::Restored| Some(restored.charter) == under;
+    for restored in vault.restores.iter().filter(of) {
+        let document: RestoreDocument = document(store, restored.document).await?;
+        let row = ceremony(store, restored.ceremony).await?;
+        accepted(newest(chain)?, &document, &row).ok_or(VaultError::Foreign(
+            "one of its restores was not accepted by a quorum",
+        ))?;
+        chain
+            .restore(&document)
+            .map_err(|_| VaultError::Foreign("one of its restores does not fit its charter"))?;
+    }
+    Ok(())
 }
 
 fn newest(chain: &Chain) -> Result<&Charter, VaultError> {
@@ -106,20 +136,49 @@ fn agreed(
     (reference, waited): (CharterRef, bool),
     row: &rows::Ceremony,
 ) -> Option<()> {
-    let request = verify::text(old, row.request.clone()).ok()?.signed;
-    let request = Request::parse(&request.text).ok()?;
+    let request = request(old, row)?;
     let named = request.purpose == Purpose::Change(Change::Charter(reference))
-        && request.vault == old.origin
         && Some(request.charter.digest) == new.previous;
-    if !named || verify::signer(old, row.request.signer) != Some(request.requested_by.id) {
+    if !named {
         return None;
     }
-    let (mut persons, mut keys) = (BTreeSet::<PersonId>::new(), BTreeSet::new());
+    let persons = approvals(old, &request, row)?;
+    let touched = touched_groups(old, new);
+    let mut touched = touched.iter().filter_map(|name| old.group(name));
+    let all = enough(old.governing()?, &persons)
+        && touched.all(|group| enough(group, &persons) || waited);
+    all.then_some(())
+}
+
+/// Invariant 4.
+fn accepted(charter: &Charter, document: &RestoreDocument, row: &rows::Ceremony) -> Option<()> {
+    let request = request(charter, row)?;
+    let named = request.purpose == Purpose::AcceptRestore(document.subject().ok()?)
+        && request.charter == document.charter;
+    let persons = approvals(charter, &request, row)?;
+    (named && enough(charter.governing()?, &persons)).then_some(())
+}
+
+/// The request of a ceremony, signed by the person whom it names.
+fn request(charter: &Charter, row: &rows::Ceremony) -> Option<Request> {
+    let signed = verify::text(charter, row.request.clone()).ok()?.signed;
+    let request = Request::parse(&signed.text).ok()?;
+    let own = verify::signer(charter, row.request.signer) == Some(request.requested_by.id);
+    (own && request.vault == charter.origin).then_some(request)
+}
+
+/// Who approves a request at the end of what was said.
+fn approvals(
+    charter: &Charter,
+    request: &Request,
+    row: &rows::Ceremony,
+) -> Option<BTreeSet<PersonId>> {
+    let (mut persons, mut keys) = (BTreeSet::new(), BTreeSet::new());
     for statement in &row.statements {
         let signed = statement.signed.clone();
         let approval = Approval::parse(&signed.text).ok()?;
-        let verified = verify::text_by_token(old, signed, approval.token.id).ok()?;
-        let (owner, _) = old.person_of_token(approval.token.id)?;
+        let verified = verify::text_by_token(charter, signed, approval.token.id).ok()?;
+        let (owner, _) = charter.person_of_token(approval.token.id)?;
         if approval.request != request.digest() || owner.id != approval.custodian.id {
             return None;
         }
@@ -134,15 +193,10 @@ fn agreed(
             }
         }
     }
-    let enough = |group: &Group| {
-        let own = group
-            .members
-            .iter()
-            .filter(|member| persons.contains(member));
-        own.count() >= usize::from(group.k)
-    };
-    let touched = touched_groups(old, new);
-    let mut touched = touched.iter().filter_map(|name| old.group(name));
-    let all = enough(old.governing()?) && touched.all(|group| enough(group) || waited);
-    all.then_some(())
+    Some(persons)
+}
+
+fn enough(group: &Group, persons: &BTreeSet<PersonId>) -> bool {
+    let members = group.members.iter();
+    members.filter(|member| persons.contains(member)).count() >= usize::from(group.k)
 }

@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use keyturn_vault::digest::Digest;
 
-use crate::{config::DEFAULT_PATH, init::Request};
+use crate::{config::DEFAULT_PATH, init::Request, restore};
 
 /// The daemon of a two-person sealed-credential vault.
 #[derive(Debug, Parser)]
@@ -23,6 +24,17 @@ pub struct Cli {
 pub enum Command {
     /// Make a new vault: keys, store, configuration, and a welcome file for every founder.
     Init(InitArgs),
+    /// Write a backup into a folder, now, and verify it; the daemon may run.
+    Backup {
+        /// Where to; a backup that is there is brought up to date.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a vault from a backup or a place for copies; a quorum then accepts it.
+    Restore(RestoreArgs),
     /// Serve until SIGTERM or SIGINT.
     Run,
     /// Tell a notifier of the configuration something, to see whether it works.
@@ -70,6 +82,54 @@ pub struct InitArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is restored, and to where.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A backup, or a place for copies; only read.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Where the vault's files go; must be empty.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The SHA-256 of charter 1, as custodians have it.
+    #[arg(long, value_name = "SHA256")]
+    pub genesis: Digest,
+    /// Where it listens; may be said several times.
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub listen: Vec<SocketAddr>,
+    /// The old log key, if it is not lost.
+    #[arg(long, value_name = "FILE")]
+    pub log_key: Option<PathBuf>,
+    /// The old node key, if it is not lost.
+    #[arg(long, value_name = "FILE")]
+    pub node_key: Option<PathBuf>,
+    /// A place for copies of the new vault, on another disk or host; may be said several times.
+    #[arg(long, value_name = "DIR")]
+    pub sink: Vec<PathBuf>,
+    /// Where a copy of the log's head goes, on another disk or host.
+    #[arg(long, value_name = "DIR")]
+    pub head_copy: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RestoreArgs {
+    /// The same, as `restore` takes it.
+    pub fn request(&self) -> restore::Request {
+        restore::Request {
+            from: self.from.clone(),
+            dir: self.dir.clone(),
+            genesis: self.genesis,
+            listen: self.listen.clone(),
+            log_key: self.log_key.clone(),
+            node_key: self.node_key.clone(),
+            sinks: self.sink.clone(),
+            head_copy: self.head_copy.clone(),
+        }
+    }
 }
 
 impl InitArgs {

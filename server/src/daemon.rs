@@ -5,13 +5,13 @@ use std::{io, path::Path, sync::Arc};
 use keyturn_audit::{note::LogKey, publish::Dir};
 use keyturn_hsm::device::DeviceKey;
 use keyturn_proto::{MAX_MESSAGE, v1};
-use keyturn_vault::{charter::Charter, reference::CharterRef};
+use keyturn_vault::charter::Chain;
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
 use crate::{
-    attest, chain,
+    attest, backup, chain,
     clock::Clock,
     config::Config,
     connector::Connectors,
@@ -32,6 +32,7 @@ use crate::{
         rows,
     },
     refusal::Refused,
+    restore::begin,
     rotation::Workshop,
     serve::Shell,
     service::{self, Context},
@@ -81,6 +82,10 @@ pub struct Vault {
 
 impl Vault {
     /// Opens the vault of a configuration.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the parts of a daemon, put together one after the other"
+    )]
     pub async fn open(
         config: &Config,
         key: Arc<DeviceKey>,
@@ -109,16 +114,12 @@ impl Vault {
         let view: Arc<dyn Store> = Arc::<RedbStore>::clone(&store);
         let Recognised {
             vault,
-            charter,
+            chain,
             pinned,
             log_key,
+            restoring,
         } = recognise(config, view.as_ref()).await?;
-        let roots = config.attestation.roots.as_ref().map(AsRef::as_ref);
-        let anchors = Arc::new(attest::roots_or_nobody(roots));
-        for (token, why) in attest::unproven(&anchors, view.as_ref(), &charter.0, None).await {
-            tracing::warn!(token = %token.reference(), %why, "the charter's attestation of a token does not hold");
-        }
-        let origin = charter.0.origin.clone();
+        let anchors = Arc::new(tokens(config, view.as_ref(), &chain).await?);
         let node = Node::new(vault.node, key);
         let (desks, objects) = (Desks::default(), Objects::default());
         let workshop = Workshop::new(
@@ -138,10 +139,14 @@ impl Vault {
             pinned,
             outbox,
         );
+        let (reference, charter) = chain
+            .newest()
+            .ok_or(VaultError::Foreign("it has no charter"))?;
+        let origin = charter.origin.clone();
         let mut core = Core::open(
             view.as_ref(),
-            charter,
-            vault,
+            (Arc::new(charter.clone()), reference),
+            vault.clone(),
             Arc::clone(&log_key),
             clock.clone(),
             parts,
@@ -157,14 +162,27 @@ impl Vault {
         let dir = Dir::new(data.join("log"));
         let (printer, published) =
             Printer::open(dir, Arc::clone(&view), Arc::clone(&log_key), objects, heads);
-        let mode = mode::of(config, log_key.vkey(), core.edge(), view.as_ref()).await;
-        let mode = core.begin(mode);
+        let mode = begin(
+            (config, view.as_ref()),
+            (&vault, &chain, restoring),
+            (&log_key, &node),
+            &mut core,
+        )
+        .await?;
         let copying = copy(config, &log_key, (&view, &published, &mode), &clock);
         workshop.copy_to(copying.places.clone(), config.copies.min.size());
         let (owner, owner_task) = owner::start(core, Arc::clone(&view), Arc::clone(&health));
         let printer = tokio::spawn(printer.run(mode.clone()));
         let notifiers = notify::start(notifiers, &owner, &posted, &clock, (&mode, &origin));
         let (stop, stopping) = watch::channel(false);
+        let mut copying = copying;
+        copying.tasks.push(tokio::spawn(backup::serve(
+            data.to_owned(),
+            Arc::clone(&view),
+            published.clone(),
+            mode.clone(),
+            stopping.clone(),
+        )));
         let context = Context {
             owner,
             store: view,
@@ -209,6 +227,11 @@ impl Vault {
     /// Why the vault changes nothing, if it does not go on.
     pub fn waits_for_restore(&self) -> Option<String> {
         self.mode.borrow().why()
+    }
+
+    /// Whether the vault goes on, as that changes.
+    pub fn mode(&self) -> watch::Receiver<Mode> {
+        self.mode.clone()
     }
 
     /// Ends the streams, so that calls under way can end.
@@ -272,7 +295,8 @@ async fn open_store(data: &Path) -> Result<Arc<RedbStore>, VaultError> {
 /// What a store is, as pins and keys of this machine have it.
 struct Recognised {
     vault: rows::Vault,
-    charter: (Arc<Charter>, CharterRef),
+    chain: Chain,
+    restoring: Option<rows::Restoring>,
     pinned: Pinned,
     log_key: Arc<LogKey>,
 }
@@ -284,22 +308,69 @@ async fn recognise(config: &Config, store: &dyn Store) -> Result<Recognised, Vau
         .ok_or(VaultError::Foreign("it was never founded"))?;
     let path: &Path = config.keys.genesis.as_ref();
     let pins = keys::read_pins(path).map_err(VaultError::Pins)?;
-    let (charter, reference) = chain::walk(&pins, store, &vault).await?;
+    let chain = chain::walk(&pins, store, &vault).await?;
+    let (_, charter) = chain
+        .newest()
+        .ok_or(VaultError::Foreign("it has no charter"))?;
     let log_key = keys::read_log_key(config.keys.log.as_ref(), charter.origin.as_str())?;
-    if log_key.vkey().to_string() != charter.log_key.as_str() {
+    let restoring: Option<rows::Restoring> = read(store, &Name::Restore.key()).await?;
+    if restoring.is_none() && log_key.vkey().to_string() != charter.log_key.as_str() {
         return Err(VaultError::Foreign(
             "its charter names another log key than `keys.log`",
         ));
     }
     Ok(Recognised {
         vault,
-        charter: (Arc::new(charter), reference),
+        chain,
+        restoring,
         pinned: Pinned {
             path: path.to_owned(),
             genesis: pins.genesis,
         },
         log_key: Arc::new(log_key),
     })
+}
+
+/// The roots of attestations; a token of the charter in force that they do not vouch for is said.
+async fn tokens(
+    config: &Config,
+    store: &dyn Store,
+    chain: &Chain,
+) -> Result<keyturn_hsm::attestation::Anchors, VaultError> {
+    let (_, charter) = chain
+        .newest()
+        .ok_or(VaultError::Foreign("it has no charter"))?;
+    let roots = config.attestation.roots.as_ref().map(AsRef::as_ref);
+    let anchors = attest::roots_or_nobody(roots);
+    for (token, why) in attest::unproven(&anchors, store, charter, None).await {
+        tracing::warn!(token = %token.reference(), %why, "the charter's attestation of a token does not hold");
+    }
+    Ok(anchors)
+}
+
+/// Whether the vault goes on, and what is put before the quorum if it does not.
+async fn begin(
+    (config, store): (&Config, &dyn Store),
+    (vault, chain, restoring): (&rows::Vault, &Chain, Option<rows::Restoring>),
+    (log_key, node): (&LogKey, &Node),
+    core: &mut Core,
+) -> Result<watch::Receiver<Mode>, VaultError> {
+    let why = restoring.as_ref().map(|row| row.why.clone());
+    let (vkey, edge) = (log_key.vkey(), core.edge());
+    let mode = mode::of(config, vkey, edge, store, (vault, why)).await;
+    if let Some(why) = mode.why() {
+        tracing::error!(%why, "nothing changes until a quorum accepts it");
+    }
+    let start = begin::Start {
+        config,
+        store,
+        chain,
+        log_key,
+        node,
+        edge,
+    };
+    let restoring = begin::begin(&start, &mode, restoring).await?;
+    Ok(core.begin(mode, restoring))
 }
 
 /// What copies to other places.

@@ -176,7 +176,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         source,
     })?;
     let (founding, enrolled) = read_founding(request, &anchors)?;
-    let places = places(request)?;
+    let places = places(&request.sinks, request.head_copy.as_ref(), roots)?;
     prepare(&request.dir)?;
     let key_error = |error: &dyn fmt::Display| InitError::Key(error.to_string());
     let node_key = DeviceKey::create(&request.dir.join("node.pem"), origin.as_str())
@@ -225,6 +225,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         seen: BTreeMap::new(),
         paused: None,
         sinks: BTreeMap::new(),
+        restores: Vec::new(),
     };
     vault.invitations = welcomes
         .iter()
@@ -236,7 +237,8 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
     let objects: Vec<_> = [bytes.as_slice()].into_iter().chain(attestations).collect();
     make_store(&request.dir.join("data"), &objects, &vault)?;
     let config = request.dir.join("keyturnd.toml");
-    write(&config, config_text(request, &places).as_bytes(), 0o644)?;
+    let text = config_text(&request.origin, &request.dir, &request.listen, &places);
+    write(&config, text.as_bytes(), 0o644)?;
     let names = charter.persons.iter().map(|person| person.name.clone());
     Ok(Made {
         config,
@@ -382,7 +384,8 @@ fn make_store(data: &Path, objects: &[&[u8]], vault: &rows::Vault) -> Result<(),
     }
 }
 
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InitError> {
+/// Writes a new file.
+pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InitError> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     let mut out = fs::File::options()
         .create_new(true)
@@ -396,13 +399,17 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InitError> {
 }
 
 /// Where copies go, and the roots of attestations are, as absolute paths of what is there.
-struct Places {
+pub(crate) struct Places {
     roots: Option<PathBuf>,
     sinks: Vec<PathBuf>,
     head_copy: Option<PathBuf>,
 }
 
-fn places(request: &Request) -> Result<Places, InitError> {
+pub(crate) fn places(
+    sinks: &[PathBuf],
+    head_copy: Option<&PathBuf>,
+    roots: Option<&Path>,
+) -> Result<Places, InitError> {
     let there = |path: &PathBuf| {
         let whole = fs::canonicalize(path).map_err(|error| file(path, error))?;
         if whole.is_dir() {
@@ -411,25 +418,28 @@ fn places(request: &Request) -> Result<Places, InitError> {
             Err(file(path, io::ErrorKind::NotADirectory.into()))
         }
     };
-    let roots = request.attestation_roots.as_ref();
-    let whole = |path: &PathBuf| fs::canonicalize(path).map_err(|error| file(path, error));
+    let whole = |path: &Path| fs::canonicalize(path).map_err(|error| file(path, error));
     Ok(Places {
         roots: roots.map(whole).transpose()?,
-        sinks: request.sinks.iter().map(there).collect::<Result<_, _>>()?,
-        head_copy: request.head_copy.as_ref().map(there).transpose()?,
+        sinks: sinks.iter().map(there).collect::<Result<_, _>>()?,
+        head_copy: head_copy.map(there).transpose()?,
     })
 }
 
 /// The configuration of the new vault; every path in it is absolute.
-fn config_text(request: &Request, places: &Places) -> String {
-    let dir = fs::canonicalize(&request.dir).unwrap_or_else(|_| request.dir.clone());
+pub(crate) fn config_text(
+    origin: &str,
+    dir: &Path,
+    listen: &[SocketAddr],
+    places: &Places,
+) -> String {
+    let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let quoted = |path: &Path| toml::Value::from(path.display().to_string());
     let path = |name: &str| quoted(&dir.join(name));
-    let listen: Vec<String> = request.listen.iter().map(ToString::to_string).collect();
+    let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
     let mut text = format!(
-        "# The daemon of {}. `keyturnd check-config` says whether it is good.\n\
+        "# The daemon of {origin}. `keyturnd check-config` says whether it is good.\n\
          data = {}\n\n[listen]\ngrpc = {}\n\n[keys]\nnode = {}\nlog = {}\ngenesis = {}\n\n",
-        request.origin,
         path("data"),
         toml::Value::from(listen),
         path("node.pem"),

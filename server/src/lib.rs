@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod anteroom;
 pub mod attest;
+pub mod backup;
 pub mod chain;
 pub mod cli;
 pub mod clock;
@@ -33,6 +34,7 @@ pub mod peers;
 pub mod program;
 pub mod refusal;
 pub mod release;
+pub mod restore;
 pub mod rotation;
 pub mod run;
 pub mod serve;

@@ -2,14 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use std::{io, process::ExitCode};
+use std::{io, path::Path, process::ExitCode};
 
 use clap::Parser as _;
 use keyturn_seal::alloc::Wiping;
 use keyturnd::{
-    cli::{Cli, Command, InitArgs},
+    backup,
+    cli::{Cli, Command, InitArgs, RestoreArgs},
     clock::Clock,
-    init,
+    init, restore,
     run::{self, RunError},
 };
 
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
         Command::CheckConfig { live } => return check_config(&cli, live),
         Command::Notify { ref test } => return notify(&cli, test),
         Command::Init(request) => return found(&request),
+        Command::Backup { ref to, json } => return backed_up(&cli, to, json),
+        Command::Restore(request) => return restored(&request),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,6 +71,44 @@ fn notify(cli: &Cli, name: &str) -> ExitCode {
         Err(error) => {
             tell(&error);
             ExitCode::from(error.exit())
+        }
+    }
+}
+
+fn backed_up(cli: &Cli, to: &Path, json: bool) -> ExitCode {
+    match backup::backup(&cli.config, to) {
+        Ok(made) => {
+            let told = if json {
+                made.json().to_string()
+            } else {
+                made.line()
+            };
+            line(io::stdout(), &told);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            line(io::stderr(), &format!("error: {}", run::whole(&error)));
+            line(io::stderr(), &format!("hint: {}", error.hint()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn restored(request: &RestoreArgs) -> ExitCode {
+    match restore::restore(&request.request(), &Clock::system()) {
+        Ok(made) => {
+            let told = if request.json {
+                made.json().to_string()
+            } else {
+                made.to_string()
+            };
+            line(io::stdout(), &told);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            line(io::stderr(), &format!("error: {}", run::whole(&error)));
+            line(io::stderr(), &format!("hint: {}", error.hint()));
+            ExitCode::FAILURE
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     health::Health,
     memory::{self, MemoryError, Protection},
     metrics::Metrics,
+    mode,
     notify::{self, Notice},
     peers::Peers,
     serve::{Bound, ServeError, Shell, serve},
@@ -263,7 +264,15 @@ async fn serve_vault(
     let bound = bind(config).await?;
     systemd::ready();
     match vault.waits_for_restore() {
-        Some(why) => shell.health.not_serving(&why).await,
+        Some(why) => {
+            shell.health.not_serving(&why).await;
+            let (health, mut mode) = (shell.health.clone(), vault.mode());
+            tokio::spawn(async move {
+                if mode::served(&mut mode).await {
+                    health.serving().await;
+                }
+            });
+        }
         None => shell.health.serving().await,
     }
     let outcome = serve(bound, node, shell, (vault.routes.clone(), service), stop).await;

@@ -210,6 +210,7 @@ impl Asked {
         Ok(v1::OpenRequest {
             request: Some(wire_text(&by.sign_by_device(&self.request)?)),
             details: self.details.to_text(),
+            restore: Vec::new(),
         })
     }
 

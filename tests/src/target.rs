@@ -40,6 +40,14 @@ const CONNECTOR: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 doc=$(cat)
 mood=$(cat "$here/mood")
+stop=$(cat "$here/stop" 2>/dev/null)
+action=${doc#*'"action":"'}
+action=${action%%'"'*}
+if [ "$stop" = "$action before" ]; then touch "$here/reached"; sleep 30; exit 1; fi
+if [ "$stop" = "$action after" ]; then
+    printf %s "$doc" | "$here/account" connect "$here/place" >/dev/null
+    touch "$here/reached"; sleep 30; exit 1
+fi
 case "$doc" in
 *'"action":"apply"'*|*'"action":"create"'*)
     case "$mood" in
@@ -69,6 +77,13 @@ impl Target {
         let target = Self { folder, service };
         target.becomes(Mood::Well)?;
         target.wait()?;
+        target.configure(world)?;
+        Ok(target)
+    }
+
+    /// Names the connector in the configuration of a vault.
+    pub fn configure(&self, world: &World) -> Outcome<()> {
+        let connector = self.folder.join("connector");
         let config = world.vault().join("keyturnd.toml");
         let mut config = fs::File::options().append(true).open(config)?;
         write!(
@@ -77,7 +92,27 @@ impl Target {
             connector.display(),
             connector.display()
         )?;
-        Ok(target)
+        Ok(())
+    }
+
+    /// The next call for this lets the daemon wait: before anything is done, or after it.
+    pub fn stops(&self, action: &str, after: bool) -> Outcome<()> {
+        // A stop that was reached is not reached again by itself.
+        let _ = fs::remove_file(self.folder.join("reached"));
+        let when = if after { "after" } else { "before" };
+        let new = self.folder.join("stop.new");
+        fs::File::create(&new)?.write_all(format!("{action} {when}").as_bytes())?;
+        Ok(fs::rename(new, self.folder.join("stop"))?)
+    }
+
+    /// Calls go through again.
+    pub fn goes_on(&self) -> Outcome<()> {
+        Ok(fs::remove_file(self.folder.join("stop"))?)
+    }
+
+    /// Whether the daemon waits in the call that stops.
+    pub fn reached(&self) -> bool {
+        self.folder.join("reached").exists()
     }
 
     fn wait(&self) -> Outcome<()> {

@@ -78,6 +78,11 @@ impl Seen {
         }
     }
 
+    /// When each person last signed.
+    pub fn iter(&self) -> impl Iterator<Item = (PersonId, Millis)> {
+        self.0.iter().map(|(person, at)| (*person, *at))
+    }
+
     fn is_recent(&self, person: PersonId, now: Now) -> bool {
         self.0
             .get(&person)

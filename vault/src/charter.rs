@@ -109,6 +109,9 @@ pub struct Charter {
     /// Empty in the first charter, which its founders' join texts name instead.
     #[serde(default)]
     pub joins: BTreeSet<Digest>,
+    /// The digest of its document, where an accepted restore has changed its keys since.
+    #[serde(skip)]
+    pub restored: Option<Digest>,
 }
 
 impl Document for Charter {

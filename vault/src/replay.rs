@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    ceremony::{Ceremony, State},
+    ceremony::{Ceremony, Row, State},
     change::{Joined, Seen},
     charter::{Chain, Charter},
     check::Check,
@@ -84,6 +84,8 @@ pub struct Judgement {
     pub findings: Vec<Finding>,
     /// What must be checked with keys.
     pub checks: Vec<Check>,
+    /// Ceremonies that ended with this record, as they ended.
+    pub ended: Vec<Row>,
 }
 
 /// A ceremony and the request that opened it.
@@ -118,6 +120,8 @@ pub struct Replay {
     /// What was decided and has not taken force yet.
     decided: BTreeMap<CeremonyId, text::Purpose>,
     inconsistent: BTreeMap<CeremonyId, BTreeSet<(VersionId, GroupName)>>,
+    /// Manifests that an accepted restore takes back, and that have not been yet.
+    found: BTreeSet<(CeremonyId, Digest)>,
     /// Entries that follow from earlier ones, with the number after which they are missing.
     expected: Vec<(u64, Event)>,
     refusals: BTreeMap<Refusal, u64>,
@@ -206,6 +210,7 @@ impl Replay {
             checkouts: BTreeMap::new(),
             decided: BTreeMap::new(),
             inconsistent: BTreeMap::new(),
+            found: BTreeSet::new(),
             expected: Vec::new(),
             refusals: BTreeMap::new(),
             making: BTreeMap::new(),
@@ -221,6 +226,36 @@ impl Replay {
     /// The credentials.
     pub fn holdings(&self) -> &BTreeMap<CredentialId, Holding> {
         &self.holdings
+    }
+
+    /// The charters.
+    pub fn chain(&self) -> Option<&Chain> {
+        self.chain.as_ref()
+    }
+
+    /// The slots.
+    pub fn slots(&self) -> &BTreeMap<CredentialId, Slot> {
+        &self.slots
+    }
+
+    /// The check-outs, also those that have ended.
+    pub fn checkouts(&self) -> &BTreeMap<CeremonyId, CheckOut> {
+        &self.checkouts
+    }
+
+    /// Ceremonies that have not ended, or whose release is still kept.
+    pub fn ceremonies(&self) -> impl Iterator<Item = &Row> {
+        self.ceremonies.values().map(|known| &known.ceremony.row)
+    }
+
+    /// When each person last signed anything.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// The latest time of an entry, which stands for both clocks.
+    pub fn clock(&self) -> Millis {
+        self.clock
     }
 
     /// How often the daemon refused, by reason.

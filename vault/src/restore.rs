@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::charter::Node;
+use crate::charter::{Charter, Node};
 use crate::digest::Digest;
 use crate::jcs::{Document, JcsError};
 use crate::key::VerifierKey;
@@ -56,6 +56,20 @@ impl Document for RestoreDocument {
 }
 
 impl RestoreDocument {
+    /// The charter as it is from then on: with the new log key, and the new node for the one of its name.
+    pub fn applied_to(&self, charter: &Charter) -> Charter {
+        let mut charter = charter.clone();
+        charter.restored = Some(self.charter.digest);
+        if let Some(key) = &self.log_key {
+            charter.log_key = key.clone();
+        }
+        if let Some(node) = &self.node {
+            charter.nodes.retain(|known| known.name != node.name);
+            charter.nodes.push(node.clone());
+        }
+        charter
+    }
+
     /// The subject of the request that accepts it.
     pub fn subject(&self) -> Result<Restore, JcsError> {
         Ok(Restore {

@@ -292,6 +292,14 @@ impl Slot {
                     signature,
                 },
             ) => self.reshared(now, (version, of), manifest, ceremony, signature),
+            (
+                _,
+                Event::Recovered {
+                    version,
+                    manifest,
+                    ceremony,
+                },
+            ) => self.recovered(now, version, manifest, ceremony),
             (_, Event::Worked(version, ceremony)) => self.worked(now, version, ceremony),
             (_, Event::Complete(version, person)) => self.complete(now, terms, version, person),
             (_, Event::Owe(cause)) => self.owe(now, terms, cause),

@@ -428,6 +428,71 @@ fn an_approval_answers_one_request_line_for_line() {
 }
 
 #[test]
+fn a_restore_changes_two_keys_and_nothing_else_of_the_newest_charter() {
+    let first = bytes("charter.first.json");
+    let mut chain = Chain::begin(&first, Digest::of(&first)).unwrap();
+    let (reference, old) = chain.newest().unwrap();
+    let old = old.clone();
+    let golden = RestoreDocument::from_bytes(&bytes("restore.new-keys.json")).unwrap();
+    let mut document = RestoreDocument {
+        charter: reference,
+        ..golden
+    };
+    if let Some(node) = &mut document.node {
+        node.name = old.nodes[0].name.clone();
+    }
+    let other = |change: fn(&mut RestoreDocument)| {
+        let mut other = document.clone();
+        change(&mut other);
+        other
+    };
+    for (name, wrong) in [
+        (
+            "another vault",
+            other(|it| it.origin = "other".parse().unwrap()),
+        ),
+        ("an older charter", other(|it| it.charter.index = 0)),
+        (
+            "another charter of this number",
+            other(|it| it.charter.digest = Digest::of(b"")),
+        ),
+    ] {
+        assert!(chain.restore(&wrong).is_err(), "{name}");
+        assert_eq!(chain.newest().unwrap().1, &old, "{name}: nothing changes");
+    }
+
+    chain.restore(&document).unwrap();
+    let (after, new) = chain.newest().unwrap();
+    assert_eq!(after, reference, "number and digest stay");
+    assert_eq!(new.reference().unwrap(), reference);
+    assert_eq!(Some(&new.log_key), document.log_key.as_ref());
+    assert_eq!(new.nodes.last(), document.node.as_ref());
+    assert_eq!(
+        new.nodes.len(),
+        old.nodes.len(),
+        "in the place of the old one"
+    );
+    let (persons, groups) = (&new.persons, &new.groups);
+    assert_eq!((persons, groups), (&old.persons, &old.groups));
+    let meant: Vec<_> = chain.meant(reference).map(|it| &it.log_key).collect();
+    assert_eq!(
+        meant,
+        [&new.log_key, &old.log_key],
+        "what was signed before verifies"
+    );
+    assert!(
+        matches!(chain.restore(&document), Err(ChainError::IdReused { .. })),
+        "a node's id never comes back"
+    );
+    chain.push(&bytes("charter.second.json")).unwrap();
+    assert!(
+        chain.restore(&document).is_err(),
+        "it is of the charter before"
+    );
+    assert_eq!(chain.all().count(), 3);
+}
+
+#[test]
 fn texts_name_documents_by_their_digests() {
     let change: Request = text("request.change-charter.txt");
     let second = charter("charter.second.json").reference().unwrap();

@@ -16,7 +16,7 @@ use keyturn_vault::{
     charter::Role,
     id::CeremonyId,
     reference::Signer,
-    text::{Approval, Decision, ShareLine, ShareState, SignedText, SubmitKey, Text as _},
+    text::{Approval, Decision, Purpose, ShareLine, ShareState, SignedText, SubmitKey, Text as _},
 };
 use serde::{Deserialize, Serialize};
 
@@ -172,10 +172,13 @@ impl Held {
         case.show(context, session).await?;
         let mut opened = context.token(&session.profile)?;
         let (lines, shares) = open_shares(context, session, case, &mut opened)?;
-        context.person.confirm(
-            "Do you approve this request?",
-            &case.request.digest().to_string(),
-        )?;
+        let digest = case.request.digest().to_string();
+        let question = "Do you approve this request?";
+        if matches!(case.request.purpose, Purpose::AcceptRestore(_)) {
+            context.person.confirm_typed(question, &digest)?;
+        } else {
+            context.person.confirm(question, &digest)?;
+        }
         let approval = Approval {
             request: case.request.digest(),
             custodian: me.reference(),

@@ -1,5 +1,7 @@
 //! `keyturn audit`: the log, for those who trust nobody.
 
+mod saved;
+
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
@@ -8,13 +10,14 @@ use std::{
 use clap::{Args, Subcommand};
 use keyturn_audit::{
     entry::Entry,
-    note::{Checkpoint, SignedCheckpoint},
+    note::SignedCheckpoint,
     tile::{CHECKPOINT, Content, TilePath, WIDTH},
 };
 use keyturn_proto::v1;
 use keyturn_vault::{digest::Digest, key::VerifierKey, replay::Level, words::spoken};
 use serde_json::json;
 
+use self::saved::{anchor, home_checkpoints, lost_before};
 use super::{Context, credential, file_error, read_named, release::keep_receipt};
 use crate::{
     home::Home,
@@ -23,7 +26,7 @@ use crate::{
     ui::{Style, clean, table},
     verify::{
         VerifyError,
-        directory::{self, Anchor, Report, Subject, Texts},
+        directory::{self, Report, Subject, Texts},
         log,
     },
     wire,
@@ -278,7 +281,7 @@ async fn tile(session: &Session, path: TilePath) -> Result<Vec<u8>, Refusal> {
 
 impl Verify {
     async fn run(self, context: &Context) -> Result<(), Refusal> {
-        let mut saved = Vec::new();
+        let (mut saved, mut lost) = (Vec::new(), Vec::new());
         let (dir, vkey, genesis, own) = if let (Some(dir), Some(vkey)) = (&self.dir, &self.vkey) {
             (dir.clone(), read_vkey(vkey)?, self.genesis, None)
         } else {
@@ -286,6 +289,7 @@ impl Verify {
             let own = tempfile::tempdir()?;
             fetch(&session, &Home::at(own.path())).await?;
             saved.extend(home_checkpoints(context, &session)?);
+            lost = lost_before(own.path(), &mut saved, &session);
             let vkey = session.charter()?.1.log_key.clone();
             (
                 own.path().to_owned(),
@@ -316,9 +320,10 @@ impl Verify {
             drop(own);
             report
         });
-        let report = report
+        let mut report = report
             .await
             .map_err(|error| Refusal::new("internal", error, "report this"))??;
+        report.findings.extend(lost);
         context.ui.result(&report, || text(context, &report))?;
         found(&report)
     }
@@ -354,44 +359,6 @@ fn read_vkey(text: &str) -> Result<VerifierKey, Refusal> {
             "it looks like ORIGIN+HASH+KEY",
         )
     })
-}
-
-/// A checkpoint, or the one in a receipt.
-fn anchor(name: String, text: &str, log: &keyturn_audit::note::Vkey) -> Result<Anchor, Refusal> {
-    let signed = match text.parse::<keyturn_audit::proof::Receipt>() {
-        Ok(receipt) => SignedCheckpoint::verify(receipt.note().clone(), log)
-            .map_err(VerifyError::Checkpoint)?,
-        Err(_) => log::checkpoint(text, log)?,
-    };
-    Ok(Anchor {
-        name,
-        checkpoint: Checkpoint::clone(signed.checkpoint()),
-    })
-}
-
-/// What this home has kept: its newest checkpoint, and its receipts.
-fn home_checkpoints(context: &Context, session: &Session) -> Result<Vec<Anchor>, Refusal> {
-    let log = session.vkey()?;
-    let mut saved = Vec::new();
-    for name in context
-        .home
-        .names("receipts")
-        .into_iter()
-        .filter(|name| name.ends_with(".tlog-proof"))
-    {
-        let name = format!("receipts/{name}");
-        if let Some(bytes) = context.home.read(&name)? {
-            saved.push(anchor(name, &String::from_utf8_lossy(&bytes), &log)?);
-        }
-    }
-    // A receipt can be a moment ahead of what is published.
-    let size = session
-        .head
-        .as_ref()
-        .map(SignedCheckpoint::size)
-        .unwrap_or_default();
-    saved.retain(|anchor| anchor.checkpoint.size <= size);
-    Ok(saved)
 }
 
 fn text(context: &Context, report: &Report) -> String {

@@ -7,7 +7,7 @@ use keyturn_vault::{
     charter::{Charter, diff, touched_groups},
     definition::Definition,
     digest::Digest,
-    id::CeremonyId,
+    id::{CeremonyId, PersonId},
     jcs::Document as _,
     name::CredentialPath,
     text::{Approval, Change, Decision, Details, Purpose, Request, SignedText, Text as _},
@@ -150,7 +150,10 @@ impl Case {
     /// Shows six plain lines, then everything that is signed, whole.
     pub async fn show(&self, context: &Context, session: &Session) -> Result<(), Refusal> {
         let ui = context.ui;
-        let mut text = self.plain(ui, session)?;
+        let mut text = match self.restore(session).await? {
+            Some(restore) => self.plain_restore(ui, session, &restore)?,
+            None => self.plain(ui, session)?,
+        };
         text.push_str("\n--- the request, whole ---\n");
         text.push_str(&clean(&self.signed.text));
         text.push_str("--- the details ---\n");
@@ -219,6 +222,14 @@ impl Case {
         ))
     }
 
+    /// Whether this person's approval stands.
+    pub fn approved_by(&self, person: PersonId) -> bool {
+        self.last_words().any(|said| {
+            said.approval.custodian.id == person
+                && matches!(said.approval.decision, Decision::Approve(_))
+        })
+    }
+
     fn what(&self) -> String {
         let mut paths: Vec<(&CredentialPath, Vec<String>)> = Vec::new();
         for line in &self.request.credentials {
@@ -241,7 +252,7 @@ impl Case {
         }
     }
 
-    fn unusual(&self, session: &Session) -> Result<Vec<String>, Refusal> {
+    pub(super) fn unusual(&self, session: &Session) -> Result<Vec<String>, Refusal> {
         let request = &self.request;
         let mut odd = Vec::new();
         for statement in self.last_words() {

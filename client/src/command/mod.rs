@@ -31,6 +31,8 @@ pub mod redefine;
 pub mod refuse;
 pub mod release;
 pub mod reshare;
+pub mod restore;
+mod restore_case;
 pub mod rotate;
 pub mod rotate_now;
 pub mod show;
@@ -174,6 +176,7 @@ async fn dispatch(command: Option<Command>, mut context: Context) -> Result<(), 
         Command::Extend(command) => command.run(context).await,
         Command::Erase(command) => command.run(context).await,
         Command::Reshare(command) => command.run(context).await,
+        Command::AcceptRestore(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
         Command::Audit(command) => command.run(context).await,
         Command::Recover(command) => command.run(context).await,

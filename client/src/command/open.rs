@@ -231,9 +231,19 @@ pub fn prepare(session: &Session, ask: Ask) -> Result<Prepared, Refusal> {
 
 /// Opens the ceremony.
 pub async fn send(session: &Session, prepared: &Prepared) -> Result<v1::CeremonyView, Refusal> {
+    send_with(session, prepared, Vec::new()).await
+}
+
+/// Opens the ceremony, with the restore document that it names.
+pub async fn send_with(
+    session: &Session,
+    prepared: &Prepared,
+    restore: Vec<u8>,
+) -> Result<v1::CeremonyView, Refusal> {
     let request = v1::OpenRequest {
         request: Some(wire::wire_text(&prepared.signed)),
         details: prepared.details.clone(),
+        restore,
     };
     let reply = session.ceremonies().open(request).await?.into_inner();
     let view = wire::required(reply.ceremony, "the ceremony")?;

@@ -168,6 +168,21 @@ impl Person {
         }
     }
 
+    /// As [`Self::confirm`], for what nobody may agree to by habit: the fingerprint is typed.
+    pub fn confirm_typed(&self, question: &str, sha256: &str) -> Result<(), PromptError> {
+        if !self.sources.yes_sha256.is_empty() {
+            return self.confirm(question, sha256);
+        }
+        let answer = self.line(&format!(
+            "{question} Type the first 16 characters of its SHA-256, as another custodian reads them to you: "
+        ))?;
+        if answer.trim().len() == 16 && sha256.starts_with(answer.trim()) {
+            Ok(())
+        } else {
+            Err(PromptError::NotConfirmed)
+        }
+    }
+
     /// Asks for a line on the terminal.
     pub fn line(&self, question: &str) -> Result<String, PromptError> {
         let mut tty = File::options()

@@ -1,7 +1,7 @@
-//! Whether those agreed who must: the record of a `change` ceremony, held against a charter.
+//! Whether those agreed who must: the record of a ceremony that opens nothing, held against a charter.
 //!
 //! # Invariants
-//! 1. The request is signed by the person whom it names and asks for exactly this change.
+//! 1. The request is signed by the person whom it names and asks for exactly this.
 //! 2. Of what custodians said only what is signed by their own token counts, and nothing that they took back.
 //! 3. The groups that are needed are named by the caller, from documents that it has verified.
 
@@ -14,14 +14,14 @@ use keyturn_vault::{
     id::GroupName,
     quorum::{Ask, Vote, judge},
     reference::{CharterRef, Signer},
-    text::{Approval, Change, Decision, Purpose, Request, Text as _},
+    text::{Approval, Decision, Purpose, Request, Text as _},
     world::{Holding, World},
 };
 
 use super::VerifyError;
 use crate::wire;
 
-/// What the daemon says put a change into force.
+/// What the daemon says put something into force.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// The signed request.
@@ -30,13 +30,13 @@ pub struct Record {
     pub statements: Vec<v1::SignedText>,
 }
 
-/// A change that somebody claims was agreed to.
+/// Something that somebody claims was agreed to.
 #[derive(Clone, Debug)]
 pub struct Claim<'a> {
     /// What it is, for people.
     pub what: String,
     /// What the request must ask for.
-    pub change: Change,
+    pub purpose: Purpose,
     /// The charter by which the quorum is judged.
     pub in_force: (CharterRef, &'a Charter),
     /// The groups of which k must agree.
@@ -97,7 +97,7 @@ impl Claim<'_> {
         let requester = super::person_of(made_under, signed.signer)
             .filter(|person| person.reference() == request.requested_by);
         requester.ok_or_else(|| VerifyError::Person(what()))?;
-        if request.purpose != Purpose::Change(self.change) || request.vault != charter.origin {
+        if request.purpose != self.purpose || request.vault != charter.origin {
             return Err(other());
         }
         Ok(request)

@@ -8,7 +8,7 @@ use keyturn_vault::{
     digest::Digest,
     jcs::Document as _,
     reference::{CharterRef, Signer},
-    text::{Change, Join},
+    text::{Change, Join, Purpose},
 };
 
 use super::{
@@ -57,10 +57,10 @@ fn agreed(
     needs.extend(old.governing().map(|group| group.name.clone()));
     let claim = Claim {
         what: format!("charter {}", new.index),
-        change: Change::Charter(CharterRef {
+        purpose: Purpose::Change(Change::Charter(CharterRef {
             index: new.index,
             digest: Digest::of(&record.charter),
-        }),
+        })),
         in_force,
         needs,
     };

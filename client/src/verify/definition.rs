@@ -26,7 +26,7 @@ use keyturn_vault::{
     jcs::Document as _,
     name::CredentialPath,
     reference::CharterRef,
-    text::Change,
+    text::{Change, Purpose},
 };
 use serde::{Deserialize, Serialize};
 
@@ -152,11 +152,11 @@ fn changed(
     needs.extend(old.groups().chain(new.groups()).cloned());
     let claim = Claim {
         what,
-        change: Change::Definition {
+        purpose: Purpose::Change(Change::Definition {
             credential: new.credential,
             old: before,
             new: Digest::of(&record.definition),
-        },
+        }),
         in_force,
         needs,
     };
@@ -178,7 +178,7 @@ mod tests {
         event::Seal,
         key::PublicKey,
         reference::{Head, Signer},
-        text::{Approval, Decision, Purpose, Request, SignedText, Text},
+        text::{Approval, Decision, Request, SignedText, Text},
         time::{Span, Time},
     };
 

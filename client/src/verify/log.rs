@@ -78,15 +78,20 @@ pub fn continues(
     new: &SignedCheckpoint,
     proof: &[[u8; 32]],
 ) -> Result<(), VerifyError> {
-    if new.size() < old.size() {
+    leads(head(old), new, proof)
+}
+
+/// Checks that a head that somebody vouches for leads to `new`.
+pub fn leads(old: Head, new: &SignedCheckpoint, proof: &[[u8; 32]]) -> Result<(), VerifyError> {
+    if new.size() < old.size {
         return Err(VerifyError::Shrank {
             now: new.size(),
-            before: old.size(),
+            before: old.size,
         });
     }
-    let (before, after) = ((old.size(), old.root()), (new.size(), new.root()));
+    let (before, after) = ((old.size, &old.root.0), (new.size(), new.root()));
     verify_consistency(before, after, proof).map_err(|source| VerifyError::Forked {
-        before: old.size(),
+        before: old.size,
         source,
     })
 }

@@ -13,6 +13,7 @@ pub mod checks;
 pub mod definition;
 pub mod directory;
 pub mod log;
+pub mod restore;
 mod rules;
 pub mod sealed;
 
@@ -74,7 +75,7 @@ pub enum VerifyError {
         /// Why not.
         source: ChainError,
     },
-    /// A charter or a definition took force without its quorum.
+    /// A charter, a definition or a restore took force without its quorum.
     #[error("{what} took force without the agreement of {lacking}")]
     NotAgreed {
         /// What took force.
@@ -256,12 +257,9 @@ pub fn document(
     by: &[u8],
     what: &str,
 ) -> Result<(), VerifyError> {
-    let newest = chain.newest().map_or(0, |(reference, _)| reference.index);
-    let known = (1..=newest)
-        .rev()
-        .filter_map(|index| chain.at(index))
-        .map(|(_, charter)| charter);
-    let mut known = known.filter(|charter| check::key(charter, signer).is_some());
+    let mut known = chain
+        .all()
+        .filter(|charter| check::key(charter, signer).is_some());
     let charter = known
         .next()
         .ok_or_else(|| VerifyError::Signer(what.to_owned()))?;

@@ -8,6 +8,7 @@ use keyturn_proto::v1;
 use keyturn_seal::{Binding, Sharing};
 use keyturn_vault::{
     charter::Chain,
+    check,
     definition::Definition,
     digest::Digest,
     event::Event,
@@ -60,13 +61,16 @@ pub fn manifest(
             by: "the request",
         });
     }
-    let charter = chain
-        .find(&manifest.charter)
-        .ok_or_else(|| VerifyError::Other {
-            what: "the charter".to_owned(),
-            by: "the manifest",
-        })?;
     let (signer, signature) = wire::signature(document.signature, "the signature on a manifest")?;
+    // A restore may have replaced the node that sealed it: its key stands in the charter as it was before.
+    let mut meant = chain.meant(manifest.charter).peekable();
+    let newest = *meant.peek().ok_or_else(|| VerifyError::Other {
+        what: "the charter".to_owned(),
+        by: "the manifest",
+    })?;
+    let charter = meant
+        .find(|charter| check::key(charter, signer).is_some())
+        .unwrap_or(newest);
     super::signature(charter, signer, &document.document, &signature, &what())?;
     Ok(manifest)
 }

@@ -64,6 +64,14 @@ pub enum HeadCheck {
 }
 
 impl HeadCheck {
+    /// The head that the store does not lead to.
+    pub const fn lost(self) -> Option<(u64, Hash)> {
+        match self {
+            Self::Ahead { size, root } | Self::Fork { size, root } => Some((size, root)),
+            Self::Absent | Self::Same | Self::Behind { .. } => None,
+        }
+    }
+
     /// Whether the store is not where the log has been: serve only what restoring needs.
     pub const fn needs_restore(self) -> bool {
         matches!(self, Self::Ahead { .. } | Self::Fork { .. })

@@ -16,6 +16,7 @@ use keyturn_vault::{
     layout::{File, SealedVersion},
     manifest::Manifest,
     reference::Version,
+    text::{self, Purpose, Text as _},
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -67,6 +68,17 @@ enum CopyError {
     Version(CredentialId, u64),
     #[error("it holds {there} entries of the log and the store {here}; was the store set back?")]
     Ahead { there: u64, here: u64 },
+}
+
+/// Brings a place up to a checkpoint once; says why not.
+pub(crate) async fn fill(
+    sink: Box<dyn Sink>,
+    store: &Arc<dyn Store>,
+    newest: &SignedCheckpoint,
+) -> Result<(), String> {
+    let status = watch::Sender::new(Status::default());
+    let worker = &mut Worker::new(sink, Arc::clone(store), status);
+    worker.catch_up(newest).await.map_err(|error| whole(&error))
 }
 
 /// The task of one place.
@@ -205,6 +217,14 @@ impl Worker {
                 .sink
                 .remove(version.credential, version.version)
                 .await?),
+            Event::CeremonyOpened { request, .. } => {
+                let request =
+                    text::Request::parse(&request.text).map_err(|_| CopyError::Entry(n))?;
+                match request.purpose {
+                    Purpose::AcceptRestore(accepted) => self.object(accepted.documents).await,
+                    _ => Ok(()),
+                }
+            }
             Event::CredentialDefined { definition, .. } => self.object(definition).await,
             Event::VaultFounded { charter, .. } | Event::CharterInForce { charter, .. } => {
                 self.charter(charter.digest).await

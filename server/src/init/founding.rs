@@ -192,6 +192,7 @@ pub(super) fn charter(
             .push(overridden(&default, said).map_err(|error| named("scenario", &name, &error))?);
     }
     let charter = Charter {
+        restored: None,
         format: keyturn_vault::charter::Format::V1,
         origin: origin.clone(),
         index: 1,

@@ -53,6 +53,7 @@ impl Core {
             };
         }
         verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
+        self.lets(&request);
         let id = request.ceremony;
         let requester = request.requested_by.clone();
         let open = self.open_of.get(&requester.id).copied().unwrap_or_default();
@@ -95,6 +96,11 @@ impl Core {
         Ok(())
     }
 
+    /// Steps of the ceremony that ends restore mode are let through it.
+    fn lets(&mut self, request: &text::Request) {
+        self.let_through = matches!(request.purpose, text::Purpose::AcceptRestore(_));
+    }
+
     /// Takes a custodian's decision with the shares that came with it, whole or not at all.
     pub fn speak(&mut self, txn: &mut Txn, id: CeremonyId, spoken: Spoken) -> Result<(), Refused> {
         let Spoken {
@@ -105,6 +111,7 @@ impl Core {
             shares,
         } = spoken;
         let request = Arc::clone(&self.ceremony(id)?.request);
+        self.lets(&request);
         let actor = approval.custodian.to_string();
         let person = approval.custodian.id;
         let signed = verified.signed.clone();

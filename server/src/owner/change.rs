@@ -25,6 +25,7 @@ use keyturn_vault::{
     manifest::Manifest,
     reference::{CharterRef, Signer},
     refusal::Refusal,
+    restore::RestoreDocument,
     rotation,
     text::{Change, Enrol, Join, Purpose, Request, Text as _},
     time::Span,
@@ -50,6 +51,8 @@ pub enum Proposal {
     Charter(Arc<Charter>),
     /// A definition.
     Definition(Arc<Definition>),
+    /// What is put in force after a restore.
+    Restore(Arc<RestoreDocument>),
 }
 
 impl Core {
@@ -85,9 +88,7 @@ impl Core {
                 let groups = self.judge(|world| change::erasure(world, credentials.iter()));
                 (groups, Span::ZERO)
             }
-            Purpose::AcceptRestore(_) => {
-                return Err(Refused::Denied("this vault is not in restore mode"));
-            }
+            Purpose::AcceptRestore(accepted) => (self.asks_restore(accepted)?, Span::ZERO),
         })
     }
 
@@ -201,7 +202,8 @@ impl Core {
                 };
                 self.log(txn, DAEMON, &event).map(drop)
             }
-            Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) | Purpose::AcceptRestore(_) => {
+            Purpose::AcceptRestore(accepted) => self.apply_restore(txn, id, &accepted),
+            Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) => {
                 Err(Refusal::WrongSubject.into())
             }
         }

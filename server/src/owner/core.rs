@@ -32,6 +32,7 @@ use super::{
     WeakOwner,
     change::Proposal,
     outbox::Outbox,
+    restore::Restoring,
     rows::{self, Clocks},
     time::Due,
 };
@@ -125,7 +126,8 @@ impl Needs {
             }
             Purpose::Extend { checkout, .. } => needs.ceremonies.push(*checkout),
             Purpose::Erase { ceremony, .. } => needs.ceremonies.push(*ceremony),
-            Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) | Purpose::AcceptRestore(_) => {}
+            Purpose::AcceptRestore(accepted) => needs.proposals.push(accepted.documents),
+            Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) => {}
         }
         needs
     }
@@ -239,6 +241,10 @@ pub struct Core {
     pub(crate) space: Space,
     /// What commits cost.
     pub(crate) meter: Meter,
+    /// What waits to be accepted, in restore mode.
+    pub(super) restoring: Option<Arc<Restoring>>,
+    /// The step under way is one of the ceremony that ends restore mode.
+    pub(super) let_through: bool,
 }
 
 /// When caches are looked into; see [`Core::trim`].
@@ -348,6 +354,8 @@ impl Core {
             mode: watch::Sender::new(Mode::Serving),
             space: Space::default(),
             meter: Meter::default(),
+            restoring: None,
+            let_through: false,
         };
         core.peers.follow(&core.known.charter, &core.vault.joined());
         core.wake(store).await?;
@@ -368,7 +376,8 @@ impl Core {
     }
 
     /// Whether the vault goes on; said once, before the owner runs.
-    pub fn begin(&self, mode: Mode) -> watch::Receiver<Mode> {
+    pub fn begin(&mut self, mode: Mode, restoring: Option<Restoring>) -> watch::Receiver<Mode> {
+        self.restoring = restoring.map(Arc::new);
         self.mode.send_replace(mode);
         self.mode.subscribe()
     }

@@ -14,6 +14,7 @@ use keyturn_vault::{
     jcs::Document,
     machine::Millis,
     manifest::Manifest,
+    restore::RestoreDocument,
     rotation::Slot,
     text::{self, Text as _},
     world::{Holding, Sealed, Stage},
@@ -192,6 +193,14 @@ impl Core {
                 self.propose(digest, Proposal::Charter(Arc::new(charter)));
             } else if let Ok(definition) = Definition::from_bytes(&bytes) {
                 self.propose(digest, Proposal::Definition(Arc::new(definition)));
+            } else if let Ok(document) = RestoreDocument::from_bytes(&bytes) {
+                self.propose(digest, Proposal::Restore(Arc::new(document)));
+            }
+        }
+        if let Some(restoring) = self.restoring.clone() {
+            let found = restoring.found.keys().map(|version| version.credential);
+            for credential in found.chain(self.interrupted.clone()) {
+                self.load_credential(store, credential).await?;
             }
         }
         for id in needs.ceremonies {

@@ -28,6 +28,7 @@ mod load;
 pub mod outbox;
 mod probe;
 mod proposals;
+pub mod restore;
 pub mod rows;
 mod schedule;
 pub mod slot;

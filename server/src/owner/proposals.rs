@@ -44,6 +44,7 @@ impl Proposal {
         let bytes = match self {
             Self::Charter(charter) => charter.to_bytes(),
             Self::Definition(definition) => definition.to_bytes(),
+            Self::Restore(document) => document.to_bytes(),
         };
         bytes.map_err(|error| Refused::Malformed(error.to_string()))
     }

@@ -13,10 +13,10 @@ use keyturn_vault::{
     id::{CeremonyId, CredentialId, DeviceId, GroupName, NodeId, PersonId},
     machine::Millis,
     name::CredentialPath,
-    reference::{CharterRef, Version},
+    reference::{CharterRef, Head, Version},
     text::SignedText,
     time::Time,
-    world::{Life, Stage},
+    world::{Life, Stage, VersionId},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -82,6 +82,39 @@ pub struct Vault {
     /// What the log says of the places for copies: whether each is complete.
     #[serde(default)]
     pub sinks: BTreeMap<String, bool>,
+    /// Restores that a quorum accepted, in order.
+    #[serde(default)]
+    pub restores: Vec<Restored>,
+}
+
+/// A restore that a quorum accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restored {
+    /// The ceremony that decided it.
+    pub ceremony: CeremonyId,
+    /// The charter in force, whose keys it may have replaced.
+    pub charter: CharterRef,
+    /// The digest of the restore document.
+    pub document: Digest,
+    /// The head from which the log went on.
+    pub head: Head,
+    /// The highest head that was known to be lost.
+    pub lost: Option<Head>,
+    /// The entry `restore.accepted`.
+    pub entry: u64,
+}
+
+/// `meta/restore`: there until a quorum accepts what was restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restoring {
+    /// Why, for people.
+    pub why: String,
+    /// The log as restored.
+    pub head: Head,
+    /// Versions whose sealed values are here and that the log does not have, with their manifests.
+    pub found: Vec<(VersionId, Digest)>,
 }
 
 /// A charter that took force.

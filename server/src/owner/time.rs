@@ -107,6 +107,13 @@ impl DueKind {
         }
     }
 
+    /// The row of something of this kind that is due.
+    pub(crate) fn key(self, id: [u8; 16], at: Millis) -> crate::store::Key {
+        let at = Time::from_ms(at.0);
+        let kind = self.name();
+        Name::Due { at, kind, id }.key()
+    }
+
     pub(super) fn of(name: &str) -> Option<Self> {
         let found = Self::ALL.into_iter().find(|(_, known)| *known == name);
         found.map(|(kind, _)| kind)
@@ -402,16 +409,11 @@ impl Core {
         txn.remember(move |core| {
             core.due.place(kind, id, before);
         });
-        let key = |at: Millis| {
-            let at = Time::from_ms(at.0);
-            let kind = kind.name();
-            Name::Due { at, kind, id }.key()
-        };
         if let Some(before) = before {
-            txn.delete(key(before));
+            txn.delete(kind.key(id, before));
         }
         if let Some(at) = at {
-            txn.put(key(at), vec![ENTRY_FORMAT]);
+            txn.put(kind.key(id, at), vec![ENTRY_FORMAT]);
         }
     }
 }

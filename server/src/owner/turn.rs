@@ -26,6 +26,7 @@ impl Core {
         step: impl FnOnce(&mut Self, &mut Txn) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         let mark = txn.mark();
+        self.let_through = false;
         let result = step(self, txn).and_then(|value| {
             self.may_change(txn, mark)?;
             Ok(value)
@@ -36,9 +37,9 @@ impl Core {
         result
     }
 
-    /// In restore mode nothing changes.
+    /// In restore mode nothing changes but the ceremony that ends it.
     fn may_change(&self, txn: &Txn, since: Mark) -> Result<(), Refused> {
-        if self.mode.borrow().serves() || txn.mark() == since {
+        if self.mode.borrow().serves() || self.let_through || txn.mark() == since {
             Ok(())
         } else {
             Err(Refused::RestoreMode)
@@ -179,6 +180,18 @@ impl Core {
                 After::Posted => self.posted(),
                 After::Rosters(charter) => self.check_rosters(charter),
                 After::Probe(id) => self.look_at(id),
+                After::Restored(id) => {
+                    if let Err(error) = self.pinned.follow(self.known.reference) {
+                        tracing::error!(%error, "the pins cannot be written");
+                    }
+                    self.peers.follow(&self.known.charter, &self.vault.joined());
+                    self.announce.send_replace(Arc::clone(&self.known));
+                    if let Some(restoring) = self.restoring.take() {
+                        crate::mode::set_aside(&restoring.places, id);
+                    }
+                    tracing::info!(ceremony = %id, "what was restored is accepted: the vault goes on");
+                    self.mode.send_replace(crate::mode::Mode::Serving);
+                }
                 After::Charter => {
                     // A refusal here is told; the next start walks the chain and moves them.
                     if let Err(error) = self.pinned.follow(self.known.reference) {

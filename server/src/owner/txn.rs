@@ -44,6 +44,8 @@ pub enum After {
     Rosters(u64),
     /// There is more to deliver.
     Posted,
+    /// What was restored is accepted, by this ceremony.
+    Restored(CeremonyId),
     /// A rotation goes on outside.
     Rotate(CredentialId, rotation::Effect),
     /// A target is looked at.

@@ -8,7 +8,7 @@ use keyturn_vault::{
     digest::Digest,
     id::{CeremonyId, PersonId},
     refusal::Refusal,
-    text::{Approval, Checkin, Decision, Details, Request as RequestText, Text as _},
+    text::{Approval, Checkin, Decision, Details, Purpose, Request as RequestText, Text as _},
     world::VersionId,
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -140,6 +140,7 @@ impl Ceremony for Service {
         let v1::OpenRequest {
             request,
             details: text,
+            restore,
         } = request.into_inner();
         let signed = convert::signed_text(request)?;
         let asked = RequestText::parse(&signed.text)
@@ -156,7 +157,11 @@ impl Ceremony for Service {
         let id = asked.ceremony;
         let needs = Needs::request(&asked);
         let opens = asked.purpose.opens();
+        let accepts = matches!(asked.purpose, Purpose::AcceptRestore(_));
         let step = move |core: &mut Core, txn: &mut _| {
+            if accepts {
+                core.propose_restore(txn, &restore)?;
+            }
             core.open_ceremony(txn, verified, asked, Some(&text))?;
             core.view(id)
         };

@@ -71,6 +71,27 @@ impl Service {
 }
 
 impl Service {
+    /// Every accepted restore, with the signatures that put it in force.
+    async fn restores(&self) -> Result<Vec<v1::RestoreRecord>, Refused> {
+        let look = |core: &Core| Ok(core.restores());
+        let restores = self.0.owner.look(Needs::nothing(), look).await?;
+        let mut records = Vec::with_capacity(restores.len());
+        for restored in restores {
+            let id = restored.ceremony;
+            let look = move |core: &Core| Ok(core.ceremony(id)?.row.clone());
+            let row = self.0.owner.look(Needs::ceremony(id), look).await?;
+            let texts = row.statements.iter();
+            records.push(v1::RestoreRecord {
+                document: self.0.object(restored.document).await?,
+                request: Some(convert::wire_text(&row.request)),
+                approvals: texts
+                    .map(|statement| convert::wire_text(&statement.signed))
+                    .collect(),
+            });
+        }
+        Ok(records)
+    }
+
     /// Checks the attestation that comes with an enrolment, or that an invitation left in the store.
     async fn attested(&self, enrol: &Enrol, brought: Option<&[u8]>) -> Result<Token, Refused> {
         let mut token = Token {
@@ -170,6 +191,7 @@ impl Charter for Service {
             charters,
             in_force: if known.founded { newest } else { 0 },
             in_force_sha256: known.reference.digest.0.to_vec(),
+            restores: self.restores().await?,
             next_page: if last < until {
                 last.to_string()
             } else {

@@ -1,7 +1,7 @@
 //! `keyturn.v1.Status`.
 
 use keyturn_proto::v1;
-use keyturn_vault::{charter::Role, time::Time};
+use keyturn_vault::{charter::Role, digest::Digest, jcs::Document as _, time::Time};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -107,9 +107,36 @@ impl v1::status_server::Status for Service {
 
     async fn restore(
         &self,
-        _: Request<v1::RestoreRequest>,
+        request: Request<v1::RestoreRequest>,
     ) -> Result<Response<v1::RestoreReply>, Status> {
-        Err(Refused::NotRestoring.into())
+        self.0.peers.of(&request)?;
+        let look = |core: &Core| Ok((core.restoring()?.clone(), core.restore_document()?));
+        let (restoring, document) = self.0.owner.look(Needs::nothing(), look).await?;
+        let bytes = document.to_bytes().map_err(|_| Refused::Row)?;
+        let (lost, place) = restoring.lost.clone().unzip();
+        let found = restoring
+            .found
+            .values()
+            .map(|(digest, _)| v1::FoundDocument {
+                kind: "manifest".to_owned(),
+                sha256: digest.0.to_vec(),
+                sink: String::new(),
+            });
+        Ok(Response::new(v1::RestoreReply {
+            restored_size: document.head.size,
+            restored_root: document.head.root.0.to_vec(),
+            lost_size: lost.map_or(0, |lost| lost.size),
+            lost_root: lost.map_or_else(Vec::new, |lost| lost.root.0.to_vec()),
+            lost_found_in: place.unwrap_or_default(),
+            log_vkey: self.0.vkey().to_string(),
+            node_spki_sha256: self.0.node.key().pin().to_vec(),
+            charter: document.charter.index,
+            documents: found.collect(),
+            documents_sha256: Digest::of(&bytes).0.to_vec(),
+            next_page: String::new(),
+            document: bytes,
+            why: restoring.why,
+        }))
     }
 }
 

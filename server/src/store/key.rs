@@ -74,6 +74,8 @@ pub enum Name<'a> {
     Proposals,
     /// `meta/outbox`: the number of the next notice.
     OutboxNext,
+    /// `meta/restore`: what was restored and is not accepted yet.
+    Restore,
     /// `head`: size, root and right edge of the log.
     Head,
     /// `entry/<n>`: an entry of the log.
@@ -186,6 +188,7 @@ impl<'a> Name<'a> {
             Self::Clock => bytes.extend(b"clock"),
             Self::Proposals => bytes.extend(b"proposals"),
             Self::OutboxNext => bytes.extend(b"outbox"),
+            Self::Restore => bytes.extend(b"restore"),
             Self::Head => {}
             Self::Entry(n) | Self::Outbox(n) => bytes.extend(n.to_be_bytes()),
             Self::Object(digest) | Self::Proposal(digest) => bytes.extend(digest.as_bytes()),
@@ -216,6 +219,7 @@ impl<'a> Name<'a> {
             | Self::Probe
             | Self::Vault
             | Self::Clock
+            | Self::Restore
             | Self::Proposals
             | Self::OutboxNext => Family::Meta,
             Self::Head => Family::Head,
@@ -247,6 +251,7 @@ impl<'a> Name<'a> {
             Family::Meta if rest == b"clock" => Self::Clock,
             Family::Meta if rest == b"proposals" => Self::Proposals,
             Family::Meta if rest == b"outbox" => Self::OutboxNext,
+            Family::Meta if rest == b"restore" => Self::Restore,
             Family::Head if rest.is_empty() => Self::Head,
             Family::Meta | Family::Head => return None,
             Family::Entry => Self::Entry(number(rest)?),
@@ -290,6 +295,7 @@ impl fmt::Display for Name<'_> {
             Self::Clock => f.write_str("clock"),
             Self::Proposals => f.write_str("proposals"),
             Self::OutboxNext => f.write_str("outbox"),
+            Self::Restore => f.write_str("restore"),
             Self::Head => Ok(()),
             Self::Entry(n) | Self::Outbox(n) => write!(f, "{n}"),
             Self::Object(digest) | Self::Proposal(digest) => digest.fmt(f),

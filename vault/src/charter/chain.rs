@@ -8,6 +8,8 @@
 //! 2. An id that ever named a key of a token, a device or a node never names another, and a token
 //!    or device never changes its owner.
 //! 3. A charter names as many joins as it adds tokens.
+//! 4. What a restore puts in force changes the newest charter's log key and nodes, and nothing else;
+//!    the charter as it was before verifies what was signed before.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +19,7 @@ use crate::charter::{Charter, CharterError};
 use crate::digest::Digest;
 use crate::jcs::{Document as _, JcsError};
 use crate::reference::CharterRef;
+use crate::restore::RestoreDocument;
 
 /// Why a charter does not follow another.
 #[derive(Debug, Error)]
@@ -73,6 +76,8 @@ type Meanings = BTreeMap<String, String>;
 #[derive(Clone, Debug)]
 pub struct Chain {
     charters: Vec<(Digest, Charter)>,
+    /// Charters as they were before a restore gave them other keys, oldest first.
+    former: Vec<(CharterRef, Charter)>,
     meanings: Meanings,
 }
 
@@ -93,6 +98,7 @@ impl Chain {
         let meanings = meanings(&charter).collect();
         Ok(Self {
             charters: vec![(found, charter)],
+            former: Vec::new(),
             meanings,
         })
     }
@@ -115,6 +121,46 @@ impl Chain {
         self.meanings.extend(meanings(&charter));
         self.charters.push((Digest::of(bytes), charter));
         Ok(())
+    }
+
+    /// Puts the keys of an accepted restore in force (invariant 4). On an error nothing changes.
+    pub fn restore(&mut self, document: &RestoreDocument) -> Result<(), ChainError> {
+        let Some((digest, newest)) = self.charters.last_mut() else {
+            return Err(ChainError::Previous);
+        };
+        if document.origin != newest.origin {
+            return Err(ChainError::Origin);
+        }
+        let newest_ref = reference(*digest, newest);
+        if document.charter != newest_ref {
+            return Err(ChainError::Previous);
+        }
+        if let Some(node) = &document.node {
+            let (id, meaning) = (node.id.to_string(), node.key.to_string());
+            if self.meanings.contains_key(&id) {
+                return Err(ChainError::IdReused { id });
+            }
+            self.meanings.insert(id, meaning);
+        }
+        let restored = document.applied_to(newest);
+        self.former
+            .push((newest_ref, std::mem::replace(newest, restored)));
+        Ok(())
+    }
+
+    /// The charter of this reference: as it is now, then as it was before each restore.
+    pub fn meant(&self, wanted: CharterRef) -> impl Iterator<Item = &Charter> {
+        let before = self.former.iter().rev();
+        let before = before.filter(move |(found, _)| *found == wanted);
+        self.find(&wanted)
+            .into_iter()
+            .chain(before.map(|(_, charter)| charter))
+    }
+
+    /// Every charter that was ever in force, newest first.
+    pub fn all(&self) -> impl Iterator<Item = &Charter> {
+        let references = self.charters.iter().rev();
+        references.flat_map(|(digest, charter)| self.meant(reference(*digest, charter)))
     }
 
     /// The digest of charter 1.
@@ -180,9 +226,13 @@ impl Charter {
         Ok(())
     }
 
-    /// The digest of its bytes, and its number.
+    /// The digest of its document, and its number; a restore changes neither.
     pub fn reference(&self) -> Result<CharterRef, JcsError> {
-        Ok(reference(Digest::of(&self.to_bytes()?), self))
+        let digest = match self.restored {
+            Some(digest) => digest,
+            None => Digest::of(&self.to_bytes()?),
+        };
+        Ok(reference(digest, self))
     }
 }
 

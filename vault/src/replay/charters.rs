@@ -1,13 +1,18 @@
 //! Founding, joins, charters; what people sign beside ceremonies.
 
+use std::collections::BTreeSet;
+
 use super::{At, Fault, Level, Replay, fault, read};
 use crate::{
     change::{self, Joined},
     charter::{Chain, Charter},
     check::{Check, owner},
+    digest::Digest,
     event::Event,
-    id::PersonId,
-    reference::{CharterRef, Signer},
+    id::{CeremonyId, PersonId},
+    jcs::Document as _,
+    reference::{CharterRef, Head, Signer},
+    restore::RestoreDocument,
     text::{self, Enrol, Heartbeat, Join, NewDevice, SignedText, Text as _},
 };
 
@@ -44,20 +49,8 @@ impl Replay {
                 ceremony,
                 restored,
                 lost,
-                ..
-            } => {
-                let accepted = |purpose: &text::Purpose| match purpose {
-                    text::Purpose::AcceptRestore(restore) => {
-                        restore.head == *restored && restore.lost == *lost
-                    }
-                    _ => false,
-                };
-                if !self.decided.get(ceremony).is_some_and(accepted) {
-                    return Err(fault("undecided"));
-                }
-                self.decided.remove(ceremony);
-                Ok(at.entry())
-            }
+                found,
+            } => self.restored(at, *ceremony, (*restored, *lost), found),
             Event::RecoverImported { texts, .. } => {
                 for text in texts {
                     at.out.checks.push(Check::text(self.world()?.charter, text));
@@ -93,7 +86,7 @@ impl Replay {
     /// What a ceremony decided, once.
     pub(super) fn take_decided(
         &mut self,
-        ceremony: crate::id::CeremonyId,
+        ceremony: CeremonyId,
         purpose: &text::Purpose,
     ) -> Result<(), Fault> {
         if self.decided.get(&ceremony) != Some(purpose) {
@@ -177,6 +170,55 @@ impl Replay {
         Ok(at.entry())
     }
 
+    /// An accepted restore: its keys take force, and what it lists is taken back.
+    fn restored(
+        &mut self,
+        at: &mut At<'_>,
+        ceremony: CeremonyId,
+        (restored, lost): (Head, Option<Head>),
+        found: &BTreeSet<Digest>,
+    ) -> Result<Vec<Event>, Fault> {
+        let Some(text::Purpose::AcceptRestore(accepted)) = self.decided.get(&ceremony) else {
+            return Err(fault("undecided"));
+        };
+        let accepted = *accepted;
+        if (accepted.head, accepted.lost) != (restored, lost) || restored.size > at.record.n {
+            return Err(fault("undecided"));
+        }
+        let document = at.document(&accepted.documents, |bytes| {
+            RestoreDocument::from_bytes(bytes).ok()
+        })?;
+        if document.subject().ok() != Some(accepted) || document.documents != *found {
+            return Err(fault("document"));
+        }
+        let chain = self
+            .chain
+            .as_mut()
+            .ok_or_else(|| fault("not-founded-yet"))?;
+        chain.restore(&document).map_err(|error| Fault {
+            detail: error.to_string(),
+            ..fault("chain")
+        })?;
+        self.decided.remove(&ceremony);
+        for slot in self.slots.values_mut() {
+            slot.restored(at.now.lived);
+        }
+        at.out.checks.push(Check::Head(restored));
+        self.found
+            .extend(found.iter().map(|digest| (ceremony, *digest)));
+        if let Some(lost) = lost.filter(|lost| lost.size > restored.size) {
+            at.warn(Fault {
+                detail: format!(
+                    "entries {} to {} are lost; whatever was opened in them counts as possibly released",
+                    restored.size,
+                    lost.size.saturating_sub(1)
+                ),
+                ..fault("lost-entries")
+            });
+        }
+        Ok(at.entry())
+    }
+
     fn in_force(&mut self, at: &mut At<'_>, charter: CharterRef) -> Result<Vec<Event>, Fault> {
         let bytes = at.document(&charter.digest, |bytes| Some(bytes.to_vec()))?;
         let chain = self
@@ -206,7 +248,6 @@ impl Replay {
         at: &At<'_>,
         charter: CharterRef,
     ) -> Result<change::Needs, Fault> {
-        use crate::jcs::Document as _;
         let new = at.document(&charter.digest, |bytes| Charter::from_bytes(bytes).ok())?;
         let world = self.world()?;
         Ok(change::charter(

@@ -14,7 +14,7 @@ use crate::{
     manifest::Manifest,
     reference::Signer,
     refusal::Refusal,
-    rotation::{self, Job, Kept, Slot, Terms, Two},
+    rotation::{self, Job, Slot, Terms, Two},
     text,
     time::Span,
     world::{Holding, Life, Sealed, Stage, VersionId},
@@ -138,31 +138,24 @@ impl Replay {
         ceremony: CeremonyId,
     ) -> Result<Vec<Event>, Fault> {
         let manifest = at.document(&digest, |bytes| Manifest::from_bytes(bytes).ok())?;
-        if !self.ended.contains_key(&ceremony) && !self.ceremonies.contains_key(&ceremony) {
+        if (manifest.credential, manifest.version) != (version.credential, version.version) {
+            return Err(fault("document"));
+        }
+        if !self.found.remove(&(ceremony, digest)) {
             return Err(fault("undecided"));
         }
-        self.keep(
-            version,
-            Sealed {
-                life: NEW,
-                digest,
-                manifest: manifest.into(),
-            },
-        )?;
-        let slot = self
-            .slots
-            .entry(version.credential)
-            .or_insert_with(|| Slot::new(version.credential));
-        slot.versions.insert(
-            version.version,
-            Kept {
-                life: NEW,
-                depositor: None,
-                retired: None,
-            },
-        );
-        self.sync(version.credential);
-        Ok(at.entry())
+        let sealed = Sealed {
+            life: NEW,
+            digest,
+            manifest: manifest.into(),
+        };
+        self.keep(version, sealed)?;
+        let event = rotation::Event::Recovered {
+            version: version.version,
+            manifest: digest,
+            ceremony,
+        };
+        self.slot_step(at, version.credential, event)
     }
 
     pub(super) fn operator(&self, person: PersonId) -> Result<(), Fault> {

@@ -27,7 +27,7 @@ pub struct Finding {
 }
 
 /// The codes of findings beside those of refusals.
-pub const CODES: [(&str, &str); 23] = [
+pub const CODES: [(&str, &str); 24] = [
     ("order", "the number of the entry is not the next one"),
     ("time-back", "the clock went backwards"),
     (
@@ -78,6 +78,7 @@ pub const CODES: [(&str, &str); 23] = [
         "key-unknown",
         "a version of a target with two slots whose key is not named",
     ),
+    ("lost-entries", "entries were lost before a restore"),
     ("rotation-owed", "what was opened is not rotated yet"),
     (
         "rotation-late",

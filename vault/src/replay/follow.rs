@@ -134,12 +134,12 @@ impl Replay {
                 | Effect::EraseSubmitKey => {}
             }
         }
-        self.forget(id);
+        self.forget(at, id);
         Ok(entries)
     }
 
     /// Of what has ended only its digests are kept.
-    fn forget(&mut self, id: CeremonyId) {
+    fn forget(&mut self, at: &mut At<'_>, id: CeremonyId) {
         let over = |known: &Known| match known.ceremony.row.state {
             State::Ended(end) => end != (End::Released { kept: true }),
             State::Open { .. }
@@ -161,6 +161,7 @@ impl Replay {
                     credentials,
                 },
             );
+            at.out.ended.push(known.ceremony.row);
         }
     }
 

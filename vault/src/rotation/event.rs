@@ -70,6 +70,15 @@ pub enum Event {
         /// Over the manifest.
         signature: Seal,
     },
+    /// An accepted restore takes back a version that was found in a copy only.
+    Recovered {
+        /// Its number.
+        version: Version,
+        /// Its manifest's digest.
+        manifest: Digest,
+        /// The ceremony.
+        ceremony: CeremonyId,
+    },
     /// A rotation is owed.
     Owe(Cause),
     /// A check-out begins.

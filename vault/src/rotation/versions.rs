@@ -125,6 +125,40 @@ impl Slot {
         ])
     }
 
+    /// A version that was found in a copy only. Whether the target has it nobody knows: it is live and
+    /// unproven, whatever the number of others, and where there was no version it is current.
+    pub(super) fn recovered(
+        &mut self,
+        now: Now,
+        version: Version,
+        manifest: Digest,
+        ceremony: CeremonyId,
+    ) -> Result<Vec<Effect>, Refusal> {
+        if self.versions.contains_key(&version) {
+            return Err(Refusal::NextVersion);
+        }
+        let first = self.versions.is_empty();
+        let stage = if first {
+            Stage::Current
+        } else {
+            Stage::Candidate
+        };
+        self.add(version, stage, true, None);
+        if first {
+            self.current_since = Some(now.lived);
+        }
+        let entry = Entry::VersionRecovered {
+            version: self.id(version),
+            manifest,
+            ceremony,
+        };
+        Ok(vec![
+            Effect::Log(entry),
+            Effect::Changed,
+            Effect::Copy(version),
+        ])
+    }
+
     /// A version is current from now on; the one before it is superseded.
     pub(super) fn promote(&mut self, now: Now, version: Version) {
         for (number, kept) in &mut self.versions {

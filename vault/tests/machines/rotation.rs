@@ -55,6 +55,14 @@ pub(crate) fn sealed(version: Version) -> Event {
     }
 }
 
+fn recovered(version: Version) -> Event {
+    Event::Recovered {
+        version,
+        manifest: Digest::of(b"manifest"),
+        ceremony: ceremony_id(9),
+    }
+}
+
 /// A slot with one deposited version.
 pub(crate) fn one() -> Slot {
     Slot::new(credential(1))
@@ -127,6 +135,27 @@ fn until_applied() -> Vec<(u64, Event)> {
         (3, sealed(v(2))),
         (4, Event::Copied),
     ]
+}
+
+/// A log that was cut off after the copy may lack that the target was asked.
+#[test]
+fn after_a_restore_what_was_sealed_for_the_target_stays_live() {
+    let (copying, _) = run(terms(), one(), until_applied()[..3].to_vec());
+    let (crashed, _) = run(terms(), copying.clone(), vec![(5, Event::Restart)]);
+    assert_eq!(
+        stages(&crashed),
+        "Cr",
+        "it was not asked, and the log is whole"
+    );
+    let mut restored = copying;
+    restored.restored(now(5000).lived);
+    let (restored, _) = run(terms(), restored, vec![(5, Event::Restart)]);
+    assert_eq!(stages(&restored), "Cc", "it may have been asked");
+
+    let mut first = Slot::new(credential(1));
+    first.restored(now(0).lived);
+    let (first, _) = run(terms(), first, vec![(1, recovered(v(2)))]);
+    assert_eq!(stages(&first), "C", "a first version is what there is");
 }
 
 #[test]
@@ -318,6 +347,35 @@ fn a_rotation_goes_its_way() {
             ),
             "rC",
             "rotation.done notify changed",
+        ),
+        (
+            "a version that only a copy had is live and unproven",
+            vec![(1, recovered(v(3)))],
+            "Cc",
+            "version.recovered changed copy-v3",
+        ),
+        (
+            "however many there are",
+            (2..8).map(|n| (1, recovered(v(n)))).collect(),
+            "Ccccccc",
+            "version.recovered changed copy-v7",
+        ),
+        (
+            "one that is there is not taken back",
+            vec![(1, recovered(v(1)))],
+            "C",
+            "next-version",
+        ),
+        (
+            "a rotation goes on behind it",
+            vec![
+                (1, recovered(v(3))),
+                (2, unseal()),
+                (3, Event::Tick),
+                (4, sealed(v(4))),
+            ],
+            "Ccc",
+            "version.sealed rotation.started changed copy-v4",
         ),
         ("asked for", vec![asked(4000)], "C", "rotation.owed"),
         (

@@ -174,6 +174,7 @@ pub(crate) fn charter(index: u64, k: u8, custodians: &[u8]) -> Charter {
     let mut policy = Policy::named("standard".parse().unwrap());
     policy.require_attestation = false;
     Charter {
+        restored: None,
         format: Format::V1,
         origin: origin(),
         index,

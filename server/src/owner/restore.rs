@@ -1,0 +1,257 @@
+//! Accepting what was restored: the one ceremony of restore mode.
+//!
+//! The request names a restore document by its digest. The document is the daemon's own word for where
+//! the store stands, but for the lost head: a person who has seen more of the log may say so. When k of
+//! the governing group have signed, the log goes on from there, with the keys that the document names.
+//!
+//! # Invariants
+//! 1. In restore mode nothing but this ceremony changes anything.
+//! 2. The keys, the lost head and the versions that are taken back are those of the document, and all
+//!    take force in the transaction that logs it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use keyturn_vault::{
+    ceremony::{self, Purpose},
+    change,
+    charter::Node,
+    digest::Digest,
+    event::{Event, Maker},
+    id::{CeremonyId, CredentialId, GroupName},
+    jcs::Document as _,
+    key::VerifierKey,
+    manifest::Manifest,
+    reference::Head,
+    restore::{Format, RestoreDocument},
+    rotation,
+    text::Restore,
+    world::{Life, Sealed, Stage, VersionId},
+};
+
+use super::{
+    ceremony::DAEMON,
+    change::Proposal,
+    core::{Core, Known, Live, put_object},
+    rows,
+    txn::{After, Row, Txn},
+};
+use crate::{refusal::Refused, store::Name};
+
+/// Other requests to accept the restore that end with it; more expire.
+const MAX_MOOT: usize = 4;
+/// A version that was found in a copy only.
+const FOUND: Life = Life {
+    stage: Stage::Candidate,
+    proven: false,
+    rolled: true,
+};
+
+/// What waits to be accepted.
+#[derive(Clone, Debug)]
+pub struct Restoring {
+    /// Why, for people.
+    pub why: String,
+    /// The log as restored.
+    pub head: Head,
+    /// The highest head that a place for copies shows to be lost, and which place.
+    pub lost: Option<(Head, String)>,
+    /// The log key, if it is another one than the charter's.
+    pub log_key: Option<VerifierKey>,
+    /// This node, if the charter does not have it.
+    pub node: Option<Node>,
+    /// Versions whose sealed values are here and that the log does not have.
+    pub found: BTreeMap<VersionId, (Digest, Manifest)>,
+    /// Places for copies, which begin anew.
+    pub places: Vec<PathBuf>,
+}
+
+impl Core {
+    /// What waits to be accepted.
+    pub fn restoring(&self) -> Result<&Restoring, Refused> {
+        self.restoring.as_deref().ok_or(Refused::NotRestoring)
+    }
+
+    /// The restores that a quorum accepted, in order.
+    pub fn restores(&self) -> Vec<rows::Restored> {
+        self.vault.restores.clone()
+    }
+
+    /// The document that a request names, as this daemon would write it.
+    pub fn restore_document(&self) -> Result<RestoreDocument, Refused> {
+        let restoring = self.restoring()?;
+        Ok(RestoreDocument {
+            format: Format::V1,
+            origin: self.known.charter.origin.clone(),
+            head: restoring.head,
+            lost: restoring.lost.as_ref().map(|(head, _)| *head),
+            charter: self.known.reference,
+            log_key: restoring.log_key.clone(),
+            node: restoring.node.clone(),
+            documents: restoring
+                .found
+                .values()
+                .map(|(digest, _)| *digest)
+                .collect(),
+        })
+    }
+
+    /// Takes the document of a request that is about to be opened.
+    pub fn propose_restore(&mut self, txn: &mut Txn, bytes: &[u8]) -> Result<(), Refused> {
+        let document = RestoreDocument::from_bytes(bytes)
+            .map_err(|error| Refused::Malformed(format!("the restore document: {error}")))?;
+        self.fits(&document)?;
+        let digest = put_object(txn, bytes);
+        self.propose(digest, Proposal::Restore(Arc::new(document)));
+        let restoring = self.restoring()?;
+        let found = restoring.found.iter();
+        let row = rows::Restoring {
+            why: restoring.why.clone(),
+            head: restoring.head,
+            found: found.map(|(id, (digest, _))| (*id, *digest)).collect(),
+        };
+        txn.put(Name::Restore.key(), rows::encode(&row)?);
+        Ok(())
+    }
+
+    /// It is this daemon's own document, but for a lost head that is at least as high.
+    fn fits(&self, document: &RestoreDocument) -> Result<(), Refused> {
+        let own = self.restore_document()?;
+        let height = |lost: &Option<Head>| lost.map_or(0, |head| head.size);
+        let lower = height(&document.lost) < height(&own.lost);
+        let same = height(&document.lost) == height(&own.lost) && document.lost != own.lost;
+        let rest = RestoreDocument {
+            lost: own.lost,
+            ..document.clone()
+        };
+        if rest != own || lower || same {
+            return Err(Refused::Stale(
+                "this is not what was restored; see `keyturn status`, and ask again",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whom an `accept-restore` asks.
+    pub(super) fn asks_restore(&self, accepted: &Restore) -> Result<BTreeSet<GroupName>, Refused> {
+        self.accepted(accepted)?;
+        Ok(change::governing(&self.known.charter))
+    }
+
+    fn accepted(&self, accepted: &Restore) -> Result<Arc<RestoreDocument>, Refused> {
+        self.restoring()?;
+        let Some(Proposal::Restore(document)) = self.proposals.get(&accepted.documents) else {
+            return Err(Refused::NotFound("no such restore document"));
+        };
+        if document.subject().ok().as_ref() != Some(accepted) {
+            return Err(keyturn_vault::refusal::Refusal::WrongSubject.into());
+        }
+        self.fits(document)?;
+        Ok(Arc::clone(document))
+    }
+
+    /// Invariant 2.
+    pub(super) fn apply_restore(
+        &mut self,
+        txn: &mut Txn,
+        id: CeremonyId,
+        accepted: &Restore,
+    ) -> Result<(), Refused> {
+        let document = self.accepted(accepted)?;
+        let found = self.restoring()?.found.clone();
+        let event = Event::RestoreAccepted {
+            ceremony: id,
+            restored: document.head,
+            lost: document.lost,
+            found: document.documents.clone(),
+        };
+        let entry = self.log(txn, DAEMON, &event)?;
+        let before = (self.vault.clone(), Arc::clone(&self.known));
+        self.vault.restores.push(rows::Restored {
+            ceremony: id,
+            charter: self.known.reference,
+            document: accepted.documents,
+            head: document.head,
+            lost: document.lost,
+            entry,
+        });
+        self.known = Arc::new(Known {
+            charter: Arc::new(document.applied_to(&self.known.charter)),
+            reference: self.known.reference,
+            founded: true,
+        });
+        txn.touch(Row::Vault, move |core| (core.vault, core.known) = before);
+        for credential in self.interrupted.clone() {
+            self.unsure(txn, credential);
+        }
+        for (version, (digest, manifest)) in found {
+            self.recover(txn, id, version, digest, manifest)?;
+        }
+        txn.delete(Name::Restore.key());
+        let other = |(other, live): &(&CeremonyId, &Arc<Live>)| {
+            let row = &live.machine.row;
+            **other != id && row.purpose == Purpose::AcceptRestore && !row.state.is_final()
+        };
+        let others = self.live.iter().filter(other).take(MAX_MOOT);
+        for other in others.map(|(other, _)| *other).collect::<Vec<_>>() {
+            self.step_ceremony(txn, other, ceremony::Event::Moot, DAEMON)?;
+        }
+        txn.after.push(After::Restored(id));
+        Ok(())
+    }
+
+    /// A rotation that was running may have asked the target for more than the log tells.
+    fn unsure(&mut self, txn: &mut Txn, id: CredentialId) {
+        let now = self.now().lived;
+        let Some(held) = self.held.get_mut(&id) else {
+            return;
+        };
+        let before = held.clone();
+        held.slot.restored(now);
+        txn.touch(Row::Slot(id), move |core| {
+            drop(core.held.insert(id, before));
+        });
+    }
+
+    /// Takes a version back; its sealed value and its documents are in the store already.
+    fn recover(
+        &mut self,
+        txn: &mut Txn,
+        ceremony: CeremonyId,
+        version: VersionId,
+        digest: Digest,
+        manifest: Manifest,
+    ) -> Result<(), Refused> {
+        let id = version.credential;
+        self.credential(id)?;
+        let state = rows::VersionState {
+            life: FOUND,
+            manifest: digest,
+            maker: Maker::Rotation,
+            entry: self.log_size(txn),
+            sealed: self.now().wall,
+            confirmed: BTreeSet::new(),
+            inconsistent: false,
+        };
+        self.change_credential(txn, id, |row| {
+            row.versions.insert(version.version, state);
+        });
+        if let Some(held) = self.held.get_mut(&id) {
+            let sealed = Sealed {
+                life: FOUND,
+                digest,
+                manifest: manifest.into(),
+            };
+            held.holding.versions.insert(version.version, sealed);
+        }
+        let event = rotation::Event::Recovered {
+            version: version.version,
+            manifest: digest,
+            ceremony,
+        };
+        self.step_slot(txn, id, event, DAEMON)
+    }
+}

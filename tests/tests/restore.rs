@@ -1,0 +1,524 @@
+//! Disks that are lost, and what a place for copies and two custodians make of it: real daemons, the
+//! command line, every step of a rotation.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a story stops where it is wrong, and writes small files of its own"
+)]
+
+use std::{fs, path::PathBuf, thread, time::Duration};
+
+use keyturn_tests::{Outcome, Reply, World, program::finish, target::Target};
+use serde_json::Value;
+
+const PATH: &str = "accounts/root";
+const USER: &str = "root";
+const FIRST: &str = "the first password";
+const STEP: Duration = Duration::from_millis(50);
+const STEPS: u32 = 600;
+
+/// A founded vault with one place for copies, and a credential that is rotated at a target: alice asks and
+/// operates, bob, carol and dan are custodians.
+struct Stage {
+    world: World,
+    target: Target,
+    sink: PathBuf,
+    genesis: String,
+    /// The newest ceremony that the vault had before.
+    before: String,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+impl Stage {
+    fn new() -> Outcome<Self> {
+        let mut world = World::new()?;
+        let sink = world.add_sink("copies")?;
+        let people: [(&str, &[&str]); 4] = [
+            ("alice", &["requester", "operator"]),
+            ("bob", &["custodian"]),
+            ("carol", &["custodian"]),
+            ("dan", &["custodian"]),
+        ];
+        for (name, _) in people {
+            let out = format!("people/{name}.enroll");
+            world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
+        }
+        world.init(&people, "")?;
+        let target = Target::start(&world)?;
+        target.set(USER, FIRST.as_bytes())?;
+        world.start()?;
+        let welcome: Value = serde_json::from_slice(&fs::read(world.welcome("bob"))?)?;
+        let genesis = text(&welcome["genesis"]["digest"]);
+        for (name, _) in people {
+            let welcome = world.welcome(name).display().to_string();
+            let join = ["--yes-sha256", &genesis, "join", &welcome];
+            world.keyturn(name, join)?.ok()?;
+        }
+        fs::write(world.folder().join("secret"), FIRST)?;
+        let add = "credential add accounts/root --kind text --group ops --policy default --connector accounts --set user=root --secret-file secret";
+        world.keyturn("alice", add.split(' '))?.ok()?;
+        let stage = Self {
+            world,
+            target,
+            sink,
+            genesis,
+            before: String::new(),
+        };
+        stage.copied(|size| size > 2)?;
+        Ok(stage)
+    }
+
+    /// Entries of the log in the place for copies.
+    fn copied_size(&self) -> u64 {
+        let text = fs::read_to_string(self.sink.join("checkpoint")).unwrap_or_default();
+        let size = text.lines().nth(1).map(str::parse);
+        size.and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn copied(&self, enough: impl Fn(u64) -> bool) -> Outcome<()> {
+        until("the copy is there", || enough(self.copied_size()))
+    }
+
+    /// Two custodians open all that is live; gives the ceremony and the secrets.
+    fn open(&self) -> Outcome<(String, Vec<String>)> {
+        let ask = ["--json", "unseal", PATH, "--reason", "it is needed"];
+        let asked = self.world.command("alice", ask)?.spawn()?;
+        let (mut ceremony, mut digest) = (String::new(), String::new());
+        until("a request waits", || {
+            let status = self.world.keyturn("bob", ["--json", "status"]);
+            let status = status.and_then(|status| status.ok()?.json()).unwrap();
+            let waiting = status["waiting"].as_array().cloned().unwrap_or_default();
+            // An opening that the copy has unfinished may wait too; the new one has the highest id.
+            let asked = waiting.into_iter().filter(|one| one["purpose"] == "unseal");
+            let newest = asked.max_by_key(|one| text(&one["ceremony"]));
+            let first = newest
+                .filter(|one| text(&one["ceremony"]) > self.before)
+                .unwrap_or_default();
+            ceremony = text(&first["ceremony"]);
+            digest = text(&first["request_sha256"]);
+            !ceremony.is_empty()
+        })?;
+        for who in ["bob", "carol"] {
+            let approve = ["--yes-sha256", &digest, "approve", &ceremony, "--no-wait"];
+            self.world.keyturn(who, approve)?.ok()?;
+        }
+        let opened = finish(asked)?.ok()?.json()?;
+        let secrets = opened["secrets"].as_array().cloned().unwrap_or_default();
+        let secrets = secrets.iter().map(|one| text(&one["secret"]));
+        Ok((ceremony, secrets.collect()))
+    }
+
+    fn check_in(&self, ceremony: &str) -> Outcome<Reply> {
+        self.world.keyturn("alice", ["checkin", ceremony])?.ok()
+    }
+
+    /// The disk is gone, with all that was on it; gives the keys where these are to be kept.
+    fn lose(&mut self, keys: bool) -> Outcome<()> {
+        self.world.kill()?;
+        for name in ["log.key", "node.pem"] {
+            if keys {
+                fs::rename(
+                    self.world.vault().join(name),
+                    self.world.folder().join(name),
+                )?;
+            }
+        }
+        Ok(fs::remove_dir_all(self.world.vault())?)
+    }
+
+    /// `keyturnd restore` from this folder to a bare host.
+    fn restore(&self, from: &str, keys: bool) -> Outcome<Reply> {
+        let address = self.world.address().to_string();
+        let genesis = &self.genesis;
+        let mut args = vec![
+            "restore",
+            "--json",
+            "--from",
+            from,
+            "--dir",
+            "vault",
+            "--genesis",
+            genesis,
+            "--listen",
+            &address,
+        ];
+        if keys {
+            args.extend(["--log-key", "log.key", "--node-key", "node.pem"]);
+        }
+        self.world.keyturnd(args)
+    }
+
+    /// From the bare host to a daemon in restore mode; gives the pin of its server.
+    fn restored(&mut self, keys: bool) -> Outcome<String> {
+        let made = self.restore("copies", keys)?.ok()?.json()?;
+        assert_eq!(made["findings"], Value::Array(Vec::new()));
+        assert_eq!(made["new_log_key"], !keys);
+        assert_eq!(made["new_node"], !keys);
+        self.target.configure(&self.world)?;
+        self.world.start()?;
+        Ok(text(&made["server_pin"]))
+    }
+
+    /// `keyturn accept-restore` as somebody.
+    fn accept(&self, who: &str, pin: &str, more: &[&str]) -> Outcome<Reply> {
+        let args = ["--json", "accept-restore", "--server-pin", pin, "--no-wait"];
+        self.world.keyturn(who, args.iter().chain(more))
+    }
+
+    /// Bob asks and agrees, carol agrees; alice follows.
+    fn accepted(&self, pin: &str) -> Outcome<()> {
+        let asked = self.accept("bob", pin, &["--ask-only"])?.ok()?.json()?;
+        let digest = text(&asked["sha256"]);
+        for (who, state) in [("bob", "open"), ("carol", "applied")] {
+            let yes = ["--yes-sha256", &digest];
+            let reply = self.accept(who, pin, &yes)?.ok()?.json()?;
+            assert_eq!(reply["state"], state, "{who}");
+        }
+        for who in ["bob", "alice"] {
+            let follows = self.accept(who, pin, &[])?.ok()?.json()?;
+            assert_eq!(follows["state"], "applied", "{who}");
+        }
+        Ok(())
+    }
+
+    /// Findings of `audit verify` over the whole log.
+    fn findings(&self, who: &str) -> Outcome<Vec<String>> {
+        let report = self.world.keyturn(who, ["--json", "audit", "verify"])?;
+        let report = report.json()?;
+        let findings = report["findings"].as_array().cloned().unwrap_or_default();
+        let told = |one: &Value| format!("{}: {}", text(&one["code"]), text(&one["what"]));
+        Ok(findings.iter().map(told).collect())
+    }
+}
+
+fn files(folder: &std::path::Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let of = |path: PathBuf| {
+        if path.is_dir() {
+            files(&path)
+        } else {
+            vec![path]
+        }
+    };
+    entries
+        .flat_map(|entry| of(entry.unwrap().path()))
+        .collect()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) -> Outcome<()> {
+    for _ in 0..STEPS {
+        if done() {
+            return Ok(());
+        }
+        thread::sleep(STEP);
+    }
+    Err(format!("{what}: not in time").into())
+}
+
+/// Where the daemon is killed and its disk lost.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    /// Checked out: a rotation is owed.
+    Out,
+    /// In this call to the target: before it, or after it took effect.
+    Call(&'static str, bool),
+    /// After the rotation.
+    Done,
+}
+
+#[test]
+fn the_disk_is_lost_at_every_step_of_a_rotation_and_everything_opens() {
+    for (at, keys) in [
+        (At::Out, false),
+        (At::Call("apply", false), true),
+        (At::Call("apply", true), false),
+        (At::Call("test", false), true),
+        (At::Call("test", true), false),
+        (At::Call("end-sessions", false), true),
+        (At::Call("end-sessions", true), false),
+        (At::Done, true),
+    ] {
+        let mut stage = Stage::new().unwrap();
+        if let At::Call(action, after) = at {
+            stage.target.stops(action, after).unwrap();
+        }
+        let (ceremony, _) = stage.open().unwrap();
+        if !matches!(at, At::Out) {
+            stage.check_in(&ceremony).unwrap();
+        }
+        match at {
+            At::Out => {}
+            At::Call(..) => {
+                until(&format!("{at:?}"), || stage.target.reached()).unwrap();
+            }
+            At::Done => {
+                let void = || !stage.target.accepts(USER, FIRST.as_bytes()).unwrap();
+                until("rotated", void).unwrap();
+            }
+        }
+        stage.lose(keys).unwrap();
+        let pin = stage.restored(keys).unwrap();
+        if matches!(at, At::Call(..)) {
+            stage.target.goes_on().unwrap();
+        }
+        stage.accepted(&pin).unwrap();
+
+        stage.before = ceremony;
+        let (_, secrets) = stage.open().unwrap();
+        let accepted = |secret: &String| stage.target.accepts(USER, secret.as_bytes()).unwrap();
+        assert!(
+            secrets.iter().any(accepted),
+            "{at:?}: {} opened",
+            secrets.len()
+        );
+        let findings = stage.findings("alice").unwrap();
+        let odd = findings
+            .iter()
+            .filter(|what| !what.starts_with("lost-entries"));
+        assert_eq!(odd.count(), 0, "{at:?}: {findings:?}");
+    }
+}
+
+#[test]
+fn one_person_alone_accepts_nothing_and_a_restored_vault_does_nothing_else() {
+    let mut stage = Stage::new().unwrap();
+    stage.lose(false).unwrap();
+    let pin = stage.restored(false).unwrap();
+    let health = stage.world.keyturn("bob", ["status"]).unwrap();
+    assert_ne!(health.code, 0, "the server's key is not the pinned one");
+
+    let asked = stage
+        .accept("bob", &pin, &["--ask-only"])
+        .unwrap()
+        .ok()
+        .unwrap();
+    let digest = text(&asked.json().unwrap()["sha256"]);
+    let yes = ["--yes-sha256", &digest];
+    for _ in 0..2 {
+        let said = stage.accept("bob", &pin, &yes).unwrap().ok().unwrap();
+        assert_eq!(said.json().unwrap()["state"], "open");
+    }
+    let alone = stage.accept("alice", &pin, &yes).unwrap().ok().unwrap();
+    assert_eq!(
+        alone.json().unwrap()["state"],
+        "open",
+        "she is no custodian"
+    );
+    let other = stage.accept("carol", &pin, &["--yes-sha256", &"0".repeat(64)]);
+    other.unwrap().exits(26).unwrap();
+    let said = stage.accept("carol", &pin, &yes).unwrap().ok().unwrap();
+    assert_eq!(said.json().unwrap()["state"], "applied");
+    assert!(said.stderr.contains("new keys"), "{}", said.stderr);
+
+    // Without the pin from an operator nobody comes to the new server; with it everybody follows.
+    stage
+        .world
+        .keyturn("dan", ["status"])
+        .unwrap()
+        .exits(4)
+        .unwrap();
+    stage.accept("dan", &pin, &[]).unwrap().ok().unwrap();
+    stage
+        .world
+        .keyturn("dan", ["status"])
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(stage.findings("dan").unwrap(), Vec::<String>::new());
+
+    // The accepted restore survives a restart, and is judged from the pins again.
+    stage.world.start().unwrap();
+    stage
+        .world
+        .keyturn("dan", ["status"])
+        .unwrap()
+        .ok()
+        .unwrap();
+}
+
+#[test]
+fn whoever_has_seen_more_says_what_is_lost() {
+    let mut stage = Stage::new().unwrap();
+    let backup = "backup --json --config vault/keyturnd.toml --to old";
+    for _ in 0..2 {
+        let made = stage
+            .world
+            .keyturnd(backup.split(' '))
+            .unwrap()
+            .ok()
+            .unwrap();
+        assert_eq!(made.json().unwrap()["versions"], 1);
+    }
+    for key in ["log.key", "node.pem"] {
+        let key = fs::read_to_string(stage.world.vault().join(key)).unwrap();
+        let secret = key.lines().nth(1).unwrap();
+        let found = files(&stage.world.folder().join("old"))
+            .into_iter()
+            .find(|file| {
+                let bytes = fs::read(file).unwrap();
+                bytes
+                    .windows(secret.len())
+                    .any(|part| part == secret.as_bytes())
+            });
+        assert_eq!(found, None, "no private key is in a backup");
+    }
+    stage.open().unwrap();
+    stage
+        .world
+        .keyturn("carol", ["audit", "checkpoint"])
+        .unwrap()
+        .ok()
+        .unwrap();
+    stage.lose(true).unwrap();
+
+    let made = stage
+        .restore("old", true)
+        .unwrap()
+        .ok()
+        .unwrap()
+        .json()
+        .unwrap();
+    let pin = text(&made["server_pin"]);
+    stage.target.configure(&stage.world).unwrap();
+    stage.world.start().unwrap();
+    // Dan has seen no more than what is there; what he asks for, carol does not sign.
+    let asked = stage
+        .accept("dan", &pin, &["--ask-only"])
+        .unwrap()
+        .ok()
+        .unwrap();
+    let less = text(&asked.json().unwrap()["ceremony"]);
+    let asked = stage
+        .accept("carol", &pin, &["--ask-only"])
+        .unwrap()
+        .ok()
+        .unwrap();
+    let asked = asked.json().unwrap();
+    assert_ne!(text(&asked["ceremony"]), less);
+    let digest = text(&asked["sha256"]);
+    let yes = ["--yes-sha256", &digest];
+    let said = stage.accept("carol", &pin, &yes).unwrap().ok().unwrap();
+    assert!(said.stderr.contains("possibly released"), "{}", said.stderr);
+    let id = text(&asked["ceremony"]);
+    let approve = ["--yes-sha256", &digest, "approve", &id, "--no-wait"];
+    let _ = stage.world.keyturn("bob", approve).unwrap();
+    let said = stage.accept("bob", &pin, &yes).unwrap().ok().unwrap();
+    assert_eq!(said.json().unwrap()["state"], "applied");
+    stage.accept("alice", &pin, &[]).unwrap().ok().unwrap();
+    let (_, secrets) = stage.open().unwrap();
+    assert_eq!(secrets, [FIRST]);
+    let findings = stage.findings("alice").unwrap();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].starts_with("lost-entries"), "{findings:?}");
+}
+
+#[test]
+fn a_copy_that_was_altered_cut_or_is_another_vaults_is_refused() {
+    let mut stage = Stage::new().unwrap();
+    stage.world.stop().unwrap();
+    fs::remove_dir_all(stage.world.vault()).unwrap();
+    let sink = &stage.sink;
+    let version = {
+        let credentials = fs::read_dir(sink.join("credentials")).unwrap().next();
+        credentials.unwrap().unwrap().path().join("v1")
+    };
+    let object = sink.join("objects").join(&stage.genesis);
+    let bundle = fs::read_dir(sink.join("tile/entries")).unwrap().next();
+    let bundle = bundle.unwrap().unwrap().path();
+    let bundle = if bundle.is_dir() {
+        fs::read_dir(bundle)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path()
+    } else {
+        bundle
+    };
+    for (name, path, says) in [
+        ("a secret", version.join("payload.age"), "is not whole"),
+        ("a manifest", version.join("manifest.json"), "is not whole"),
+        ("the first charter", object, "first charter"),
+        ("the entries", bundle, "does not verify"),
+        ("the checkpoint", sink.join("checkpoint"), "does not verify"),
+    ] {
+        let whole = fs::read(&path).unwrap();
+        let mut altered = whole.clone();
+        *altered.last_mut().unwrap() ^= 1;
+        let cut = whole[..whole.len() / 2].to_vec();
+        for bytes in [altered, cut] {
+            fs::write(&path, bytes).unwrap();
+            let refused = stage.restore("copies", false).unwrap().exits(1).unwrap();
+            assert!(refused.stderr.contains(says), "{name}: {}", refused.stderr);
+            assert!(refused.stderr.contains("hint:"), "{name}");
+            assert!(!stage.world.vault().exists(), "{name}: nothing is made");
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    let genesis = std::mem::replace(&mut stage.genesis, "0".repeat(64));
+    stage.restore("copies", false).unwrap().exits(1).unwrap();
+    stage.genesis = genesis;
+    stage.restore("nowhere", false).unwrap().exits(1).unwrap();
+    // What an interrupted restore left is made anew; what is there is not touched.
+    fs::create_dir_all(stage.world.folder().join("vault.partial/data")).unwrap();
+    stage.restore("copies", false).unwrap().ok().unwrap();
+    let again = stage.restore("copies", false).unwrap().exits(1).unwrap();
+    assert!(again.stderr.contains("is not empty"), "{}", again.stderr);
+}
+
+#[test]
+fn a_store_that_was_set_back_goes_on_when_two_accept_it() {
+    let mut stage = Stage::new().unwrap();
+    let (data, old) = (
+        stage.world.vault().join("data"),
+        stage.world.folder().join("old"),
+    );
+    stage.world.stop().unwrap();
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(&data)
+        .arg(&old)
+        .status();
+    assert!(copied.unwrap().success());
+    stage.world.start().unwrap();
+    let before = stage.copied_size();
+    let (ceremony, _) = stage.open().unwrap();
+    stage.check_in(&ceremony).unwrap();
+    let void = || !stage.target.accepts(USER, FIRST.as_bytes()).unwrap();
+    until("rotated", void).unwrap();
+    stage.copied(|size| size > before).unwrap();
+    stage.world.kill().unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(old, &data).unwrap();
+
+    stage.world.start().unwrap();
+    let status = stage.world.keyturn("dan", ["--json", "status"]).unwrap();
+    assert_eq!(status.ok().unwrap().json().unwrap()["restore_mode"], true);
+    let refused = ["unseal", PATH, "--reason", "now"];
+    stage
+        .world
+        .keyturn("alice", refused)
+        .unwrap()
+        .exits(21)
+        .unwrap();
+    let pin = "0".repeat(64);
+    stage.accepted(&pin).unwrap();
+    let (_, secrets) = stage.open().unwrap();
+    let accepted = |secret: &String| stage.target.accepts(USER, secret.as_bytes()).unwrap();
+    assert!(
+        secrets.iter().any(accepted),
+        "what only the copy had is taken back"
+    );
+    // The place for copies has begun anew with the log that goes on.
+    stage.copied(|size| size > before).unwrap();
+    stage.world.start().unwrap();
+    let status = stage
+        .world
+        .keyturn("dan", ["--json", "accept-restore"])
+        .unwrap();
+    status.ok().unwrap();
+}
