@@ -381,6 +381,7 @@ pub const EXITS: &[(&str, u8)] = &[
     ("token-failed", 193),
     ("weak-token", 194),
     ("attestation", 195),
+    ("no-such-key", 199),
     ("not-paused", 210),
     ("not-claimable", 211),
     ("low-space", 212),

@@ -69,6 +69,9 @@ pub enum TokenError {
         /// The slot's name as Yubico writes it, in hexadecimal.
         slot: String,
     },
+    /// No retired slot has the share key that somebody named.
+    #[error("no slot from 82 to 95 of this YubiKey has that share key")]
+    NoSuchKey,
     /// The person did not touch the token in time.
     #[error("the YubiKey was not touched in time; nothing was signed or opened")]
     TouchNotGiven,
@@ -134,6 +137,7 @@ impl TokenError {
             Self::FactoryDefault(_) => "factory-default",
             Self::ManagementKey => "management-key",
             Self::SlotOccupied { .. } => "slot-occupied",
+            Self::NoSuchKey => "no-such-key",
             Self::TouchNotGiven => "touch-not-given",
             Self::Removed => "token-removed",
             Self::Replaced => "token-replaced",
@@ -178,6 +182,9 @@ impl TokenError {
             }
             Self::SlotOccupied { .. } => {
                 "use another YubiKey, another slot (--slot), or say that the key may be overwritten (--overwrite)"
+            }
+            Self::NoSuchKey => {
+                "insert the YubiKey that has it; age-plugin-yubikey --list shows which keys it has"
             }
             Self::TouchNotGiven => "run the command again and touch the YubiKey while it blinks",
             Self::Removed => "insert it again and run the command again; nothing was sent",
@@ -254,6 +261,7 @@ mod tests {
             TokenError::FactoryDefault("PIN"),
             TokenError::ManagementKey,
             TokenError::SlotOccupied { slot: "9c".into() },
+            TokenError::NoSuchKey,
             TokenError::TouchNotGiven,
             TokenError::Removed,
             TokenError::Replaced,

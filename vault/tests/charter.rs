@@ -260,7 +260,7 @@ fn what_may_be_regretted_is_told() {
         "group board needs everybody: one lost token closes its credentials for ever",
         "carol has no spare token",
         "carol has a token that nobody attests",
-        "carol's token 01M7XXW77JQB5BXNWBGN1CYXQV does not meet policy strict: it is not attested",
+        "carol's token 01M7XXW77JQB5BXNWBGN1CYXQV does not meet policy strict: it is not attested; a key that was imported never is",
         "dave has no spare token",
         "dave has a key file, which can be copied",
         "dave's token 01M7XXW77JMGQC9MQHZC8MTCR2 does not meet policy strict: its keys are in a file, which nobody attests",

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use keyturn_hsm::{
     Token, attestation::Bundle, device::DeviceKey, private, software::SoftwareToken,
 };
-use keyturn_seal::keyfile::Cost;
+use keyturn_seal::{ShareKey, keyfile::Cost, piv::PivKey};
 use keyturn_vault::{
     digest::Digest,
     file::{EnrolmentFile, EnrolmentFormat},
@@ -49,6 +49,10 @@ pub struct Enroll {
     /// The retired slot for the share key of a YubiKey, 82 to 95 [default: the first free one]
     #[arg(long, value_name = "SLOT", value_parser = slot)]
     slot: Option<u8>,
+    /// The recipient of an identity that age-plugin-yubikey made on this YubiKey: it becomes the share key, and stays
+    /// as it is
+    #[arg(long, value_name = "age1yubikey1…", value_parser = piv_key, conflicts_with_all = ["slot", "touch"])]
+    share_key: Option<PivKey>,
     /// When the share key asks for a touch
     #[arg(long, value_enum, default_value_t = Touch::Cached)]
     touch: Touch,
@@ -159,6 +163,11 @@ impl Enroll {
     fn keys(&self, context: &mut Context) -> Result<Made, Refusal> {
         let id = TokenId::from_parts(clock::now(), token::random()?);
         match context.wanted.unwrap_or(Wanted::Software) {
+            Wanted::Software if self.share_key.is_some() => Err(Refusal::new(
+                "malformed",
+                "the share key of a key file is made with it",
+                "say --token yubikey, with the YubiKey that has this share key",
+            )),
             Wanted::Software => {
                 let passphrase = context.person.new_passphrase()?;
                 let (file, keys) = SoftwareToken::create(&passphrase, Cost::RECOMMENDED)?;
@@ -187,6 +196,7 @@ impl Enroll {
     ) -> Result<Made, Refusal> {
         let making = token::yubikey::Making {
             serial,
+            share: self.share_key.clone(),
             slot: self.slot,
             touch_always: self.touch == Touch::Always,
             overwrite: self.overwrite,
@@ -305,6 +315,14 @@ fn slot(text: &str) -> Result<u8, String> {
     number
         .filter(|number| (0x82..=0x95).contains(number))
         .ok_or_else(|| "a retired slot is 82 to 95".to_owned())
+}
+
+/// A key in a slot of a YubiKey, as age-plugin-yubikey writes it.
+fn piv_key(text: &str) -> Result<PivKey, String> {
+    match text.parse() {
+        Ok(ShareKey::Piv(key)) => Ok(key),
+        Ok(_) | Err(_) => Err("an identity's recipient begins with age1yubikey1".to_owned()),
+    }
 }
 
 /// The person's name, and that of this computer where it makes a name.

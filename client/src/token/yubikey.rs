@@ -4,7 +4,7 @@ use keyturn_hsm::{
     ApprovalKey, Token, TokenError,
     attestation::{Bundle, EUCLEAK_FIXED, TouchPolicy},
 };
-use keyturn_seal::ShareKey;
+use keyturn_seal::{ShareKey, piv::PivKey};
 use keyturn_yubikey::{Enrolment, YubiKeyToken, enrol, record::ShareSlot};
 
 use crate::{
@@ -17,11 +17,13 @@ use crate::{
 const IN_9C: &str = "9c";
 
 /// What somebody wants of the keys that are made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Making {
     /// The YubiKey; none for the only one.
     pub serial: Option<u32>,
-    /// The retired slot of the share key; none for the first free one.
+    /// The share key, if another program made it.
+    pub share: Option<PivKey>,
+    /// The retired slot of a new share key; none for the first free one.
     pub slot: Option<u8>,
     /// Touch for each share, not once in 15 seconds.
     pub touch_always: bool,
@@ -91,6 +93,10 @@ pub fn make(wanted: &Making, ui: Ui, person: &mut Person) -> Result<Made, Refusa
         begin(wanted, ui, person)?
     } else {
         match YubiKeyToken::open(wanted.serial) {
+            Ok(token) if wanted.share.as_ref().is_some_and(|key| !has(&token, key)) => {
+                drop(token);
+                begin(wanted, ui, person)?
+            }
             Ok(token) => {
                 ui.note(format_args!(
                     "{} was enrolled before; its keys stay as they are (--overwrite makes new ones)",
@@ -110,6 +116,12 @@ pub fn make(wanted: &Making, ui: Ui, person: &mut Person) -> Result<Made, Refusa
         ));
     }
     let attestation = match token.attest() {
+        Ok(Some(Bundle { share: None, .. })) => {
+            ui.warn(
+                "the share key was imported, not made on this YubiKey: copies of it may exist, and nobody attests it; policies that require attestation do not accept this token",
+            );
+            None
+        }
         Ok(attestation) => attestation,
         Err(TokenError::Failed(why)) => {
             ui.warn(format_args!(
@@ -122,6 +134,10 @@ pub fn make(wanted: &Making, ui: Ui, person: &mut Person) -> Result<Made, Refusa
     Ok(Made { token, attestation })
 }
 
+fn has(token: &YubiKeyToken, key: &PivKey) -> bool {
+    matches!(token.share_key(), ShareKey::Piv(own) if own == key)
+}
+
 fn begin(wanted: &Making, ui: Ui, person: &mut Person) -> Result<YubiKeyToken, Refusal> {
     let slot = wanted.slot.map(|number| {
         ShareSlot::new(number).ok_or(TokenError::SlotOccupied {
@@ -130,6 +146,7 @@ fn begin(wanted: &Making, ui: Ui, person: &mut Person) -> Result<YubiKeyToken, R
     });
     let mut enrolment = Enrolment {
         serial: wanted.serial,
+        share: wanted.share.clone(),
         slot: slot.transpose()?,
         touch: if wanted.touch_always {
             TouchPolicy::Always
@@ -155,6 +172,17 @@ fn begin(wanted: &Making, ui: Ui, person: &mut Person) -> Result<YubiKeyToken, R
 
 /// What is about to be done to the token.
 fn explained(enrolment: &Enrolment) -> String {
+    let share = explained_share(enrolment);
+    format!(
+        "On the YubiKey:\n  PIN, PUK and management key  replaced where they are those of every new YubiKey\n  approval key in slot 9c      asks for PIN and touch each time\n  share key {share}\n  other slots                  stay as they are\nIf it is interrupted, insert the YubiKey again and run the same command: it goes on. Nothing is lost before; to undo\nit all, also what others keep there: ykman piv reset."
+    )
+}
+
+fn explained_share(enrolment: &Enrolment) -> String {
+    if enrolment.share.is_some() {
+        return "of another program   used as it is, with the PIN and touch that it asks for"
+            .to_owned();
+    }
     let slot = enrolment.slot.map_or_else(
         || "a retired slot".to_owned(),
         |slot| format!("slot {slot}"),
@@ -164,9 +192,7 @@ fn explained(enrolment: &Enrolment) -> String {
     } else {
         "a touch, which lasts for 15 seconds"
     };
-    format!(
-        "On the YubiKey:\n  PIN, PUK and management key  replaced where they are those of every new YubiKey\n  approval key in slot 9c      asks for PIN and touch each time\n  share key in {slot:<16}asks for the PIN once and {touch}\n  other slots                  stay as they are\nIf it is interrupted, insert the YubiKey again and run the same command: it goes on. Nothing is lost before; to undo\nit all, also what others keep there: ykman piv reset."
-    )
+    format!("in {slot:<16}asks for the PIN once and {touch}")
 }
 
 /// The public keys as documents carry them.

@@ -5,7 +5,9 @@
 //!    first of them is, so that an interrupted enrolment knows them again.
 //! 2. The management key is kept under the PIN *before* it takes force: at no moment does nobody know it.
 //! 3. The record that makes the token an enrolled one is written last.
-//! 4. On firmware before 5.3 the token does not tell whether the PIN is the factory's. It is tried only while all
+//! 4. A share key that another program made is used where it is: its slot is never written, neither now nor by an
+//!    enrolment that is resumed or made anew.
+//! 5. On firmware before 5.3 the token does not tell whether the PIN is the factory's. It is tried only while all
 //!    tries are left, and the person's own PIN gives that try back. The PUK is changed before the PIN, so that a
 //!    factory PIN means that the PUK was not looked at yet.
 
@@ -27,8 +29,9 @@ use crate::{
     find::{self, firmware, serial},
     mishap::{in_use, mishap},
     object,
-    pin::{Pin, is_well_formed},
-    record::{Record, ShareSlot, State},
+    pin::{Pin, is_well_formed, tries},
+    record::{Made, Record, ShareSlot, State},
+    slots::{Plan, plan},
 };
 
 /// The first firmware that attests.
@@ -43,13 +46,15 @@ const PROTECTED: u8 = 0x88;
 const MANAGEMENT_KEY: u8 = 0x89;
 
 /// What is wanted of an enrolment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enrolment {
     /// The YubiKey's serial number; none if it is the only one.
     pub serial: Option<u32>,
-    /// The retired slot of the share key; none for the first free one.
+    /// The share key that another program made in a retired slot; none to make one.
+    pub share: Option<PivKey>,
+    /// The retired slot of a new share key; none for the first free one.
     pub slot: Option<ShareSlot>,
-    /// When the share key asks for a touch.
+    /// When a new share key asks for a touch.
     pub touch: TouchPolicy,
     /// Keys in slot 9c and in the named slot may be overwritten, as may the keys of an earlier enrolment.
     pub overwrite: bool,
@@ -59,6 +64,7 @@ impl Default for Enrolment {
     fn default() -> Self {
         Self {
             serial: None,
+            share: None,
             slot: None,
             touch: TouchPolicy::Cached,
             overwrite: false,
@@ -74,69 +80,21 @@ pub fn enrol(wanted: &Enrolment, ui: &mut dyn Prompt) -> Result<YubiKeyToken, To
         return Err(TokenError::Firmware(firmware(&card).to_string()));
     }
     let state = object::state(&mut card)?;
-    if let (Some(State::Enrolled(record)), false) = (&state, wanted.overwrite) {
+    if let (Some(State::Enrolled(record)), false) = (&state, wanted.overwrite)
+        && wanted.share.as_ref().is_none_or(|key| record.is_share(key))
+    {
         return YubiKeyToken::new(card, Record::clone(record), Pin::Unasked);
     }
-    let slot = choose(&mut card, wanted, state.as_ref())?;
+    let plan = plan(&mut card, wanted, state.as_ref())?;
     let pin = secure(&mut card, ui)?;
-    object::set_state(&mut card, &State::Begun(slot))?;
-    let record = make_keys(&mut card, slot, wanted.touch)?;
+    let written = match &plan {
+        Plan::Make(slot) => Some(*slot),
+        Plan::Use(_) => None,
+    };
+    object::set_state(&mut card, &State::Begun(written))?;
+    let record = make_keys(&mut card, plan, wanted.touch)?;
     object::set_state(&mut card, &State::Enrolled(Box::new(record.clone())))?;
     YubiKeyToken::new(card, record, Pin::Given(pin))
-}
-
-/// The slot for the share key; an error if a slot is taken.
-fn choose(
-    card: &mut YubiKey,
-    wanted: &Enrolment,
-    state: Option<&State>,
-) -> Result<ShareSlot, TokenError> {
-    let own = match state {
-        Some(State::Begun(slot)) => Some(*slot),
-        Some(State::Enrolled(record)) => Some(record.slot),
-        None => None,
-    };
-    // An enrolment that was begun had found its slots free, or given up.
-    let is_ours = state.is_some() || wanted.overwrite;
-    if !is_ours && is_taken(card, SlotId::Signature)? {
-        return Err(TokenError::SlotOccupied {
-            slot: "9c".to_owned(),
-        });
-    }
-    match wanted.slot {
-        Some(slot) if own == Some(slot) || wanted.overwrite => Ok(slot),
-        Some(slot) => free(card, slot)?.ok_or(TokenError::SlotOccupied {
-            slot: slot.to_string(),
-        }),
-        None if own.is_some() => own.ok_or(TokenError::NotEnrolled),
-        None => {
-            for slot in ShareSlot::all() {
-                if let Some(slot) = free(card, slot)? {
-                    return Ok(slot);
-                }
-            }
-            Err(TokenError::SlotOccupied {
-                slot: "82 to 95".to_owned(),
-            })
-        }
-    }
-}
-
-fn free(card: &mut YubiKey, slot: ShareSlot) -> Result<Option<ShareSlot>, TokenError> {
-    let id = slot.id().ok_or(TokenError::NotEnrolled)?;
-    Ok((!is_taken(card, id)?).then_some(slot))
-}
-
-/// Whether a slot has a certificate, a key that can be attested, or (firmware 5.3) any key.
-fn is_taken(card: &mut YubiKey, slot: SlotId) -> Result<bool, TokenError> {
-    if Certificate::read(card, slot).is_ok() || piv::attest(card, slot).is_ok() {
-        return Ok(true);
-    }
-    match piv::metadata(card, slot) {
-        Ok(_) => Ok(true),
-        Err(Error::NotFound | Error::NotSupported) => Ok(false),
-        Err(error) => Err(in_use(card, error)),
-    }
 }
 
 /// Replaces what every new token has. The PIN is given to the token, the management key proven.
@@ -194,10 +152,10 @@ fn is_factory(card: &mut YubiKey, reference: ManagementSlotId) -> Result<Option<
         .map_err(|error| in_use(card, error))
 }
 
-/// Invariant 4.
+/// Invariant 5.
 fn try_factory_pin(card: &mut YubiKey) -> Result<bool, TokenError> {
-    let tries = card.get_pin_retries().map_err(mishap)?;
-    if tries < ALL_TRIES {
+    let tries = tries(card).map_err(mishap)?;
+    if tries.is_some_and(|left| left < ALL_TRIES) {
         return Ok(false);
     }
     match card.verify_pin(FACTORY_PIN) {
@@ -281,29 +239,32 @@ fn keep(card: &mut YubiKey, key: &MgmKey) -> Result<(), TokenError> {
         .map_err(|error| in_use(card, error))
 }
 
-/// Makes both keys, and leaves their attestations in the slots' certificates, where other tools look.
-fn make_keys(
-    card: &mut YubiKey,
-    slot: ShareSlot,
-    touch: TouchPolicy,
-) -> Result<Record, TokenError> {
-    let share_slot = slot.id().ok_or(TokenError::NotEnrolled)?;
+/// Makes the keys, and leaves their attestations in the slots' certificates, where other tools look.
+fn make_keys(card: &mut YubiKey, plan: Plan, touch: TouchPolicy) -> Result<Record, TokenError> {
     let always = yubikey::TouchPolicy::Always;
-    let approval = make(card, SlotId::Signature, PinPolicy::Always, always)?;
-    let touches = match touch {
-        TouchPolicy::Never => yubikey::TouchPolicy::Never,
-        TouchPolicy::Cached => yubikey::TouchPolicy::Cached,
-        TouchPolicy::Always => always,
-    };
-    let share = make(card, share_slot, PinPolicy::Once, touches)?;
     let strange = || TokenError::Failed("the token made a key that is none".to_owned());
+    let approval = make(card, SlotId::Signature, PinPolicy::Always, always)?;
+    let approval = ApprovalKey::from_point(&approval).map_err(|_| strange())?;
+    let (share, slot, touch, made) = match plan {
+        Plan::Use(found) => (found.key, found.slot, found.touch, Made::Approval),
+        Plan::Make(slot) => {
+            let share_slot = slot.id().ok_or(TokenError::NotEnrolled)?;
+            let touches = match touch {
+                TouchPolicy::Never => yubikey::TouchPolicy::Never,
+                TouchPolicy::Cached => yubikey::TouchPolicy::Cached,
+                TouchPolicy::Always => always,
+            };
+            let point = make(card, share_slot, PinPolicy::Once, touches)?;
+            let key = PivKey::from_sec1(&point).ok_or_else(strange)?;
+            (key, slot, touch, Made::Both)
+        }
+    };
     Ok(Record {
-        approval: ApprovalKey::from_point(&approval).map_err(|_| strange())?,
-        share: PivKey::from_sec1(&share)
-            .map(ShareKey::Piv)
-            .ok_or_else(strange)?,
+        approval,
+        share: ShareKey::Piv(share),
         slot,
         touch,
+        made,
     })
 }
 

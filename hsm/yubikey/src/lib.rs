@@ -22,6 +22,7 @@ mod mishap;
 mod object;
 mod pin;
 pub mod record;
+mod slots;
 mod token;
 
 pub use enrol::{Enrolment, enrol};

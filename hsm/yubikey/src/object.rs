@@ -13,6 +13,8 @@ const RECORD: ObjectId = 0x005f_4b54;
 const PROFILE: ObjectId = 0x005f_4b55;
 /// The certificate of the attestation key, as the factory wrote it.
 const ATTESTER: ObjectId = 0x005f_ff01;
+/// Yubico's extension with a key's PIN and touch policy.
+const POLICY: &str = "1.3.6.1.4.1.41482.3.8";
 /// Inside an object: a certificate.
 const CERTIFICATE: u8 = 0x70;
 
@@ -57,6 +59,20 @@ pub(crate) fn certified_key(card: &mut YubiKey, slot: SlotId) -> Option<Vec<u8>>
             .as_bytes()?
             .to_vec(),
     )
+}
+
+/// The touch policy that a slot's certificate tells, in Yubico's numbers: attestations do, and age-plugin-yubikey's
+/// certificates by the same extension.
+pub(crate) fn certified_touch(card: &mut YubiKey, slot: SlotId) -> Option<u8> {
+    let certificate = Certificate::read(card, slot).ok()?;
+    let extensions = certificate.cert.tbs_certificate().extensions()?;
+    let policy = extensions
+        .iter()
+        .find(|extension| extension.extn_id.to_string() == POLICY)?;
+    match policy.extn_value.as_bytes() {
+        [_, touch] => Some(*touch),
+        _ => None,
+    }
 }
 
 fn read(card: &mut YubiKey, id: ObjectId) -> Result<Option<Vec<u8>>, TokenError> {

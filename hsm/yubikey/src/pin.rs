@@ -2,7 +2,7 @@
 
 use keyturn_hsm::{Prompt, Question, TokenError};
 use keyturn_seal::SecretBytes;
-use yubikey::YubiKey;
+use yubikey::{Error, YubiKey};
 
 use crate::{
     find::serial,
@@ -56,18 +56,33 @@ impl Pin {
 
 /// Asks the person, unless no answer could help.
 fn ask(card: &mut YubiKey, ui: &mut dyn Prompt) -> Result<SecretBytes, TokenError> {
-    let tries = card.get_pin_retries().map_err(mishap)?;
-    if tries == 0 {
+    let tries_left = tries(card).map_err(mishap)?;
+    if tries_left == Some(0) {
         return Err(TokenError::PinBlocked);
     }
     let pin = ui.ask(&Question::Pin {
         serial: serial(card),
-        tries_left: Some(tries),
+        tries_left,
     })?;
     if is_well_formed(&pin) {
         Ok(pin)
     } else {
         Err(TokenError::PinFormat)
+    }
+}
+
+/// Tries left; none while another program's PIN is still given, for then the token does not tell, and all are left.
+///
+/// `yubikey` says zero for both. It selects the application once more before it asks, but by SP 800-73-4 (part 2,
+/// 3.1.1) that changes nothing if the application was selected: age's plugin, for one, leaves the PIN given.
+pub(crate) fn tries(card: &mut YubiKey) -> Result<Option<u8>, Error> {
+    match card.get_pin_retries()? {
+        0 => match card.verify_pin(&[]) {
+            Ok(()) => Ok(None),
+            Err(Error::WrongPin { .. } | Error::PinLocked) => Ok(Some(0)),
+            Err(error) => Err(error),
+        },
+        left => Ok(Some(left)),
     }
 }
 

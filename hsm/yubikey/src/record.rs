@@ -6,19 +6,23 @@
 //! share: age1yubikey1…
 //! slot: 82
 //! touch: cached
+//! made: both
 //! ```
 //! It names public keys and is no secret, and it is no proof: whoever can write to the token can alter it. The keys
-//! count only as far as the charter has them. While an enrolment is under way the object is one line,
-//! `keyturn enrolment v1 82`: slot 9c and that slot were free, or given up, and may be written.
+//! count only as far as the charter has them. `made: approval` says that the share key is another program's: its slot
+//! is not ours to write. While an enrolment is under way the object is one line, `keyturn enrolment v1 82`: slot 9c and
+//! that slot were free, or given up, and may be written; with `-`, slot 9c alone.
 
 use std::fmt;
 
 use keyturn_hsm::{ApprovalKey, attestation::TouchPolicy};
-use keyturn_seal::ShareKey;
+use keyturn_seal::{ShareKey, piv::PivKey};
 use yubikey::piv::{RetiredSlotId, SlotId};
 
 const TITLE: &str = "keyturn token v1";
 const INTENT: &str = "keyturn enrolment v1 ";
+/// In place of a slot: no share key is made.
+const NO_SLOT: &str = "-";
 
 /// The keys of an enrolled token and where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +35,23 @@ pub struct Record {
     pub slot: ShareSlot,
     /// When the share key asks for a touch.
     pub touch: TouchPolicy,
+    /// Which keys the enrolment made.
+    pub made: Made,
+}
+
+/// Which keys an enrolment made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// Approval key and share key.
+    Both,
+    /// The approval key; another program made the share key.
+    Approval,
+}
+
+impl Record {
+    pub(crate) fn is_share(&self, key: &PivKey) -> bool {
+        matches!(&self.share, ShareKey::Piv(own) if own == key)
+    }
 }
 
 /// One of the twenty retired slots, 82 to 95.
@@ -67,8 +88,8 @@ impl fmt::Display for ShareSlot {
 /// What the object on a token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// An enrolment was begun with this slot and not finished.
-    Begun(ShareSlot),
+    /// An enrolment was begun, with this slot for a share key that it makes, and not finished.
+    Begun(Option<ShareSlot>),
     /// The token is enrolled.
     Enrolled(Box<Record>),
 }
@@ -76,17 +97,19 @@ pub(crate) enum State {
 impl State {
     pub(crate) fn to_text(&self) -> String {
         match self {
-            Self::Begun(slot) => format!("{INTENT}{slot}\n"),
+            Self::Begun(Some(slot)) => format!("{INTENT}{slot}\n"),
+            Self::Begun(None) => format!("{INTENT}{NO_SLOT}\n"),
             Self::Enrolled(record) => {
                 let Record {
                     approval,
                     share,
                     slot,
                     touch,
+                    made,
                 } = &**record;
-                let touch = touch_name(*touch);
+                let (touch, made) = (name_of(&TOUCHES, *touch), name_of(&MADE, *made));
                 format!(
-                    "{TITLE}\napproval: {approval}\nshare: {share}\nslot: {slot}\ntouch: {touch}\n"
+                    "{TITLE}\napproval: {approval}\nshare: {share}\nslot: {slot}\ntouch: {touch}\nmade: {made}\n"
                 )
             }
         }
@@ -96,7 +119,10 @@ impl State {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let begun = text
             .strip_prefix(INTENT)
-            .and_then(|slot| slot_named(slot.trim_end()));
+            .and_then(|slot| match slot.trim_end() {
+                NO_SLOT => Some(None),
+                slot => slot_named(slot).map(Some),
+            });
         let state = begun.map(Self::Begun).or_else(|| {
             let mut lines = text.lines();
             lines.next().filter(|title| *title == TITLE)?;
@@ -105,7 +131,8 @@ impl State {
                 approval: value("approval")?.parse().ok()?,
                 share: value("share")?.parse().ok()?,
                 slot: slot_named(value("slot")?)?,
-                touch: touch_named(value("touch")?)?,
+                touch: named(&TOUCHES, value("touch")?)?,
+                made: named(&MADE, value("made")?)?,
             })))
         });
         state.filter(|state| state.to_text() == text)
@@ -122,18 +149,20 @@ const TOUCHES: [(TouchPolicy, &str); 3] = [
     (TouchPolicy::Always, "always"),
 ];
 
-fn touch_name(touch: TouchPolicy) -> &'static str {
-    TOUCHES
-        .iter()
-        .find(|(policy, _)| *policy == touch)
+const MADE: [(Made, &str); 2] = [(Made::Both, "both"), (Made::Approval, "approval")];
+
+fn name_of<T: Copy + PartialEq>(names: &[(T, &'static str)], value: T) -> &'static str {
+    let mut names = names.iter();
+    names
+        .find(|(known, _)| *known == value)
         .map_or("-", |(_, name)| name)
 }
 
-fn touch_named(name: &str) -> Option<TouchPolicy> {
-    TOUCHES
-        .iter()
+fn named<T: Copy>(names: &[(T, &str)], name: &str) -> Option<T> {
+    let mut names = names.iter();
+    names
         .find(|(_, known)| *known == name)
-        .map(|(policy, _)| *policy)
+        .map(|(value, _)| *value)
 }
 
 #[cfg(test)]
@@ -145,7 +174,9 @@ mod tests {
         let spki = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEzBzVOmHCPojMVLSI364WiiV8NPrD6IgRxVlisk\
                     z/v+y3JER5mcVGcONliDcWMC5J2lfHmjPNPhb4H7xm8LzfSA==";
         let share = ShareKey::Piv(SoftwareKey::generate().unwrap().public());
-        format!("keyturn token v1\napproval: {spki}\nshare: {share}\nslot: 82\ntouch: cached\n")
+        format!(
+            "keyturn token v1\napproval: {spki}\nshare: {share}\nslot: 82\ntouch: cached\nmade: both\n"
+        )
     }
 
     #[test]
@@ -156,10 +187,11 @@ mod tests {
             Some(good.clone())
         );
         let begun = "keyturn enrolment v1 95\n";
-        assert_eq!(
-            State::parse(begun).map(|state| state.to_text()).as_deref(),
-            Some(begun)
-        );
+        let theirs = good.replace("made: both", "made: approval");
+        for other in [begun, "keyturn enrolment v1 -\n", &theirs] {
+            let read = State::parse(other).map(|state| state.to_text());
+            assert_eq!(read.as_deref(), Some(other));
+        }
         for (name, text) in [
             ("empty", String::new()),
             ("another version", good.replace("v1", "v2")),
@@ -169,6 +201,7 @@ mod tests {
             ("a slot in capitals", begun.replace("95", "8A")),
             ("no retired slot", begun.replace("95", "9c")),
             ("no share key", good.replace("age1", "age2")),
+            ("made by somebody", good.replace("both", "somebody")),
             ("no touch policy", good.replace("cached", "sometimes")),
         ] {
             assert_eq!(State::parse(&text), None, "{name}");

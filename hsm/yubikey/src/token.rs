@@ -21,7 +21,7 @@ use crate::{
     mishap::{in_use, mishap},
     object,
     pin::Pin,
-    record::{Record, State},
+    record::{Made, Record, State},
 };
 
 /// A YubiKey with our keys on it.
@@ -286,13 +286,21 @@ impl Token for YubiKeyToken {
     }
 
     fn attest(&mut self) -> Result<Option<Bundle>, TokenError> {
-        let [approval, share] = [SlotId::Signature, self.share_slot].map(|slot| {
+        let mut leaf = |slot| {
             yubikey::piv::attest(&mut self.card, slot)
+                .map(|leaf| leaf.to_vec())
                 .map_err(|error| in_use(&mut self.card, error))
-        });
+        };
+        let approval = leaf(SlotId::Signature)?;
+        let share = match leaf(self.share_slot) {
+            Ok(share) => Some(share),
+            // The token attests no key that was imported.
+            Err(TokenError::Failed(_)) if self.record.made == Made::Approval => None,
+            Err(error) => return Err(error),
+        };
         Ok(Some(Bundle {
-            approval: approval?.to_vec(),
-            share: Some(share?.to_vec()),
+            approval,
+            share,
             f9: object::attester(&mut self.card)?,
         }))
     }

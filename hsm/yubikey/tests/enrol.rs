@@ -21,6 +21,7 @@ use yubikey::{
 const FIRMWARES: [Firmware; 4] = [(4, 3, 5), (5, 2, 7), (5, 4, 3), (5, 7, 4)];
 const OVERWRITE: Enrolment = Enrolment {
     serial: None,
+    share: None,
     slot: None,
     touch: TouchPolicy::Cached,
     overwrite: true,

@@ -97,6 +97,12 @@ fn age_and_its_plugin_read_our_envelopes_and_write_theirs() {
         let told = on_a_terminal(folder, "age -d -i identity -o opened ours.age");
         let opened = fs::read(folder.join("opened"));
         assert_eq!(opened.ok().as_deref(), Some(SHARE), "{told}");
+
+        // The plugin leaves the PIN given; ours is asked for and taken all the same.
+        let mut owner = Owner::who_knows(PIN);
+        let mut token = enrolled();
+        let opened = token.open_shares(&[&theirs], &mut owner).remove(0).unwrap();
+        assert_eq!((opened.expose(), owner.questions.len()), (SHARE, 1));
     });
 }
 

@@ -14,7 +14,7 @@ use crate::{
     Counts, Firmware, ManagementAlgorithm, TestPki,
     apdu::{Command, Reply, Status, status},
     management::{ManagementKey, Proof},
-    pki::{Attester, Facts},
+    pki::{self, Attester, Facts},
     reference::Reference,
     slots::{P256, SlotKey, Slots, pin, touch},
     tlv::{self, Fields, tlv},
@@ -400,6 +400,21 @@ impl Applet {
                 .map(SlotKey::metadata)
                 .ok_or(status::REFERENCE_NOT_FOUND),
         }
+    }
+
+    /// What age-plugin-yubikey leaves in a retired slot.
+    pub(crate) fn identity(&mut self, slot: u8, policy: [u8; 2], is_imported: bool) -> bool {
+        let [pin, touch] = policy;
+        let made = self.slots.fill(slot, pin, touch, !is_imported);
+        let key = made.ok().and_then(|()| self.slots.key(slot));
+        let certificate = key.and_then(|key| pki::identity(&key.point(), policy).ok());
+        let Some(certificate) = certificate else {
+            return false;
+        };
+        let object = [tlv(0x70, &certificate), vec![0x71, 1, 0, 0xfe, 0]].concat();
+        let id = [0x5f, 0xc1, slot.saturating_sub(0x82).saturating_add(0x0d)];
+        self.objects.insert(id.to_vec(), object);
+        true
     }
 
     fn reset(&mut self) -> Reply {

@@ -151,6 +151,12 @@ impl Card {
         self.lock().applet.slots.generate(slot, &p256).is_ok()
     }
 
+    /// An identity of age-plugin-yubikey, in a retired slot: a key with these PIN and touch policies (Yubico's numbers)
+    /// and its certificate. An imported one was made elsewhere. False if that is no retired slot.
+    pub fn identity(&self, slot: u8, policy: [u8; 2], is_imported: bool) -> bool {
+        (0x82..=0x95).contains(&slot) && self.lock().applet.identity(slot, policy, is_imported)
+    }
+
     /// The uncompressed point of the key in a slot.
     pub fn public_key(&self, slot: u8) -> Option<Vec<u8>> {
         self.lock()

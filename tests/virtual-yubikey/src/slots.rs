@@ -82,6 +82,19 @@ impl Slots {
         Ok(vec![])
     }
 
+    /// A new key, however it came there.
+    pub(crate) fn fill(
+        &mut self,
+        slot: u8,
+        pin: u8,
+        touch: u8,
+        generated: bool,
+    ) -> Result<(), Status> {
+        let policy = [0xaa, 1, pin, 0xab, 1, touch];
+        let fields = tlv::all(&policy).ok_or(status::BAD_DATA)?;
+        self.put(slot, SecretKey::generate(), &fields, generated)
+    }
+
     /// MOVE KEY; to 0xff deletes.
     pub(crate) fn relocate(&mut self, to: u8, from: u8) -> Reply {
         let key = self.0.remove(&from).ok_or(status::REFERENCE_NOT_FOUND)?;

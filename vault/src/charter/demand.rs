@@ -65,7 +65,9 @@ impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::KeyFile => f.write_str("its keys are in a file, which nobody attests"),
-            Self::Attestation => f.write_str("it is not attested"),
+            Self::Attestation => {
+                f.write_str("it is not attested; a key that was imported never is")
+            }
             Self::ApprovalPin => f.write_str("its approval key does not ask for the PIN each time"),
             Self::ApprovalTouch => {
                 f.write_str("its approval key does not ask for a touch each time")
