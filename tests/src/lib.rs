@@ -12,6 +12,7 @@ pub mod harness;
 pub mod inside;
 pub mod keep;
 pub mod memory;
+pub mod page;
 pub mod program;
 pub mod raw;
 pub mod stage;
