@@ -6,7 +6,7 @@
 //! 2. Asked again it goes on where it stopped: what is due stays due, what was rotated within the hour
 //!    is left.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use clap::Args;
 use keyturn_proto::v1;
@@ -50,7 +50,7 @@ pub struct Now {
     /// With --all: return when they are due, without waiting until they are done
     #[arg(long, requires = "all")]
     no_wait: bool,
-    /// Why; one line for the log
+    /// Why; one line for the daemon's journal
     #[arg(long, value_name = "TEXT")]
     reason: Line,
 }
@@ -86,7 +86,8 @@ impl Asked {
         } = self;
         let mut text = format!("{made_due} made due, {already_due} were already, {manual} by hand");
         if recent > 0 {
-            text.push_str(&format!(", {recent} rotated within the last hour"));
+            // Writing to a string does not fail.
+            let _ = write!(text, ", {recent} rotated within the last hour");
         }
         text
     }
@@ -147,13 +148,13 @@ impl Standing {
             (self.stuck, "need an operator"),
         ] {
             if count > 0 {
-                line.push_str(&format!(", {count} {what}"));
+                let _ = write!(line, ", {count} {what}");
             }
         }
         if let Some(secs) = gone_secs.saturating_mul(self.left).checked_div(done)
             && gone_secs > 0
         {
-            line.push_str(&format!(", about {} left", countdown(secs)));
+            let _ = write!(line, ", about {} left", countdown(secs));
         }
         line
     }

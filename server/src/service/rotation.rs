@@ -29,6 +29,9 @@ use crate::{
 /// Most credentials that one call makes due.
 const MAX_NAMED: usize = 100;
 
+/// The longest reason, in bytes.
+const MAX_REASON: usize = 500;
+
 /// The service.
 #[derive(Clone)]
 pub struct Service(pub Context);
@@ -352,6 +355,11 @@ impl Rotation for Service {
             let why = "name credentials, or a pattern over paths, and never both";
             return Err(Refused::Malformed(why.to_owned()).into());
         }
+        if asked.reason.len() > MAX_REASON {
+            let why = format!("a reason has at most {MAX_REASON} bytes");
+            return Err(Refused::Malformed(why).into());
+        }
+        tracing::info!(by = %caller.person, reason = ?asked.reason, "rotations are asked for");
         let by_pattern = asked.credentials.is_empty();
         let (ids, next_page) = if by_pattern {
             self.page_of(&asked.r#match, asked.page).await?

@@ -50,7 +50,7 @@ impl Connector for Slow {
     }
 
     fn deadline(&self) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_mins(1)
     }
 
     async fn check_self(&self) -> Result<String, Failure> {
