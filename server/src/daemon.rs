@@ -82,10 +82,6 @@ pub struct Vault {
 
 impl Vault {
     /// Opens the vault of a configuration.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "the parts of a daemon, put together one after the other"
-    )]
     pub async fn open(
         config: &Config,
         key: Arc<DeviceKey>,
@@ -95,6 +91,10 @@ impl Vault {
     }
 
     /// Opens it with these connectors.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the parts of a daemon, put together one after the other"
+    )]
     pub async fn open_with(
         config: &Config,
         connectors: Connectors,

@@ -124,7 +124,8 @@ pub async fn run(cli: Cli, plain: bool) -> u8 {
     let Cli { global, command } = cli;
     let ui = Ui::new(global.json, plain);
     let result = match Context::new(global, plain) {
-        Ok(context) => dispatch(command, context).await,
+        // On the heap: the commands' states are large.
+        Ok(context) => Box::pin(dispatch(command, context)).await,
         Err(refusal) => Err(refusal),
     };
     match result {
