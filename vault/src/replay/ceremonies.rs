@@ -13,7 +13,7 @@ use crate::{
     id::{CeremonyId, GroupName},
     machine::Now,
     quorum::{Opening, Vote, broken},
-    reference::Signer,
+    reference::{Head, Signer},
     refusal::Refusal,
     text::{self, Approval, Decision, Review, SignedText},
     time::Span,
@@ -203,7 +203,7 @@ impl Replay {
             return Err(fault("text"));
         }
         at.out.checks.push(Check::text(world.charter, signed));
-        at.out.checks.push(Check::Head(request.log));
+        at.out.checks.extend(seen(&request, Some(request.log)));
         at.out.checks.push(Check::Details(request.details));
         if owner(world.charter, signed.signer) != Some(request.requested_by.id) {
             return Err(fault("signer"));
@@ -300,8 +300,8 @@ impl Replay {
         };
         let approval: Approval = read(signed)?;
         self.signed(at, signed, approval.custodian.id)?;
-        at.out.checks.extend(approval.log.map(Check::Head));
         let known = self.ceremonies.get(&id).ok_or_else(|| fault("unknown"))?;
+        at.out.checks.extend(seen(&known.request, approval.log));
         let world = self.world()?;
         for credential in known.ceremony.row.credentials() {
             let policy = self
@@ -332,7 +332,8 @@ impl Replay {
     ) -> Result<Vec<Event>, Fault> {
         let text: Approval = read(signed)?;
         self.signed(at, signed, text.custodian.id)?;
-        at.out.checks.extend(text.log.map(Check::Head));
+        let known = self.ceremonies.get(&id).ok_or_else(|| fault("unknown"))?;
+        at.out.checks.extend(seen(&known.request, text.log));
         let charter = self.world()?.charter;
         let (_, token) = charter
             .person_of_token(text.token.id)
@@ -459,4 +460,11 @@ impl Replay {
         }
         self.step_on(at, id, event)
     }
+}
+
+/// The log that somebody saw who spoke of a request, as the log is to have it. Who accepts a restore saw a
+/// log that is lost; what was lost is in the subject, and told of when the restore takes force.
+fn seen(request: &text::Request, log: Option<Head>) -> Option<Check> {
+    let restores = matches!(request.purpose, text::Purpose::AcceptRestore(_));
+    log.filter(|_| !restores).map(Check::Head)
 }
