@@ -4,7 +4,7 @@
 //! grow with the vault. Manifests and definitions come in by digest and are checked against it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -89,6 +89,8 @@ pub struct Needs {
     pub proposals: Vec<Digest>,
     /// Every credential: what a change of the charter is judged by.
     pub everything: bool,
+    /// Whether the rest goes on where a credential's row cannot be used.
+    pub lenient: bool,
 }
 
 impl Needs {
@@ -199,6 +201,8 @@ pub struct Core {
     pub(crate) known: Arc<Known>,
     pub(super) held: BTreeMap<CredentialId, Held>,
     pub(super) paths: HashMap<CredentialPath, CredentialId>,
+    /// Definitions in force that were followed back to their first ones.
+    pub(super) proven: HashSet<Digest>,
     /// Shared with what would put an older state back.
     pub(crate) live: BTreeMap<CeremonyId, Arc<Live>>,
     pub(crate) due: Due,
@@ -318,6 +322,7 @@ impl Core {
             known: Arc::clone(&known),
             held: BTreeMap::new(),
             paths: HashMap::new(),
+            proven: HashSet::new(),
             live: BTreeMap::new(),
             due: Due::default(),
             open_of: BTreeMap::new(),

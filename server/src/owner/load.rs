@@ -72,7 +72,11 @@ impl Core {
             .await?
             .unwrap_or_default();
         for id in ceremonies {
-            self.load(store, &Needs::ceremony(id)).await?;
+            let needs = Needs {
+                lenient: true,
+                ..Needs::ceremony(id)
+            };
+            self.load(store, &needs).await?;
             if let Some(live) = self.live.get(&id)
                 && !live.machine.row.state.is_final()
             {
@@ -149,13 +153,16 @@ impl Core {
                 })
                 .unwrap_or_default();
             for credential in named {
-                self.load_credential(store, credential).await?;
+                self.name(store, credential, needs.lenient).await?;
             }
             // What an open ceremony decides is judged again when it is to take force.
             let decides = self.live.get(id).and_then(|live| {
                 let row = &live.machine.row;
                 let over = row.state.is_final() || row.purpose.opens();
-                (!over).then(|| Needs::request(&live.request))
+                (!over).then(|| Needs {
+                    lenient: needs.lenient,
+                    ..Needs::request(&live.request)
+                })
             });
             if let Some(decides) = decides {
                 self.load_subject(store, decides).await?;
@@ -210,12 +217,12 @@ impl Core {
                 let named = live.machine.row.credentials();
                 self.live.insert(id, Arc::new(live));
                 for credential in named {
-                    self.load_credential(store, credential).await?;
+                    self.name(store, credential, needs.lenient).await?;
                 }
             }
         }
         for id in needs.credentials {
-            self.load_credential(store, id).await?;
+            self.name(store, id, needs.lenient).await?;
         }
         let mut next = needs
             .everything
@@ -232,6 +239,22 @@ impl Core {
         Ok(())
     }
 
+    /// Loads a credential; leniently, one whose row cannot be used is as if it were not there.
+    async fn name(
+        &mut self,
+        store: &dyn Store,
+        id: CredentialId,
+        lenient: bool,
+    ) -> Result<(), Refused> {
+        match self.load_credential(store, id).await {
+            Err(Refused::Row) if lenient => {
+                tracing::error!(credential = %id, "its row, or its definition's signatures, cannot be used; nothing is done with it");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     async fn load_credential(
         &mut self,
         store: &dyn Store,
@@ -244,7 +267,7 @@ impl Core {
         let Some(row) = read::<rows::Credential>(store, &key).await? else {
             return Ok(());
         };
-        let definition: Definition = document(store, row.definition).await?;
+        let definition = self.proven(store, id, &row).await?;
         let mut versions = BTreeMap::new();
         for (version, state) in &row.versions {
             if state.life.stage != Stage::Destroyed {

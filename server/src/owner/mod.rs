@@ -24,6 +24,7 @@ pub mod core;
 pub mod credential;
 mod effects;
 pub mod founding;
+mod lineage;
 mod load;
 pub mod outbox;
 mod probe;

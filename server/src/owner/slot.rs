@@ -264,7 +264,10 @@ impl Core {
 
     /// The credentials whose rotation was running when the daemon stopped.
     pub(super) fn interrupted(&self) -> Needs {
-        Needs::credentials(self.interrupted.iter().copied())
+        Needs {
+            lenient: true,
+            ..Needs::credentials(self.interrupted.iter().copied())
+        }
     }
 
     /// The daemon has started again: no candidate's secret is in memory.

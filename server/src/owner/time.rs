@@ -240,7 +240,10 @@ impl Core {
     /// What is due now, as a step with all that it looks at: what becomes due while that is loaded
     /// waits for the next one.
     pub(super) fn due(&self) -> Work {
-        let mut needs = Needs::nothing();
+        let mut needs = Needs {
+            lenient: true,
+            ..Needs::nothing()
+        };
         let due = self
             .due
             .until(self.now().lived, self.space.is_low(), self.places());
