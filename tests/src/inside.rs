@@ -47,7 +47,9 @@ impl Inside {
             health,
             tally: Tally::default(),
         };
-        let vault = Vault::open_with(&config, connectors, Arc::clone(&key), shell.clone()).await?;
+        // On the heap: a vault that opens is a large state.
+        let opening = Vault::open_with(&config, connectors, Arc::clone(&key), shell.clone());
+        let vault = Box::pin(opening).await?;
         shell.health.serving().await;
         let bound = Bound::new(&config).await?;
         let (stop, stopped) = oneshot::channel();
