@@ -536,7 +536,7 @@ async fn a_maker_that_only_the_daemon_believes_is_found_out() {
     assert_eq!(believing["findings"], serde_json::json!([]));
     case.world.believe(&case.pki.anchors_file()).unwrap();
     let wary = case.world.keyturn("olga", audit).unwrap();
-    let wary = wary.exits(24).unwrap().json().unwrap();
+    let wary = wary.exits(98).unwrap().json().unwrap();
     let told = wary["findings"].to_string();
     assert!(
         told.contains("was not issued under a trusted root"),

@@ -1,6 +1,9 @@
 //! One turn of the owner: what is stepped becomes a transaction, and what follows it.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+};
 
 use keyturn_audit::{entry::Entry, tree::Edge};
 use keyturn_proto::v1;
@@ -160,52 +163,73 @@ impl Core {
     /// When the outcome is known and everybody has been answered: what follows a commit.
     pub(super) fn settle(&mut self, txn: Txn, committed: Option<&Committed>) {
         let Some(committed) = committed else { return };
+        let Txn {
+            dirty,
+            after,
+            objects,
+            undo,
+            ..
+        } = txn;
+        // Nothing is put back any more; what it kept is not shared any longer.
+        drop(undo);
         self.heads.send_replace(self.edge.size());
-        for row in &txn.dirty {
-            if let Row::Ceremony(id) = row {
-                self.show(*id, committed);
-            }
-        }
-        if !txn.objects.is_empty() {
+        if !objects.is_empty() {
             self.objects
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .extend(txn.objects);
+                .extend(objects);
         }
-        for after in txn.after {
-            match after {
-                After::Combine(id, sheaves) => self.combine(id, sheaves),
-                After::Forget(id) => self.desks.forget(id),
-                After::Rotate(id, effect) => self.rotate(id, effect),
-                After::Posted => self.posted(),
-                After::Rosters(charter) => self.check_rosters(charter),
-                After::Probe(id) => self.look_at(id),
-                After::Restored(id) => {
-                    if let Err(error) = self.pinned.follow(self.known.reference) {
-                        tracing::error!(%error, "the pins cannot be written");
-                    }
-                    self.peers.follow(&self.known.charter, &self.vault.joined());
-                    self.announce.send_replace(Arc::clone(&self.known));
-                    if let Some(restoring) = self.restoring.take() {
-                        crate::mode::set_aside(&restoring.places, id);
-                    }
-                    tracing::info!(ceremony = %id, "what was restored is accepted: the vault goes on");
-                    self.mode.send_replace(crate::mode::Mode::Serving);
-                }
-                After::Charter => {
-                    // A refusal here is told; the next start walks the chain and moves them.
-                    if let Err(error) = self.pinned.follow(self.known.reference) {
-                        tracing::error!(%error, "the pins cannot be written");
-                    }
-                    self.announce.send_replace(Arc::clone(&self.known));
+        let mut combined = BTreeSet::new();
+        for after in after {
+            if let After::Combine(id, _) = &after {
+                combined.insert(*id);
+            }
+            self.follow(after);
+        }
+        for row in &dirty {
+            if let Row::Ceremony(id) = row {
+                self.receive(*id, committed);
+                // What is being combined is shown when that is done, a moment later, with what came of it.
+                if !combined.contains(id) {
+                    self.show(*id, committed);
                 }
             }
         }
         self.trim();
     }
 
-    /// Shows a ceremony that has changed to those who watch it, with receipts of what was just appended.
-    fn show(&mut self, id: CeremonyId, committed: &Committed) {
+    fn follow(&mut self, after: After) {
+        match after {
+            After::Combine(id, sheaves) => self.combine(id, sheaves),
+            After::Forget(id) => self.desks.forget(id),
+            After::Rotate(id, effect) => self.rotate(id, effect),
+            After::Posted => self.posted(),
+            After::Rosters(charter) => self.check_rosters(charter),
+            After::Probe(id) => self.look_at(id),
+            After::Restored(id) => {
+                if let Err(error) = self.pinned.follow(self.known.reference) {
+                    tracing::error!(%error, "the pins cannot be written");
+                }
+                self.peers.follow(&self.known.charter, &self.vault.joined());
+                self.announce.send_replace(Arc::clone(&self.known));
+                if let Some(restoring) = self.restoring.take() {
+                    crate::mode::set_aside(&restoring.places, id);
+                }
+                tracing::info!(ceremony = %id, "what was restored is accepted: the vault goes on");
+                self.mode.send_replace(crate::mode::Mode::Serving);
+            }
+            After::Charter => {
+                // A refusal here is told; the next start walks the chain and moves them.
+                if let Err(error) = self.pinned.follow(self.known.reference) {
+                    tracing::error!(%error, "the pins cannot be written");
+                }
+                self.announce.send_replace(Arc::clone(&self.known));
+            }
+        }
+    }
+
+    /// Keeps the receipt of an authorization that was just appended, for its release.
+    fn receive(&mut self, id: CeremonyId, committed: &Committed) {
         if !self.watchers.contains_key(&id) {
             return;
         }
@@ -214,6 +238,13 @@ impl Core {
             && let Some(live) = self.live.get_mut(&id)
         {
             Arc::make_mut(live).receipt = Some(receipt);
+        }
+    }
+
+    /// Shows a ceremony that has changed to those who watch it, with receipts of what was just appended.
+    fn show(&self, id: CeremonyId, committed: &Committed) {
+        if !self.watchers.contains_key(&id) {
+            return;
         }
         let Ok(mut seen) = self.seen(id) else { return };
         if let Some(live) = self.live.get(&id)

@@ -52,7 +52,7 @@ pub enum After {
     Probe(CredentialId),
 }
 
-enum Undo {
+pub(super) enum Undo {
     /// The row was in the transaction like this (nothing: a deletion).
     Row(Key, Option<Vec<u8>>),
     /// The row was not in the transaction.
@@ -73,7 +73,7 @@ pub struct Txn {
     pub(super) waited: Option<CharterRef>,
     /// Documents among the rows.
     pub(super) objects: Vec<Digest>,
-    undo: Vec<Undo>,
+    pub(super) undo: Vec<Undo>,
 }
 
 /// How far a transaction had come.
