@@ -109,14 +109,16 @@ impl World {
                 custodians.push(name);
             }
         }
+        let attested = if policy.contains("require_attestation") {
+            ""
+        } else {
+            "require_attestation = false\n"
+        };
         write!(
             founding,
-            "[group.ops]\nk = 2\nmembers = {}\ngoverning = true\n\n[policy.default]\n{policy}",
+            "[group.ops]\nk = 2\nmembers = {}\ngoverning = true\n\n[policy.default]\n{attested}{policy}",
             serde_json::to_string(&custodians)?
         )?;
-        if !policy.contains("require_attestation") {
-            founding += "\nrequire_attestation = false\n";
-        }
         write_private(&self.folder.join("FOUNDING.toml"), founding.as_bytes())?;
         let address = self.address.to_string();
         let init = [

@@ -558,12 +558,12 @@ async fn a_maker_that_only_the_daemon_believes_is_found_out() {
         .world
         .keyturn("olga", audit)
         .unwrap()
-        .exits(24)
+        .exits(98)
         .unwrap()
         .json()
         .unwrap();
     assert!(
-        lost["findings"].to_string().contains("is not there"),
+        lost["findings"].to_string().contains("document-missing"),
         "{lost}"
     );
 }

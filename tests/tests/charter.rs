@@ -304,7 +304,7 @@ async fn a_charter_that_nobody_agreed_to_is_not_served() {
         ("as it was", ""),
         (
             "forged",
-            "nothing shows that one of its charters was agreed to",
+            "nothing shows that one of its charters or restores was agreed to",
         ),
         (
             "older than the pins",

@@ -78,7 +78,10 @@ impl Listener {
     fn told(&self) -> Vec<Notice> {
         let text = fs::read_to_string(&self.told).unwrap_or_default();
         let mut seen = BTreeSet::new();
-        let notices = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        // A line may be half written; and a daemon that is killed may have told a program nothing yet.
+        let notices = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
         notices
             .filter(|notice: &Notice| seen.insert(notice.id.clone()))
             .collect()
