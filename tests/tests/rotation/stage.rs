@@ -216,7 +216,12 @@ impl Stage {
             if wanted(&last) {
                 return last;
             }
-            self.inside.clock.advance(Duration::from_millis(20));
+            // Between two attempts nothing runs that a faster clock could cut short.
+            let step = match last.state() {
+                RotationState::BackingOff => Duration::from_secs(1),
+                _ => Duration::from_millis(20),
+            };
+            self.inside.clock.advance(step);
             tokio::time::sleep(Duration::from_millis(20)).await;
             last = self.rotation().await;
         }
