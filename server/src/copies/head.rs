@@ -244,7 +244,7 @@ pub struct Status {
 }
 
 /// Keeps the copy up to date with what is published, until the publisher ends. What cannot be written
-/// now is tried again with the next checkpoint, at the latest after [`AGAIN`], and said once.
+/// now is tried again with the next checkpoint, at the latest after `AGAIN`, and said once.
 pub async fn keep(
     folder: PathBuf,
     vkey: Vkey,

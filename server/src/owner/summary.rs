@@ -220,7 +220,7 @@ impl Core {
         )
     }
 
-    /// A token signs in a device, for transport only; beyond [`MAX_JOINED`] the person's oldest one goes.
+    /// A token signs in a device, for transport only; beyond `MAX_JOINED` the person's oldest one goes.
     pub fn join_device(
         &mut self,
         txn: &mut Txn,

@@ -2,8 +2,8 @@
 //! accounts.
 //!
 //! AWS is called through its official SDK (`docs/decisions/aws-sdk.md`), with the credentials that the
-//! platform gives: environment, shared file, web identity, container, instance. [`platform`] finds
-//! them, [`call`] makes one call and says what its failure means, and a module per kind does the rest.
+//! platform gives: environment, shared file, web identity, container, instance. `platform` finds
+//! them, `call` makes one call and says what its failure means, and a module per kind does the rest.
 //!
 //! # Invariants
 //! 1. A call that changes something is sent once. Whether it was sent at all is seen where it leaves the
