@@ -217,9 +217,10 @@ impl Stage {
                 return last;
             }
             // Between two attempts nothing runs that a faster clock could cut short.
-            let step = match last.state() {
-                RotationState::BackingOff => Duration::from_secs(1),
-                _ => Duration::from_millis(20),
+            let step = if last.state() == RotationState::BackingOff {
+                Duration::from_secs(1)
+            } else {
+                Duration::from_millis(20)
             };
             self.inside.clock.advance(step);
             tokio::time::sleep(Duration::from_millis(20)).await;
