@@ -68,7 +68,8 @@ impl Watcher {
             let desk = match self.service.0.desks.of(self.id) {
                 // Told of, and forgotten since: the ceremony is over, which is shown next.
                 None if !submit_key.is_empty() => None,
-                None => Some(self.service.0.desk(self.id).await.ok()?),
+                // Over since what is told here was seen: the end is shown next.
+                None => self.service.0.desk(self.id).await.ok(),
                 desk => desk,
             };
             if let Some(desk) = desk.filter(|desk| *submit_key != desk.submit_key_sha256.0) {
