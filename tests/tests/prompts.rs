@@ -92,4 +92,47 @@ fn people_enrol_join_and_approve_at_a_terminal() {
     approved.answer("Type yes", "yes").unwrap();
     let (code, shown) = approved.ends().unwrap();
     assert!(code == 0 && shown.contains("approved"), "{shown}");
+
+    let status = world.keyturn("carol", ["--json", "status"]).unwrap();
+    let status = status.json().unwrap();
+    let digest = status.pointer("/waiting/0/request_sha256").unwrap();
+    let approve = ["approve", "--no-wait", "--yes-sha256"];
+    let approve = approve.into_iter().chain(digest.as_str());
+    world.keyturn("carol", approve).unwrap().ok().unwrap();
+    let resume = format!("unseal --resume {} --clip", ceremony.trim());
+    let mut clip = Terminal::keyturn(&world, "alice", &resume).unwrap();
+    clip.answer("passphrase", PASSPHRASE).unwrap();
+    let (code, shown) = clip.ends().unwrap();
+    assert_eq!(code, 0, "{shown}");
+    let sequence = "\u{1b}]52;c;aHVudGVyMg==\u{7}";
+    assert!(
+        shown.contains(sequence) && shown.contains("until you copy something else"),
+        "{shown:?}"
+    );
+    assert!(!shown.contains("hunter2"), "it was printed too: {shown:?}");
+}
+
+#[test]
+fn without_a_terminal_nothing_is_asked_for_its_clipboard() {
+    let world = World::new().unwrap();
+    let unseal = "unseal aws/1/root --reason down --clip";
+    let command = world.command("alice", unseal.split(' ')).unwrap();
+    // A session of its own has no terminal, wherever this test runs.
+    let mut alone = std::process::Command::new("setsid");
+    alone
+        .arg("--wait")
+        .arg(command.get_program())
+        .args(command.get_args());
+    let output = alone
+        .current_dir(world.folder())
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(121), "{said}");
+    assert!(
+        said.contains("error: there is no terminal") && said.contains("hint: "),
+        "{said}"
+    );
+    assert!(output.stdout.is_empty());
 }

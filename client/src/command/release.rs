@@ -35,7 +35,7 @@ use crate::{
     refusal::{Refusal, told},
     session::Session,
     totp::{Codes, Totp},
-    ui::clean,
+    ui::{clean, clip},
     verify::{VerifyError, log, log::Proven},
 };
 
@@ -51,6 +51,19 @@ pub struct Sink {
     /// Print the bytes of the secret and nothing else; of a seed, itself and not its codes
     #[arg(long, conflicts_with = "json")]
     pub raw: bool,
+    /// Put the secret into your terminal's clipboard (OSC 52, also over ssh) instead of printing it
+    #[arg(long, conflicts_with_all = ["output", "exec", "raw"])]
+    pub clip: bool,
+}
+
+impl Sink {
+    /// Whether the secret could be handed on, before it is asked for.
+    pub fn ready(&self) -> Result<(), Refusal> {
+        if self.clip {
+            clip::terminal()?;
+        }
+        Ok(())
+    }
 }
 
 /// A request of this person, as the home keeps it until check-in.
@@ -308,6 +321,14 @@ impl Delivered {
             let secret = self.only()?;
             // Exposed to the person who asked for it.
             return Ok(context.ui.raw(secret.released.secret.expose())?);
+        }
+        if sink.clip {
+            // Exposed to the clipboard of the person who asked for it.
+            clip::put(&mut clip::terminal()?, self.whole()?.expose())?;
+            context.ui.note(
+                "sent to your terminal's clipboard, where it stays until you copy something else; a terminal that does not know OSC 52 ignores it",
+            );
+            return self.told(context);
         }
         if let Some(path) = sink.output {
             write_file(&path, self.whole()?.expose())?;

@@ -102,6 +102,7 @@ impl Unseal {
         mut context: Context,
         purpose: Purpose,
     ) -> Result<(), Refusal> {
+        self.sink.ready()?;
         let mut session = context.session().await?;
         let sink = std::mem::take(&mut self.sink);
         if let Some(ceremony) = self.resume {

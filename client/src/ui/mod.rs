@@ -8,6 +8,7 @@
 //! 3. Text that came from elsewhere is shown without control characters: nobody's reason moves the
 //!    cursor of a custodian.
 
+pub mod clip;
 pub mod live;
 pub mod pinentry;
 pub mod prompt;

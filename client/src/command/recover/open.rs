@@ -47,6 +47,7 @@ pub struct Open {
 
 impl Open {
     pub(super) fn run(self, mut context: Context) -> Result<(), Refusal> {
+        self.sink.ready()?;
         let copy = Copy::at(&self.export);
         let (_, chain) = known(&context, &copy)?;
         let (asked, text) = read_request(&self.request, &chain)?;
