@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! 1. A program is started directly, without a shell, with a clean environment, in `/`, in a process group
-//!    of its own; whatever it left running in that group ends with the call.
+//!    of its own; whatever it left running in that group ends with the call, also with one that is given up.
 //! 2. A call ends at its deadline, and reads no more than its bound.
 //! 3. What a program writes on standard error goes nowhere.
 
@@ -64,9 +64,10 @@ impl Program<'_> {
         most: usize,
     ) -> Result<Zeroizing<Vec<u8>>, Ended> {
         let mut child = self.spawn()?;
-        let group = child.id();
+        // Whoever waits for the call may give it up before its limit.
+        let group = Group(child.id());
         let outcome = timeout(limit, converse(&mut child, input, most)).await;
-        kill_group(group);
+        drop(group);
         // Already gone is as good.
         let _ = child.kill().await;
         outcome.unwrap_or(Err(Ended::Late(limit)))
@@ -124,11 +125,14 @@ async fn converse(
     }
 }
 
-fn kill_group(leader: Option<u32>) {
-    let pid = leader
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+/// The process group of a program, by its leader; it ends when this is dropped.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|id| i32::try_from(id).ok());
+        if let Some(leader) = leader.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
     }
 }

@@ -205,7 +205,8 @@ pub struct Key {
     pub id: KeyId,
     /// Whether the target accepts it.
     pub active: bool,
-    /// When it was made, by the target's clock.
+    /// When it was made, by the target's clock. A key without it is never taken for one that an
+    /// unanswered create of ours has made.
     pub created: Option<Time>,
 }
 

@@ -6,7 +6,7 @@ use keyturn_vault::{definition::Definition, id::CredentialId, reference::Version
 
 use super::{Workshop, target::target};
 use crate::{
-    connector::Known,
+    connector::{Failure, Known},
     owner::{Core, Needs, Txn, WeakOwner},
 };
 
@@ -32,11 +32,12 @@ impl Workshop {
                 return;
             };
             let (connector, target) = (shape.connector(), target(&look.definition));
-            let probe = connector.probe(&target, &look.known);
-            let sight = match tokio::time::timeout(connector.deadline(), probe).await {
-                Ok(Ok(sight)) => sight,
-                Ok(Err(failure)) => return workshop.blame(look.credential, failure.to_string()),
-                Err(_) => return,
+            let within = connector.deadline();
+            let probe = tokio::time::timeout(within, connector.probe(&target, &look.known)).await;
+            let late = || Failure::Unknown(format!("no look within {} s", within.as_secs()));
+            let sight = match probe.unwrap_or_else(|_| Err(late())) {
+                Ok(sight) => sight,
+                Err(failure) => return workshop.blame(look.credential, failure.to_string()),
             };
             let (id, version) = (look.credential, look.version);
             let step =

@@ -25,6 +25,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use keyturn_vault::time::Time;
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -37,8 +38,15 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 struct Account {
     password: Vec<u8>,
     changes: u64,
-    /// Keys that the service made: secret, and whether it accepts them.
-    keys: BTreeMap<String, (String, bool)>,
+    /// Keys that the service made.
+    keys: BTreeMap<String, Key>,
+}
+
+struct Key {
+    secret: String,
+    active: bool,
+    /// When it was made.
+    created: Time,
 }
 
 /// The most keys of an account.
@@ -130,7 +138,7 @@ fn keys(account: &mut Account, verb: &str, rest: &[&str]) -> Outcome<String> {
         ("KEYS", []) => {
             let list = account.keys.iter();
             let list: Vec<_> = list
-                .map(|(id, (_, active))| format!("{id}={active}"))
+                .map(|(id, key)| format!("{id}={}={}", key.active, key.created.stamp()))
                 .collect();
             format!("OK {}", list.join(" "))
         }
@@ -143,16 +151,21 @@ fn keys(account: &mut Account, verb: &str, rest: &[&str]) -> Outcome<String> {
             let id = format!("KEY{id}");
             let secret = BASE64_STANDARD.encode(secret);
             let made = format!("OK {id} {secret}");
-            account.keys.insert(id, (secret, true));
+            let key = Key {
+                secret,
+                active: true,
+                created: keyturn_tests::raw::now(),
+            };
+            account.keys.insert(id, key);
             made
         }
         ("USE", [key, secret]) => match account.keys.get(*key) {
-            Some((known, true)) if known == secret => "OK signed".to_owned(),
+            Some(known) if known.active && known.secret == *secret => "OK signed".to_owned(),
             _ => "NO key, or not this secret".to_owned(),
         },
         ("OFF", [key]) => {
-            if let Some((_, active)) = account.keys.get_mut(*key) {
-                *active = false;
+            if let Some(key) = account.keys.get_mut(*key) {
+                key.active = false;
             }
             "OK inactive".to_owned()
         }
@@ -214,8 +227,11 @@ fn connect(file: &Path) -> Outcome<()> {
         Ok(reply) if reply.starts_with("OK") && text("/action") == "keys" => {
             let words = reply.split_whitespace().skip(1);
             let keys: Vec<_> = words
-                .filter_map(|word| word.split_once('='))
-                .map(|(id, active)| json!({"id": id, "active": active == "true"}))
+                .filter_map(|word| {
+                    let (id, rest) = word.split_once('=')?;
+                    let (active, created) = rest.split_once('=')?;
+                    Some(json!({"id": id, "active": active == "true", "created": created}))
+                })
                 .collect();
             json!({"outcome": "done", "keys": keys})
         }

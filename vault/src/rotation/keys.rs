@@ -11,7 +11,8 @@
 //! The old key works until the new one is proven, so nothing here can lock anybody out; what can go
 //! wrong is to leave keys behind, or to delete somebody else's. A key is ours when its create was
 //! answered, when an operator says so, or when a create failed and exactly one key is there afterwards
-//! that was not there before, made at that time by the target's own clock. Anything else is foreign.
+//! that was not there before, made at that time by the target's own clock. Anything else is foreign, and
+//! so is a key of which the target does not say when it was made.
 //!
 //! # Invariants
 //! 1. Only keys that are ours are deactivated or deleted, and never that of the current version.
@@ -47,7 +48,7 @@ pub struct Two {
 pub struct Seen {
     /// Whether the target accepts it.
     pub active: bool,
-    /// When it was made, by the target's clock.
+    /// When it was made, by the target's clock; none where it does not say.
     pub created: Option<Time>,
 }
 
@@ -165,7 +166,8 @@ impl Slot {
         let (key, seen) = new.next().filter(|_| new.next().is_none())?;
         let slack = terms.deadline.ms().saturating_add(SKEW.ms());
         let then = |created: Time| created.ms().abs_diff(asked.at.ms()) <= slack;
-        if !seen.created.is_none_or(then) {
+        // Without a date it may be anybody's, and a deleted key does not come back.
+        if !seen.created.is_some_and(then) {
             return None;
         }
         self.keys.ours.insert(key.clone(), None);

@@ -77,6 +77,8 @@ struct Model {
     late: bool,
     /// Whether somebody else has made a key; once is enough.
     strangers: u8,
+    /// Whether the target says when it made a key.
+    dates: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -88,7 +90,7 @@ enum Moment {
 }
 
 impl Model {
-    fn start() -> Self {
+    fn start(dates: bool) -> Self {
         let slot = Slot::new(credential(1))
             .step(now(BASE), terms(), deposit(v(1), BOB))
             .state;
@@ -98,6 +100,7 @@ impl Model {
             calls: BTreeSet::new(),
             late: false,
             strangers: 0,
+            dates,
         };
         let claim = Event::Claim(v(1), id(1), person(ALICE));
         model.step(claim).unwrap().canonical()
@@ -166,13 +169,18 @@ impl Model {
     }
 
     fn seen(&self) -> BTreeMap<KeyId, Seen> {
-        let seen = |active| Seen {
+        // Somebody else's was made at another time: see `successors`.
+        let created = |whose| match whose {
+            Whose::Ours => Time::from_ms(BASE),
+            Whose::Foreign => Time::from_ms(0),
+        };
+        let seen = |whose, active| Seen {
             active,
-            created: None,
+            created: self.dates.then(|| created(whose)),
         };
         self.target
             .iter()
-            .map(|(key, (_, active, _))| (key.clone(), seen(*active)))
+            .map(|(key, (whose, active, _))| (key.clone(), seen(*whose, *active)))
             .collect()
     }
 
@@ -332,8 +340,8 @@ impl Model {
             all.push(self.clone().step(Event::Free(other)));
         }
         // Somebody else makes a key, but not in the seconds in which a create of ours is not
-        // answered: then nobody can tell the two apart.
-        if self.strangers == 0 && self.slot.keys.asked.is_none() {
+        // answered, where only dates tell the two apart.
+        if self.strangers == 0 && !(self.dates && self.slot.keys.asked.is_some()) {
             all.push(
                 self.clone()
                     .make(Whose::Foreign, None)
@@ -343,11 +351,13 @@ impl Model {
                     }),
             );
         }
-        // An operator removes a foreign key, and has a stuck rotation tried again.
+        // An operator removes a foreign key, or one that nobody can account for, and has a stuck rotation
+        // tried again.
         let mut cleaned = self.clone();
-        cleaned
-            .target
-            .retain(|_, (whose, ..)| *whose == Whose::Ours);
+        let foreign = self.slot.job == Job::Stuck(Stuck::Foreign);
+        cleaned.target.retain(|key, (whose, ..)| {
+            *whose == Whose::Ours && (!foreign || self.slot.keys.ours.contains_key(key))
+        });
         all.push(Some(cleaned));
         all.push(self.clone().step(Event::Retry(person(ALICE))));
         all.into_iter().flatten().map(Self::canonical).collect()
@@ -525,7 +535,13 @@ type Reached = fn(&Model) -> bool;
 
 #[test]
 fn whatever_fails_nobody_is_locked_out_and_no_foreign_key_is_touched() {
-    let graph = Graph::walk(Model::start(), Model::successors, 400_000);
+    for dates in [true, false] {
+        walk(dates);
+    }
+}
+
+fn walk(dates: bool) {
+    let graph = Graph::walk(Model::start(dates), Model::successors, 400_000);
     let jobs: BTreeSet<_> = graph
         .states()
         .map(|state| word_of(state.slot.job))
@@ -676,6 +692,12 @@ fn keys_go_their_way() {
             "rotation.key-lost rotation.keys-listed forget-v2 delete-KEY2",
         ),
         (
+            "no answer, and one new key without a date",
+            unclear(seen(&[(1, true, None), (2, true, None)])),
+            "C",
+            "rotation.keys-listed forget-v2 rotation.needs-operator notify",
+        ),
+        (
             "no answer, and one new key that is older",
             unclear(seen(&[(1, true, None), (2, true, Some(90_000))])),
             "C",
@@ -683,7 +705,11 @@ fn keys_go_their_way() {
         ),
         (
             "no answer, and two new keys",
-            unclear(seen(&[(1, true, None), (2, true, None), (3, true, None)])),
+            unclear(seen(&[
+                (1, true, None),
+                (2, true, Some(4)),
+                (3, true, Some(4)),
+            ])),
             "C",
             "rotation.keys-listed forget-v2 rotation.needs-operator notify",
         ),

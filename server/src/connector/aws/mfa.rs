@@ -6,8 +6,8 @@
 //!
 //! # Invariants
 //! 1. Codes are made for AWS's time, as its last answer told it, not for this host's.
-//! 2. A device that was made here and never enabled is known by its name, which holds the credential's id and
-//!    the time when it was made.
+//! 2. A device that was made here is known by its name, which holds the credential's id and the time when it
+//!    was made. Any other has no such time, whenever it was enabled, and so is never taken for ours.
 
 use std::time::Duration;
 
@@ -173,14 +173,14 @@ impl TwoSlot for Mfa {
             keys.push(Key {
                 id: key_id(device.serial_number())?,
                 active: true,
-                created: report::time(device.enable_date()),
+                created: made_at(target, device.serial_number()),
             });
         }
         for serial in self.idle(clients, target).await? {
             keys.push(Key {
                 id: key_id(&serial)?,
                 active: false,
-                created: made_at(&serial),
+                created: made_at(target, &serial),
             });
         }
         Ok(keys)
@@ -309,8 +309,9 @@ fn name_stem(target: &Target) -> String {
 }
 
 /// When a device of ours was made, by its name.
-fn made_at(serial: &str) -> Option<Time> {
-    let secs: u64 = serial.rsplit('-').next()?.parse().ok()?;
+fn made_at(target: &Target, serial: &str) -> Option<Time> {
+    let (_, name) = serial.split_once(":mfa/")?;
+    let secs: u64 = name.strip_prefix(&name_stem(target))?.parse().ok()?;
     Some(Time::from_ms(secs.checked_mul(1000)?))
 }
 

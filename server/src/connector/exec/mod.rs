@@ -400,6 +400,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_that_is_given_up_leaves_nothing_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, mark) = (dir.path().join("begun"), dir.path().join("late"));
+        let script = format!(
+            "(touch {}; sleep 0.6; touch {}) & sleep 30",
+            begun.display(),
+            mark.display()
+        );
+        let (exec, target) = (shell(&script), target());
+        let given_up = tokio::time::timeout(Duration::from_millis(300), exec.keys(&target)).await;
+        assert!(given_up.is_err(), "the call had time left");
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert!(begun.exists(), "the program was started");
+        assert!(!mark.exists(), "its child went on after the call");
+    }
+
+    #[tokio::test]
     async fn a_program_that_is_not_there_is_refused_before_anything_changes() {
         let mut exec = shell("");
         exec.program = "/nonexistent/connector".into();
