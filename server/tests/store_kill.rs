@@ -108,7 +108,10 @@ async fn kill_writers() {
             "round {round}: the writer did something"
         );
         let copy = dir.path().join("copy.redb");
-        fs::copy(&path, &copy).unwrap();
+        for suffix in ["", ".journal"] {
+            let of = |path: &Path| format!("{}{suffix}", path.display());
+            fs::copy(of(&path), of(&copy)).unwrap();
+        }
         assert_nothing_lost(&copy, &acknowledged, round).await;
     }
     let total: u64 = acknowledged.values().sum();

@@ -285,7 +285,13 @@ async fn turn(core: &mut Core, store: &Arc<dyn Store>, health: &Reporter, works:
     for answer in answers {
         answer(outcome.clone());
     }
-    core.settle(txn, outcome.as_deref().ok());
+    let Ok(committed) = outcome else { return };
+    let combined = core.combine_first(&mut txn);
+    if !combined.is_empty() {
+        // On this thread, at once; the rest can be done by another meanwhile.
+        tokio::task::yield_now().await;
+    }
+    core.settle(txn, &committed, &combined);
 }
 
 /// Where it is told whether the store takes changes; it can change while the daemon runs.

@@ -160,9 +160,27 @@ impl Core {
         }
     }
 
-    /// When the outcome is known and everybody has been answered: what follows a commit.
-    pub(super) fn settle(&mut self, txn: Txn, committed: Option<&Committed>) {
-        let Some(committed) = committed else { return };
+    /// Before anybody is told: what requesters wait for. Gives the ceremonies.
+    pub(super) fn combine_first(&self, txn: &mut Txn) -> BTreeSet<CeremonyId> {
+        let mut combined = BTreeSet::new();
+        let combines = |after: &mut After| matches!(after, After::Combine(..));
+        for after in txn.after.extract_if(.., combines) {
+            if let After::Combine(id, sheaves) = after {
+                self.combine(id, sheaves);
+                combined.insert(id);
+            }
+        }
+        combined
+    }
+
+    /// When the outcome is known and everybody has been answered: what follows a commit. What is being combined is
+    /// shown when that is done, a moment later, with what came of it.
+    pub(super) fn settle(
+        &mut self,
+        txn: Txn,
+        committed: &Committed,
+        combined: &BTreeSet<CeremonyId>,
+    ) {
         let Txn {
             dirty,
             after,
@@ -179,17 +197,12 @@ impl Core {
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(objects);
         }
-        let mut combined = BTreeSet::new();
         for after in after {
-            if let After::Combine(id, _) = &after {
-                combined.insert(*id);
-            }
             self.follow(after);
         }
         for row in &dirty {
             if let Row::Ceremony(id) = row {
                 self.receive(*id, committed);
-                // What is being combined is shown when that is done, a moment later, with what came of it.
                 if !combined.contains(id) {
                     self.show(*id, committed);
                 }

@@ -39,7 +39,7 @@ use async_trait::async_trait;
 use thiserror::Error;
 
 pub use self::key::{Key, KeyRange, Name};
-pub use self::redb::{CACHE_BYTES, LIMITS as REDB_LIMITS, OpenError, RedbStore};
+pub use self::redb::{CACHE_BYTES, JOURNAL_BYTES, LIMITS as REDB_LIMITS, OpenError, RedbStore};
 
 /// The format of the rows; a store with a higher one was written by a newer daemon.
 pub const FORMAT: u32 = 1;

@@ -5,21 +5,28 @@
 //! the thread that brings it, which blocks until it is durable: the daemon has one task that writes, and to hand
 //! its commits to another thread and back cost 85 µs of every one, about as much as the commit itself.
 //!
-//! Commits are redb's one-phase kind: new pages, then a header with two slots whose checksums decide after a
-//! crash, then one `fsync`. Its second phase would guard against somebody who both chooses our bytes so that
-//! xxh3 collides and orders the disk's writes during a crash; it would double the time of each commit. What is
-//! read back is checked anyway: against the log's tree, manifests and signatures, never by trusting a row.
+//! What makes a commit durable is a record in a journal beside the file, one write and one `fsync`; the file follows
+//! and is made durable once for many of them. An opened file first takes from the journal what it has not.
+//!
+//! Its own durable commits are redb's one-phase kind: new pages, then a header with two slots whose checksums decide
+//! after a crash, then one `fsync`. The second phase would guard against somebody who both chooses our bytes so that
+//! xxh3 collides and orders the disk's writes during a crash. What is read back is checked anyway: against the
+//! log's tree, manifests and signatures, never by trusting a row.
 //!
 //! # Invariants, beside those of [`super`]
 //!
-//! 1. A store file appears under its name only when it is whole: made beside it, renamed, directory synced.
-//! 2. A failure while a transaction is put together is `NotApplied`. So is one of its commit for want of space
-//!    or on a read-only file system, before the header that names the new pages can be on the disk. The engine
-//!    is then opened anew, and its revision must be the last one answered. Every other failure of a commit is
-//!    `Indeterminate`, and so is everything after it.
-//! 3. One process has the store; a second is told so.
+//! 1. A store file appears under its name only when it is whole: made beside it with its journal, the journal
+//!    renamed before it, directory synced.
+//! 2. A failure before a transaction is in the journal is `NotApplied`; so is one for want of space or on a read-only
+//!    file system while it is written there, for then the record is not whole. Another failure of the journal, and
+//!    every failed `fsync`, is `Indeterminate`, and so is everything after it.
+//! 3. When the engine fails it is opened anew, from its file and the journal, and its revision must be the last one
+//!    that is durable.
+//! 4. A file that is older than its journal, or has another store's, is not opened.
+//! 5. One process has the store; a second is told so.
 
 mod engine;
+mod journal;
 mod watch;
 mod writer;
 
@@ -36,7 +43,7 @@ use async_trait::async_trait;
 use thiserror::Error as ThisError;
 use tokio::sync::{mpsc, oneshot};
 
-use self::engine::{Engine, Source, View, open_error, open_io};
+use self::engine::{Engine, Source, View, journal_of, open_error, open_io};
 use self::writer::Writer;
 use super::space::Room;
 use super::{
@@ -46,6 +53,9 @@ use super::{
 
 /// Memory for pages of the file; half of it at most holds pages that wait to be written.
 pub const CACHE_BYTES: usize = 8 << 20;
+
+/// So much of the journal is filled before the file is made durable.
+pub const JOURNAL_BYTES: u64 = journal::BYTES;
 
 /// What one transaction may hold.
 pub const LIMITS: Limits = Limits {
@@ -154,6 +164,7 @@ impl RedbStore {
         let file = options.open(&beside).map_err(open_io)?;
         drop(Engine::open(&Source::file(beside.clone()))?);
         file.sync_all().map_err(|_| OpenError::SyncFailed)?;
+        fs::rename(journal_of(&beside), journal_of(path)).map_err(open_io)?;
         fs::rename(&beside, path).map_err(open_io)?;
         sync_directory(path)?;
         Self::open(path)
@@ -172,17 +183,19 @@ impl RedbStore {
         Self::start(Source::file(path.to_owned()))
     }
 
-    /// A store over other storage than a file; an empty one becomes a new store. `backend` is called again
-    /// when the engine has to be opened anew.
+    /// A store over other storage than files: the rows, and the journal. Empty rows become a new store. They are
+    /// called again when the engine has to be opened anew.
     pub fn with_backend(
-        backend: impl Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync + 'static,
+        rows: impl Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync + 'static,
+        journal: impl Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
         let room = Room {
             free_bytes: u64::MAX,
             read_only: false,
         };
         Self::start(Source {
-            backend: Box::new(backend),
+            rows: Box::new(rows),
+            journal: Box::new(move |_| journal()),
             room: Box::new(move || Ok(room)),
         })
     }

@@ -6,12 +6,35 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use redb::StorageBackend;
 use rustix::io::Errno;
 
+/// Which file of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum File {
+    Rows,
+    Journal,
+}
+
+/// The bytes of both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    rows: Vec<u8>,
+    journal: Vec<u8>,
+}
+
+impl Bytes {
+    fn of(&mut self, file: File) -> &mut Vec<u8> {
+        match file {
+            File::Rows => &mut self.rows,
+            File::Journal => &mut self.journal,
+        }
+    }
+}
+
 /// What happened to the disk.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Write(u64, Vec<u8>),
-    SetLen(u64),
-    Sync,
+    Write(File, u64, Vec<u8>),
+    SetLen(File, u64),
+    Sync(File),
     /// Not the disk's: how many transactions were acknowledged by now.
     Acknowledged(usize),
 }
@@ -36,7 +59,7 @@ struct Plan {
 
 #[derive(Debug, Default)]
 struct State {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     record: Vec<Event>,
     plan: Option<Plan>,
 }
@@ -46,7 +69,7 @@ struct State {
 pub(crate) struct Disk(Arc<Mutex<State>>);
 
 impl Disk {
-    pub(crate) fn with(bytes: Vec<u8>) -> Self {
+    pub(crate) fn with(bytes: Bytes) -> Self {
         let disk = Self::default();
         disk.state().bytes = bytes;
         disk
@@ -57,7 +80,7 @@ impl Disk {
     }
 
     /// What it holds as long as nothing is lost.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Bytes {
         self.state().bytes.clone()
     }
 
@@ -100,44 +123,50 @@ impl Disk {
     }
 }
 
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.state().bytes.len().try_into().unwrap())
-    }
+/// One file of the disk.
+#[derive(Debug)]
+pub(crate) struct OnDisk(pub(crate) Disk, pub(crate) File);
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.on(Call::Read)?;
-        let start = usize::try_from(offset).unwrap();
-        let bytes = state.bytes.get(start..start + out.len());
-        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.on(Call::SetLen)?;
-        apply(&mut state.bytes, &Event::SetLen(len));
-        state.record.push(Event::SetLen(len));
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.on(Call::Sync)?.record.push(Event::Sync);
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.on(Call::Write)?;
-        let event = Event::Write(offset, data.to_vec());
+impl OnDisk {
+    fn change(&self, call: Call, event: Event) -> io::Result<()> {
+        let mut state = self.0.on(call)?;
         apply(&mut state.bytes, &event);
         state.record.push(event);
         Ok(())
     }
 }
 
+impl StorageBackend for OnDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.state().bytes.of(self.1).len().try_into().unwrap())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut state = self.0.on(Call::Read)?;
+        let start = usize::try_from(offset).unwrap();
+        let bytes = state.bytes.of(self.1).get(start..start + out.len());
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Call::SetLen, Event::SetLen(self.1, len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.change(Call::Sync, Event::Sync(self.1))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.change(Call::Write, Event::Write(self.1, offset, data.to_vec()))
+    }
+}
+
 /// Lets an event reach the bytes.
-fn apply(bytes: &mut Vec<u8>, event: &Event) {
+fn apply(bytes: &mut Bytes, event: &Event) {
     match event {
-        Event::Write(offset, data) => {
+        Event::Write(file, offset, data) => {
+            let bytes = bytes.of(*file);
             let start = usize::try_from(*offset).unwrap();
             let end = start + data.len();
             if bytes.len() < end {
@@ -145,8 +174,8 @@ fn apply(bytes: &mut Vec<u8>, event: &Event) {
             }
             bytes[start..end].copy_from_slice(data);
         }
-        Event::SetLen(len) => bytes.resize(usize::try_from(*len).unwrap(), 0),
-        Event::Sync | Event::Acknowledged(_) => {}
+        Event::SetLen(file, len) => bytes.of(*file).resize(usize::try_from(*len).unwrap(), 0),
+        Event::Sync(_) | Event::Acknowledged(_) => {}
     }
 }
 
@@ -165,13 +194,13 @@ const SECTOR_BYTES: usize = 512;
 
 /// Follows a record and gives the disk as it would be if power went now.
 pub(crate) struct PowerCut {
-    durable: Vec<u8>,
+    durable: Bytes,
     pending: Vec<Event>,
     pub(crate) acknowledged: usize,
 }
 
 impl PowerCut {
-    pub(crate) fn new(durable: Vec<u8>) -> Self {
+    pub(crate) fn new(durable: Bytes) -> Self {
         Self {
             durable,
             pending: Vec::new(),
@@ -181,10 +210,11 @@ impl PowerCut {
 
     pub(crate) fn follow(&mut self, event: &Event) {
         match event {
-            Event::Write(..) | Event::SetLen(_) => self.pending.push(event.clone()),
+            Event::Write(..) | Event::SetLen(..) => self.pending.push(event.clone()),
             Event::Acknowledged(count) => self.acknowledged = *count,
-            Event::Sync => {
-                for event in self.pending.drain(..) {
+            Event::Sync(file) => {
+                let of = |event: &mut Event| matches!(event, Event::Write(of, ..) | Event::SetLen(of, _) if of == file);
+                for event in self.pending.extract_if(.., of) {
                     apply(&mut self.durable, &event);
                 }
             }
@@ -196,16 +226,16 @@ impl PowerCut {
         for event in &self.pending {
             match (loss, event) {
                 (Loss::None, _) => apply(&mut bytes, event),
-                (Loss::Torn, Event::Write(offset, data)) if dice.below(2) == 0 => {
+                (Loss::Torn, Event::Write(file, offset, data)) if dice.below(2) == 0 => {
                     let torn = dice.below(2) == 0;
                     for (n, sector) in data.chunks(SECTOR_BYTES).enumerate() {
                         if !torn || dice.below(2) == 0 {
                             let offset = offset + u64::try_from(n * SECTOR_BYTES).unwrap();
-                            apply(&mut bytes, &Event::Write(offset, sector.to_vec()));
+                            apply(&mut bytes, &Event::Write(*file, offset, sector.to_vec()));
                         }
                     }
                 }
-                (Loss::Torn, Event::SetLen(_)) if dice.below(2) == 0 => apply(&mut bytes, event),
+                (Loss::Torn, Event::SetLen(..)) if dice.below(2) == 0 => apply(&mut bytes, event),
                 (Loss::All | Loss::Torn, _) => {}
             }
         }

@@ -18,14 +18,21 @@ use keyturnd::store::{
     Key, KeyRange, Name, Op, OpenError, Outcome, RedbStore, Rev, Store, StoreError, Txn,
 };
 
-use crate::disk::Disk;
+use redb::StorageBackend;
+
+use crate::disk::{Disk, File, OnDisk};
 
 /// What a store should hold: what the transactions so far have put, by key.
 type Rows = BTreeMap<Key, Vec<u8>>;
 
 fn open(disk: &Disk) -> Result<RedbStore, OpenError> {
-    let disk = disk.clone();
-    RedbStore::with_backend(move || Ok(Box::new(disk.clone())))
+    let file = |file| {
+        let disk = disk.clone();
+        move || -> std::io::Result<Box<dyn StorageBackend>> {
+            Ok(Box::new(OnDisk(disk.clone(), file)))
+        }
+    };
+    RedbStore::with_backend(file(File::Rows), file(File::Journal))
 }
 
 /// Everything that the store holds but its format row.
@@ -74,7 +81,7 @@ impl History {
             Name::Object(digest).key()
         };
         match self.step % 10 {
-            4 => txn = txn.put(object(self.step), vec![7; 90_000]),
+            4 => txn = txn.put(object(self.step), vec![7; 300_000]),
             9 => txn = txn.delete(object(self.step - 5)),
             _ => {
                 let row = Name::Outbox(self.step % 4).key();

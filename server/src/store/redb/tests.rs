@@ -13,7 +13,8 @@ use crate::store::Name;
 use crate::store::conformance::{committed, conformance};
 
 fn in_memory() -> RedbStore {
-    RedbStore::with_backend(|| Ok(Box::new(InMemoryBackend::new()))).unwrap()
+    let file = || -> io::Result<Box<dyn StorageBackend>> { Ok(Box::new(InMemoryBackend::new())) };
+    RedbStore::with_backend(file, file).unwrap()
 }
 
 fn put(name: &str) -> Txn {
@@ -117,6 +118,56 @@ fn what_cannot_be_opened_says_why() {
     assert!(!at("left.new").exists());
 }
 
+/// Invariant 4.
+#[tokio::test]
+async fn a_store_and_its_journal_belong_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let copy = |from: &str, to: &str| {
+        for suffix in ["", ".journal"] {
+            fs::copy(at(&format!("{from}{suffix}")), at(&format!("{to}{suffix}"))).unwrap();
+        }
+    };
+    let store = RedbStore::create(&at("a")).unwrap();
+    committed(store.txn(put("t/a")).await);
+    store.close().await;
+    copy("a", "old");
+    let store = RedbStore::open(&at("a")).unwrap();
+    let mut last = Rev::ABSENT;
+    // More than a round of the journal, so that it begins behind where the copy ends.
+    for _ in 0..3 {
+        let large = Txn::new().put(Key::from_bytes("t/b"), vec![3; 700_000]);
+        last = committed(store.txn(large).await);
+    }
+    copy("a", "killed");
+    store.close().await;
+    RedbStore::create(&at("other")).unwrap().close().await;
+    for name in ["rolled back", "foreign", "without"] {
+        copy("a", name);
+    }
+    fs::copy(at("old"), at("rolled back")).unwrap();
+    fs::copy(at("other.journal"), at("foreign.journal")).unwrap();
+    fs::remove_file(at("without.journal")).unwrap();
+    for (name, want) in [
+        ("rolled back", "it is older than its journal"),
+        ("foreign", "another store's"),
+        ("without", "is missing"),
+    ] {
+        let error = RedbStore::open(&at(name))
+            .err()
+            .map(|error| error.to_string());
+        assert!(
+            error.as_ref().is_some_and(|error| error.contains(want)),
+            "{name}: {error:?}"
+        );
+    }
+    for name in ["a", "killed"] {
+        let store = RedbStore::open(&at(name)).unwrap();
+        let held = store.get(&Key::from_bytes("t/b")).await.unwrap();
+        assert_eq!(held, Some((vec![3; 700_000], last)), "{name}");
+    }
+}
+
 /// A full or read-only disk is noticed before the engine is touched, and passes.
 #[tokio::test]
 async fn without_room_nothing_is_tried() {
@@ -129,10 +180,11 @@ async fn without_room_nothing_is_tried() {
     let opened = Arc::new(AtomicBool::new(false));
     let first = opened.clone();
     let store = RedbStore::start(Source {
-        backend: Box::new(move || {
+        rows: Box::new(move || {
             assert!(!first.swap(true, Ordering::SeqCst), "never opened again");
             Ok(Box::new(InMemoryBackend::new()))
         }),
+        journal: Box::new(|_| Ok(Box::new(InMemoryBackend::new()))),
         room: Box::new(move || (*asked.lock().unwrap()).map_err(io::Error::other)),
     })
     .unwrap();

@@ -1,9 +1,7 @@
 //! What the disk said: a storage backend that passes everything on and remembers how it failed.
 //!
-//! redb tells that a commit failed; whether it may have happened depends on what failed and on what had
-//! reached the disk before. The header lies at offset 0, is written during a commit only, and names the new
-//! pages: until it is synced no crash can bring the transaction to life, for a page that could not be written
-//! makes its checksums wrong.
+//! redb tells that something failed. Whether the store may go on depends on how: after a failed `fsync` nobody
+//! knows what the file holds; after anything else it is opened anew, and the journal has what it may lack.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -15,11 +13,9 @@ use ::redb::{BackendError, StorageBackend};
 
 use crate::store::Refused;
 
-/// What is known about the engine's failures since the last commit began.
+/// What is known about the engine's failures since the last transaction began.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    header_written: AtomicBool,
-    header_synced: AtomicBool,
     sync_failed: AtomicBool,
     failed: Mutex<Option<ErrorKind>>,
 }
@@ -27,7 +23,7 @@ pub(super) struct Watch {
 /// How a failure is to be taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Certainly nothing is applied.
+    /// The disk takes nothing for now.
     Refused(Refused),
     /// An `fsync` failed: what is durable is unknown, for ever.
     SyncFailed,
@@ -36,10 +32,8 @@ pub(super) enum Verdict {
 }
 
 impl Watch {
-    /// A commit begins.
+    /// A transaction begins.
     pub(super) fn begin(&self) {
-        self.header_written.store(false, Ordering::SeqCst);
-        self.header_synced.store(false, Ordering::SeqCst);
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -49,12 +43,9 @@ impl Watch {
             return Verdict::SyncFailed;
         }
         let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        match failed.and_then(refusal) {
-            Some(refused) if !self.header_synced.load(Ordering::SeqCst) => {
-                Verdict::Refused(refused)
-            }
-            _ => Verdict::Other,
-        }
+        failed
+            .and_then(refusal)
+            .map_or(Verdict::Other, Verdict::Refused)
     }
 
     fn note(&self, result: io::Result<()>) -> io::Result<()> {
@@ -111,24 +102,12 @@ impl StorageBackend for Watched {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        match self.inner.sync_data() {
-            Ok(()) => {
-                if self.watch.header_written.load(Ordering::SeqCst) {
-                    self.watch.header_synced.store(true, Ordering::SeqCst);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.watch.sync_failed.store(true, Ordering::SeqCst);
-                Err(error)
-            }
-        }
+        self.inner
+            .sync_data()
+            .inspect_err(|_| self.watch.sync_failed.store(true, Ordering::SeqCst))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if offset == 0 {
-            self.watch.header_written.store(true, Ordering::SeqCst);
-        }
         self.watch.note(self.inner.write(offset, data))
     }
 

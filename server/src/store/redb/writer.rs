@@ -1,13 +1,14 @@
-//! The writer: one transaction, one commit, one `fsync`; and what a failure of it means.
+//! The writer: one transaction, one record of the journal, one `fsync`; and what a failure of it means.
 
 use std::sync::Arc;
 
-use ::redb::{Database, Durability, Error, ReadableTable, Table};
+use ::redb::{Error, ReadableTable as _, Table};
 
-use super::engine::{Engine, META, REVISION, ROWS, decode_row, encode_row, open_error, row_in};
-use super::watch::Verdict;
+use super::engine::{self, Engine, ROWS, decode_row, open_error, row_in};
+use super::journal::AppendError;
+use super::watch::{Verdict, refusal};
 use super::{OpenError, Shared, State};
-use crate::store::{Op, Outcome, Refused, Rev, StoreError, Txn};
+use crate::store::{Outcome, Refused, Rev, StoreError, Txn};
 
 /// Room that must be left before a commit is tried, so that a full disk is noticed while the engine is whole.
 const RESERVE_BYTES: u64 = 1 << 20;
@@ -30,28 +31,48 @@ impl Writer {
     /// Commits; durable when it returns.
     pub(super) fn commit(&mut self, txn: &Txn) -> Result<Outcome, StoreError> {
         self.revive(txn)?;
-        let failed = match &*self.shared.read() {
+        let (failed, verdict) = match &*self.shared.read() {
             State::Open(engine) => {
                 engine.watch.begin();
-                match apply(&engine.db, txn) {
+                match apply(engine, txn, self.last) {
                     Ok((outcome, rev)) => {
                         self.last = rev;
                         return Ok(outcome);
                     }
-                    Err(Failed::Before(error)) => (engine.watch.verdict(), false, error),
-                    Err(Failed::During(error)) => (engine.watch.verdict(), true, error),
+                    Err(failed) => (failed, engine.watch.verdict()),
                 }
             }
             State::Closed(refused) => return Err(StoreError::NotApplied(refused.clone())),
             State::Unknown(why) => return Err(StoreError::Indeterminate(why.clone())),
         };
-        Err(match failed {
-            (Verdict::Refused(refused), _, _) => self.close(refused),
-            (Verdict::Other, false, error) => self.close(Refused::Unavailable(error.to_string())),
-            (Verdict::SyncFailed, _, error) | (Verdict::Other, true, error) => {
-                self.give_up(error.to_string())
+        match (failed, verdict) {
+            (Failed::Engine(error), Verdict::SyncFailed) => Err(self.give_up(error.to_string())),
+            (Failed::Engine(_), Verdict::Refused(refused)) => Err(self.close(refused)),
+            (Failed::Engine(error), Verdict::Other) => {
+                Err(self.close(Refused::Unavailable(error.to_string())))
             }
-        })
+            // The engine may have failed, too, when it took back what it had.
+            (Failed::Journal(AppendError::Write(error)), _) => Err(match refusal(error.kind()) {
+                Some(refused) => self.close(refused),
+                None => self.give_up(error.to_string()),
+            }),
+            (Failed::Journal(AppendError::Sync(error)), _) => Err(self.give_up(error.to_string())),
+            (Failed::Following(rev, error), verdict) => self.follow(rev, verdict, &error),
+        }
+    }
+
+    /// A transaction is durable and the engine could not follow: the journal tells it again.
+    fn follow(&mut self, rev: Rev, verdict: Verdict, error: &Error) -> Result<Outcome, StoreError> {
+        self.last = rev;
+        let refused = match verdict {
+            Verdict::SyncFailed => return Err(self.give_up(error.to_string())),
+            Verdict::Refused(refused) => refused,
+            Verdict::Other => Refused::Unavailable(error.to_string()),
+        };
+        match self.close(refused) {
+            unknown @ StoreError::Indeterminate(_) => Err(unknown),
+            StoreError::NotApplied(_) | StoreError::Invalid(_) => Ok(Outcome::Committed(rev)),
+        }
     }
 
     /// Looks for room, and opens the engine again if it was closed.
@@ -122,73 +143,56 @@ fn room_for(txn: &Txn) -> u64 {
     RESERVE_BYTES.saturating_add(pages).saturating_add(bytes)
 }
 
-/// Where the engine failed: before it could have changed anything, or during the commit.
+/// What failed.
 enum Failed {
-    Before(Error),
-    During(Error),
+    /// The engine, before the transaction was in the journal.
+    Engine(Error),
+    /// The journal.
+    Journal(AppendError),
+    /// The engine, when the transaction at this revision was durable.
+    Following(Rev, Error),
 }
 
 impl<E: Into<Error>> From<E> for Failed {
     fn from(error: E) -> Self {
-        Self::Before(error.into())
+        Self::Engine(error.into())
     }
 }
 
 /// Steps a transaction and makes it durable. Gives its outcome and the revision that the store has then.
-fn apply(db: &Database, txn: &Txn) -> Result<(Outcome, Rev), Failed> {
-    let mut write = db.begin_write()?;
-    write.set_durability(Durability::Immediate)?;
-    let (outcome, before, after) = {
-        let mut rows = write.open_table(ROWS)?;
-        let mut meta = write.open_table(META)?;
-        let before = Rev(meta.get(REVISION)?.map_or(0, |rev| rev.value()));
-        let mut after = before;
-        let outcome = step(&mut rows, txn, &mut after)?;
-        if after != before {
-            meta.insert(REVISION, after.0)?;
-        }
-        (outcome, before, after)
-    };
-    if after == before {
-        write.abort()?;
-    } else {
-        write
-            .commit()
-            .map_err(|error| Failed::During(error.into()))?;
+fn apply(engine: &Engine, txn: &Txn, last: Rev) -> Result<(Outcome, Rev), Failed> {
+    let mut journal = engine.journal()?;
+    let write = engine::begin(&engine.db)?;
+    let mut rows = write.open_table(ROWS)?;
+    if let Some(conflict) = conflict(&rows, txn)? {
+        return Ok((conflict, last));
     }
-    Ok((outcome, after))
+    if txn.then.is_empty() {
+        return Ok((Outcome::Committed(last), last));
+    }
+    let next =
+        engine::after(last).ok_or_else(|| Error::Corrupted("revisions are used up".into()))?;
+    engine::change(&mut rows, next, &txn.then)?;
+    drop(rows);
+    engine::mark(&write, next)?;
+    journal.append(next, &txn.then).map_err(Failed::Journal)?;
+    write
+        .commit()
+        .map_err(|error| Failed::Following(next, error.into()))?;
+    Ok((Outcome::Committed(next), next))
 }
 
-fn step(
-    rows: &mut Table<'_, &'static [u8], &'static [u8]>,
-    txn: &Txn,
-    rev: &mut Rev,
-) -> Result<Outcome, Error> {
+/// What the compared rows hold, when not all of them are as they should be.
+fn conflict(rows: &Table<'_, &[u8], &[u8]>, txn: &Txn) -> Result<Option<Outcome>, Error> {
     let mut holds = true;
     for compare in &txn.when {
         let held = rows.get(compare.key.as_bytes())?;
         let held = held.map(|held| decode_row(held.value()).map(|(rev, _)| rev));
         holds &= held.transpose()?.unwrap_or(Rev::ABSENT) == compare.rev;
     }
-    if !holds {
-        let held = txn.when.iter().map(|compare| row_in(rows, &compare.key));
-        return Ok(Outcome::Conflict(held.collect::<Result<_, _>>()?));
+    if holds {
+        return Ok(None);
     }
-    if txn.then.is_empty() {
-        return Ok(Outcome::Committed(*rev));
-    }
-    let next = rev.0.checked_add(1);
-    *rev = Rev(next.ok_or_else(|| Error::Corrupted("revisions are used up".into()))?);
-    for op in &txn.then {
-        match op {
-            Op::Put(key, value) => {
-                let row = encode_row(*rev, value);
-                rows.insert(key.as_bytes(), row.as_slice())?;
-            }
-            Op::Delete(key) => {
-                rows.remove(key.as_bytes())?;
-            }
-        }
-    }
-    Ok(Outcome::Committed(*rev))
+    let held = txn.when.iter().map(|compare| row_in(rows, &compare.key));
+    Ok(Some(Outcome::Conflict(held.collect::<Result<_, _>>()?)))
 }
