@@ -236,7 +236,10 @@ impl Core {
         let requester = before.machine.row.ask.requester;
         let mut live = Live {
             machine: step.state,
-            ..Live::clone(&before)
+            request: Arc::clone(&before.request),
+            row: before.row.clone(),
+            opened: before.opened.clone(),
+            receipt: before.receipt.clone(),
         };
         live.row.row.clone_from(&live.machine.row);
         live.row

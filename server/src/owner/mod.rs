@@ -286,12 +286,14 @@ async fn turn(core: &mut Core, store: &Arc<dyn Store>, health: &Reporter, works:
         answer(outcome.clone());
     }
     let Ok(committed) = outcome else { return };
+    // Who waits for what is combined or shown goes before what nobody waits for.
     let combined = core.combine_first(&mut txn);
     if !combined.is_empty() {
-        // On this thread, at once; the rest can be done by another meanwhile.
         tokio::task::yield_now().await;
     }
-    core.settle(txn, &committed, &combined);
+    core.show_all(&mut txn, &committed, &combined);
+    tokio::task::yield_now().await;
+    core.settle(txn);
 }
 
 /// Where it is told whether the store takes changes; it can change while the daemon runs.

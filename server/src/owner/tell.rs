@@ -13,7 +13,10 @@ use keyturn_vault::{
     time::Time,
 };
 
-use super::{core::Core, txn::Txn};
+use super::{
+    core::Core,
+    txn::{After, Subject, Txn},
+};
 use crate::{
     notify::{Kind, Notice, Severity, notice::Named},
     refusal::Refused,
@@ -59,7 +62,8 @@ impl Core {
         };
         let purpose = live.machine.row.purpose;
         let told = Kind::of_ceremony(said, purpose, charter.is_some());
-        tracing::info!(ceremony = %id, kind = told.0.name(), "ceremony");
+        txn.after
+            .push(After::Told(Subject::Ceremony(id), told.0.name()));
         let person = match said {
             N::Approved(person) | N::Refused(person) | N::Retracted(person) => Some(person),
             N::Opened
@@ -95,7 +99,8 @@ impl Core {
         said: checkout::Notice,
     ) -> Result<(), Refused> {
         let told = Kind::of_checkout(said);
-        tracing::info!(ceremony = %id, kind = told.0.name(), "check-out");
+        txn.after
+            .push(After::Told(Subject::Ceremony(id), told.0.name()));
         self.tell(txn, told, |core, notice| {
             core.name_ceremony(id, notice);
             notice.awaited.clear();
@@ -118,7 +123,8 @@ impl Core {
         said: rotation::Notice,
     ) -> Result<(), Refused> {
         let told = Kind::of_rotation(said);
-        tracing::info!(credential = %id, kind = told.0.name(), "rotation");
+        txn.after
+            .push(After::Told(Subject::Credential(id), told.0.name()));
         self.tell(txn, told, |core, notice| {
             notice.credentials.extend(core.named_credential(id));
         })

@@ -13,7 +13,7 @@ use super::{
     Committed,
     core::{Core, ENTRY_FORMAT, Seen},
     rows,
-    txn::{After, Mark, Row, Txn},
+    txn::{After, Mark, Row, Subject, Txn},
 };
 use crate::{
     refusal::Refused,
@@ -173,34 +173,24 @@ impl Core {
         combined
     }
 
-    /// When the outcome is known and everybody has been answered: what follows a commit. What is being combined is
+    /// Shows what has changed to those who watch, with receipts of what was just appended. What is being combined is
     /// shown when that is done, a moment later, with what came of it.
-    pub(super) fn settle(
+    pub(super) fn show_all(
         &mut self,
-        txn: Txn,
+        txn: &mut Txn,
         committed: &Committed,
         combined: &BTreeSet<CeremonyId>,
     ) {
-        let Txn {
-            dirty,
-            after,
-            objects,
-            undo,
-            ..
-        } = txn;
-        // Nothing is put back any more; what it kept is not shared any longer.
-        drop(undo);
-        self.heads.send_replace(self.edge.size());
+        let objects = std::mem::take(&mut txn.objects);
         if !objects.is_empty() {
             self.objects
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(objects);
         }
-        for after in after {
-            self.follow(after);
-        }
-        for row in &dirty {
+        // A new head brings the publisher, who takes the objects.
+        self.heads.send_replace(self.edge.size());
+        for row in &txn.dirty {
             if let Row::Ceremony(id) = row {
                 self.receive(*id, committed);
                 if !combined.contains(id) {
@@ -208,6 +198,15 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// When everybody knows: what follows a commit.
+    pub(super) fn settle(&mut self, txn: Txn) {
+        for after in txn.after {
+            self.follow(after);
+        }
+        // Nothing is put back any more; what it kept is not shared any longer.
+        drop(txn.undo);
         self.trim();
     }
 
@@ -219,6 +218,12 @@ impl Core {
             After::Posted => self.posted(),
             After::Rosters(charter) => self.check_rosters(charter),
             After::Probe(id) => self.look_at(id),
+            After::Told(Subject::Ceremony(id), kind) => {
+                tracing::info!(ceremony = %id, kind, "told")
+            }
+            After::Told(Subject::Credential(id), kind) => {
+                tracing::info!(credential = %id, kind, "told");
+            }
             After::Restored(id) => {
                 if let Err(error) = self.pinned.follow(self.known.reference) {
                     tracing::error!(%error, "the pins cannot be written");

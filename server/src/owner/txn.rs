@@ -50,6 +50,17 @@ pub enum After {
     Rotate(CredentialId, rotation::Effect),
     /// A target is looked at.
     Probe(CredentialId),
+    /// The daemon's own log says that this happened.
+    Told(Subject, &'static str),
+}
+
+/// What a line of the daemon's own log is about.
+#[derive(Clone, Copy)]
+pub enum Subject {
+    /// A ceremony or its check-out.
+    Ceremony(CeremonyId),
+    /// A credential's rotation.
+    Credential(CredentialId),
 }
 
 pub(super) enum Undo {

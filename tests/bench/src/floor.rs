@@ -1,5 +1,7 @@
 //! The floor: the work that no vault of this kind can leave out, straight through, with no state.
 //!
+//! It is a process of its own, as the daemon is: this program, started with `floor`.
+//!
 //! One unary call and one push on an open stream over reused mTLS connections; behind them one P-256
 //! verification, two age decryptions, combining, one age encryption, two signatures of checkpoints, two
 //! durable appends. No machine, no charter, no queue, no rows; whoever is connected may call.
@@ -7,8 +9,9 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     path::Path,
+    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -41,7 +44,7 @@ use keyturnd::{
     tls,
 };
 use redb::{Database, TableDefinition};
-use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -278,67 +281,114 @@ impl Ceremony for Service {
     }
 }
 
-/// The floor with its connections.
+/// The floor with its connections. It ends with this.
 pub(crate) struct Floor {
-    /// Threads of its own, as the daemon has; dropped last.
-    _runtime: Threads,
+    process: Child,
     lanes: Vec<(CeremonyClient<Channel>, CeremonyClient<Channel>)>,
     call: v1::ApproveRequest,
     next: u64,
 }
 
-/// A runtime that can be dropped inside another.
-struct Threads(Option<Runtime>);
-
-impl Drop for Threads {
+impl Drop for Floor {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
+        // Its standard input ends, and so does it.
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
     }
 }
 
+/// What the process says when it listens: its address, the pin of its key, and the parts of the call.
+type Hello = (String, Digest, String, Vec<u8>, Vec<u8>);
+
+/// Serves the floor in this process until its standard input ends.
+///
+/// `arguments`: how it writes, whether the work is kept from blocking the tasks of others, a directory, and how
+/// long its two entries are.
+pub(crate) fn serve(arguments: &[String]) -> Outcome<()> {
+    let [disk, aside, dir, first, second] = arguments else {
+        return Err("this is for the benchmark itself".into());
+    };
+    let disk = if disk == "redb" {
+        Disk::Redb
+    } else {
+        Disk::Plain
+    };
+    let entries = [first.parse()?, second.parse()?].map(|length| vec![b'x'; length]);
+    let node = DeviceKey::generate("node")?;
+    let (work, call) = work(disk, Path::new(dir), entries)?;
+    let service = Service {
+        work: Arc::new(work),
+        aside: aside == "true",
+    };
+    let approval = call.approval.ok_or("no approval")?;
+    let submission = call.submissions.into_iter().next().ok_or("no submission")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let hello: Hello = (
+        listener.local_addr()?.to_string(),
+        Digest(node.pin()),
+        approval.text,
+        approval.signature,
+        submission,
+    );
+    let acceptor = TlsAcceptor::from(Arc::new(tls::server(&node, Peers::nobody(), true)?));
+    runtime.spawn(async move {
+        let porter = Porter {
+            tls: acceptor,
+            gate: Gate::new(Limits::default()),
+            peers: Peers::nobody(),
+            clock: Clock::system(),
+            metrics: Metrics::new(),
+            limits: Arc::new(Limits::default()),
+        };
+        let Ok(listener) = TcpListener::from_std(listener) else {
+            return;
+        };
+        let incoming = accept(vec![listener], &porter);
+        let server = Server::builder().add_service(CeremonyServer::new(service));
+        // It ends with the process.
+        let _ = server.serve_with_incoming(incoming).await;
+    });
+    println!("{}", serde_json::to_string(&hello)?);
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    runtime.shutdown_background();
+    Ok(())
+}
+
 impl Floor {
-    /// Starts it in this process. Its entries are as long as those of `like`.
+    /// Starts it. Its entries are as long as those of `like`.
     pub(crate) async fn new(
         disk: Disk,
         aside: bool,
         dir: &Path,
         like: &v1::Release,
     ) -> Outcome<Self> {
-        let (node, device) = (DeviceKey::generate("node")?, DeviceKey::generate("device")?);
-        let (work, call) = work(disk, dir, like)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let service = Service {
-            work: Arc::new(work),
-            aside,
+        let long = |receipt: &Option<v1::Receipt>| {
+            let length = receipt.as_ref().map_or(1000, |receipt| receipt.entry.len());
+            length.to_string()
         };
-        let acceptor = TlsAcceptor::from(Arc::new(tls::server(&node, Peers::nobody(), true)?));
-        runtime.spawn(async move {
-            let porter = Porter {
-                tls: acceptor,
-                gate: Gate::new(Limits::default()),
-                peers: Peers::nobody(),
-                clock: Clock::system(),
-                metrics: Metrics::new(),
-                limits: Arc::new(Limits::default()),
-            };
-            let Ok(listener) = TcpListener::from_std(listener) else {
-                return;
-            };
-            let incoming = accept(vec![listener], &porter);
-            let server = Server::builder().add_service(CeremonyServer::new(service));
-            // It ends with the runtime.
-            let _ = server.serve_with_incoming(incoming).await;
-        });
+        let mut process = Command::new(std::env::current_exe()?)
+            .args([
+                "floor",
+                if disk == Disk::Redb { "redb" } else { "plain" },
+                &aside.to_string(),
+            ])
+            .arg(dir)
+            .args([long(&like.authorized), long(&like.released)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut hello = String::new();
+        let said = process.stdout.take().ok_or("no standard output")?;
+        BufReader::new(said).read_line(&mut hello)?;
+        let (address, pin, text, signature, submission): Hello = serde_json::from_str(&hello)?;
+        let device = DeviceKey::generate("device")?;
         let route = Route {
-            addresses: vec![address.to_string().parse()?],
-            pins: vec![Digest(node.pin())],
+            addresses: vec![address.parse()?],
+            pins: vec![pin],
         };
         let mut lanes = Vec::new();
         for _ in 0..LANES {
@@ -347,9 +397,17 @@ impl Floor {
             lanes.push((requester, second));
         }
         Ok(Self {
-            _runtime: Threads(Some(runtime)),
+            process,
             lanes,
-            call,
+            call: v1::ApproveRequest {
+                approval: Some(v1::SignedText {
+                    text,
+                    signature,
+                    signer: None,
+                }),
+                submissions: vec![submission],
+                ..v1::ApproveRequest::default()
+            },
             next: 0,
         })
     }
@@ -409,7 +467,7 @@ pub(crate) async fn go(ready: Ready) -> Result<Duration, String> {
 }
 
 /// A sealed secret, a first share, and the call that brings the second one.
-fn work(disk: Disk, dir: &Path, like: &v1::Release) -> Outcome<(Work, v1::ApproveRequest)> {
+fn work(disk: Disk, dir: &Path, entries: [Vec<u8>; 2]) -> Outcome<(Work, v1::ApproveRequest)> {
     let holders = ["bob", "carol", "dan"];
     let keys: Vec<_> = holders
         .iter()
@@ -462,9 +520,6 @@ fn work(disk: Disk, dir: &Path, like: &v1::Release) -> Outcome<(Work, v1::Approv
         submissions: vec![submission.encrypt(&desk.share_key())?],
         ..v1::ApproveRequest::default()
     };
-    let long = |receipt: &Option<v1::Receipt>| {
-        vec![b'x'; receipt.as_ref().map_or(1000, |receipt| receipt.entry.len())]
-    };
     let work = Work {
         store: Store::new(disk, dir)?,
         log: LogKey::generate(ORIGIN)?,
@@ -476,7 +531,7 @@ fn work(disk: Disk, dir: &Path, like: &v1::Release) -> Outcome<(Work, v1::Approv
         deliver_to: ShareIdentity::generate()?.share_key(),
         approval,
         person: "carol".to_owned(),
-        entries: [long(&like.authorized), long(&like.released)],
+        entries,
         next: AtomicU64::new(0),
         streams: Mutex::default(),
     };

@@ -36,10 +36,17 @@ static ALLOCATOR: Wiping = Wiping::SYSTEM;
 const SECTIONS: [&str; 6] = ["parts", "unseal", "appends", "log", "size", "rotate"];
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if let Some(("floor", rest)) = arguments
+        .split_first()
+        .map(|(name, rest)| (name.as_str(), rest))
+    {
+        return end(floor::serve(rest));
+    }
     let mut write = false;
     let mut wanted = Vec::new();
     let mut credentials = rotate::CREDENTIALS;
-    for argument in std::env::args().skip(1) {
+    for argument in arguments {
         match argument.as_str() {
             "--write" => write = true,
             many if many.parse::<usize>().is_ok_and(|many| many > 0) => {
@@ -58,7 +65,11 @@ fn main() -> ExitCode {
     if wanted.is_empty() {
         wanted = SECTIONS.map(str::to_owned).to_vec();
     }
-    match run(&wanted, write, credentials) {
+    end(run(&wanted, write, credentials))
+}
+
+fn end(outcome: Outcome<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

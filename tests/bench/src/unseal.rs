@@ -49,9 +49,8 @@ pub(crate) async fn measure() -> Outcome<Vec<Section>> {
     let like = like.ok_or("nothing is ready")?;
     let mut section = Section::new(
         "An unseal: second approval sent → secret received",
-        "The daemon is a process of its own; approval and submission were signed and encrypted before. \
-         The floor does the same unavoidable work straight through, with no state, on threads of its own in the measuring \
-         program: once with two commits of redb, once with two plain `fdatasync`. Ratios are to the floor with redb. \
+        "Daemon and floor are processes of their own; approval and submission were signed and encrypted before. \
+         The floor does the same unavoidable work straight through, with no state: once with two commits of redb, once with two plain `fdatasync`. Ratios are to the floor with redb. \
          Rounds of daemon and floors alternate.",
         &[
             "",
