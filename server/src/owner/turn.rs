@@ -219,7 +219,7 @@ impl Core {
             After::Rosters(charter) => self.check_rosters(charter),
             After::Probe(id) => self.look_at(id),
             After::Told(Subject::Ceremony(id), kind) => {
-                tracing::info!(ceremony = %id, kind, "told")
+                tracing::info!(ceremony = %id, kind, "told");
             }
             After::Told(Subject::Credential(id), kind) => {
                 tracing::info!(credential = %id, kind, "told");

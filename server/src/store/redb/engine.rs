@@ -133,9 +133,12 @@ fn journal(source: &Source, db: &Database, new: bool) -> Result<Journal, OpenErr
         return Ok(journal);
     }
     check_format(format(db).map_err(open_error)?.as_deref())?;
-    let file = (source.journal)(false).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => OpenError::Damaged("the journal beside it is missing".into()),
-        _ => open_io(error),
+    let file = (source.journal)(false).map_err(|error| {
+        if error.kind() == ErrorKind::NotFound {
+            OpenError::Damaged("the journal beside it is missing".into())
+        } else {
+            open_io(error)
+        }
     })?;
     let store = number(db).map_err(open_error)?;
     let journal = match store {

@@ -231,7 +231,7 @@ mod tests {
         fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
             let bytes = self.0.lock().unwrap();
             let from = usize_of(offset);
-            let found = bytes.get(from..from + out.len());
+            let found = bytes.get(from..from.saturating_add(out.len()));
             out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
             Ok(())
         }
@@ -247,7 +247,7 @@ mod tests {
 
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
             let mut bytes = self.0.lock().unwrap();
-            let end = usize_of(offset) + data.len();
+            let end = usize_of(offset).saturating_add(data.len());
             if bytes.len() < end {
                 bytes.resize(end, 0);
             }
