@@ -361,8 +361,6 @@ pub const EXITS: &[(&str, u8)] = &[
     ("token-in-use", 105),
     ("wrong-pin", 106),
     ("pin-blocked", 107),
-    ("wrong-puk", 108),
-    ("puk-blocked", 109),
     ("pin-format", 110),
     ("factory-default", 111),
     ("management-key", 112),

@@ -45,15 +45,6 @@ pub enum TokenError {
     /// Too many wrong PINs.
     #[error("the PIN is blocked")]
     PinBlocked,
-    /// The PUK was wrong; the token counted it.
-    #[error("wrong PUK; {tries_left} {} left", if *tries_left == 1 { "try" } else { "tries" })]
-    WrongPuk {
-        /// Tries until the PUK is blocked.
-        tries_left: u8,
-    },
-    /// Too many wrong PUKs.
-    #[error("the PUK is blocked")]
-    PukBlocked,
     /// Not a PIN that a token could have: the token was not asked.
     #[error("a PIN has 6 to 8 characters of ASCII")]
     PinFormat,
@@ -131,8 +122,6 @@ impl TokenError {
             Self::InUse => "token-in-use",
             Self::WrongPin { .. } => "wrong-pin",
             Self::PinBlocked => "pin-blocked",
-            Self::WrongPuk { .. } => "wrong-puk",
-            Self::PukBlocked => "puk-blocked",
             Self::PinFormat => "pin-format",
             Self::FactoryDefault(_) => "factory-default",
             Self::ManagementKey => "management-key",
@@ -171,10 +160,6 @@ impl TokenError {
                 "try again; it is the PIN of the PIV application, not of FIDO or OpenPGP"
             }
             Self::PinBlocked => "unblock it with the PUK: ykman piv access unblock-pin",
-            Self::WrongPuk { .. } => "try again; the PUK was chosen when the YubiKey was enrolled",
-            Self::PukBlocked => {
-                "the token can only be reset; use your spare token and enrol this one anew"
-            }
             Self::PinFormat => "no try was used up; enter the PIN of the PIV application",
             Self::FactoryDefault(_) => "let enroll change it, or change it with ykman piv access",
             Self::ManagementKey => {
@@ -255,8 +240,6 @@ mod tests {
             TokenError::InUse,
             TokenError::WrongPin { tries_left: 2 },
             TokenError::PinBlocked,
-            TokenError::WrongPuk { tries_left: 1 },
-            TokenError::PukBlocked,
             TokenError::PinFormat,
             TokenError::FactoryDefault("PIN"),
             TokenError::ManagementKey,

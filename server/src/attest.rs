@@ -9,9 +9,8 @@
 
 use std::{fs, io, path::Path};
 
-use keyturn_hsm::{
-    ApprovalKey,
-    attestation::{ANCHORS_FILE_MAX, Anchors, AnchorsError, AttestationError, Claim, prove},
+use keyturn_hsm::attestation::{
+    ANCHORS_FILE_MAX, Anchors, AnchorsError, AttestationError, Written, prove_object,
 };
 use keyturn_vault::{
     charter::{Attestation, Charter, Token},
@@ -77,30 +76,17 @@ pub enum Unproven {
 
 /// The facts of a token that its maker attests in this object; the token's own are not looked at.
 pub fn facts(anchors: &Anchors, token: &Token, object: &[u8]) -> Result<Attestation, Unproven> {
-    let format = AttestationError::Format;
-    let text = std::str::from_utf8(object).map_err(|_| format.clone())?;
-    let approval =
-        ApprovalKey::from_spki(token.approval_key.as_der()).map_err(|_| format.clone())?;
-    let share = token
-        .share_key
-        .as_str()
-        .parse()
-        .map_err(|_| format.clone())?;
-    let claim = Claim {
-        approval: &approval,
-        share: &share,
+    let written = Written {
+        approval: token.approval_key.as_der(),
+        share: token.share_key.as_str(),
         serial: token.serial.ok_or(Unproven::KeyFile)?,
     };
-    let proven = prove(text, anchors, claim)?;
+    let proven = prove_object(object, anchors, written)?;
     let firmware = proven.approval.firmware;
     let policies = (proven.approval.policy(), proven.share.policy());
-    Attestation::of(
-        Digest::of(object),
-        (firmware.0, firmware.1, firmware.2),
-        policies.0,
-        policies.1,
-    )
-    .ok_or(Unproven::Maker(format))
+    let firmware = (firmware.0, firmware.1, firmware.2);
+    Attestation::of(Digest::of(object), firmware, policies.0, policies.1)
+        .ok_or(Unproven::Maker(AttestationError::Format))
 }
 
 /// Checks what a charter says of a token (invariant 1).

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 use clap::Args;
 use keyturn_proto::v1;
 use keyturn_vault::{
-    charter::{Charter, Device, Person, Token},
+    charter::{Charter, Device, Person},
     file::{Blob, EnrolmentFile, MAX_FILE_BYTES, Welcome, WelcomeFormat},
     jcs::Document as _,
     text::Enrol,
@@ -134,14 +134,7 @@ fn newcomer(context: &Context, file: &EnrolmentFile, enrol: &Enrol) -> Result<Pe
     let attestation = file
         .attestation(enrol)
         .map_err(|error| Refusal::new("attestation", error, "ask for the file again"))?;
-    let mut token = Token {
-        id: enrol.token.id,
-        kind: enrol.token.kind,
-        serial: enrol.token.serial,
-        approval_key: enrol.approval_key.clone(),
-        share_key: enrol.share_key.clone(),
-        attestation: None,
-    };
+    let mut token = enrol.token();
     if let Some(object) = attestation {
         let facts = attested::facts(&context.home.anchors()?, &token, object.as_bytes())?;
         context.ui.note(format_args!("attested   {facts}"));

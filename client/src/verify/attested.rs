@@ -2,10 +2,7 @@
 //!
 //! The daemon asks the same before it takes a token in. Here its answer is not believed.
 
-use keyturn_hsm::{
-    ApprovalKey,
-    attestation::{Anchors, AttestationError, Claim, prove},
-};
+use keyturn_hsm::attestation::{Anchors, AttestationError, Written, prove_object};
 use keyturn_vault::{
     charter::{Attestation, Token},
     digest::Digest,
@@ -35,23 +32,15 @@ pub fn check(anchors: &Anchors, token: &Token, object: &[u8]) -> Result<(), Veri
 }
 
 fn maker(anchors: &Anchors, token: &Token, object: &[u8]) -> Result<Attestation, AttestationError> {
-    let format = AttestationError::Format;
-    let text = std::str::from_utf8(object).map_err(|_| format.clone())?;
-    let approval =
-        ApprovalKey::from_spki(token.approval_key.as_der()).map_err(|_| format.clone())?;
-    let share = token
-        .share_key
-        .as_str()
-        .parse()
-        .map_err(|_| format.clone())?;
-    let claim = Claim {
-        approval: &approval,
-        share: &share,
-        serial: token.serial.ok_or(format.clone())?,
+    let format = || AttestationError::Format;
+    let written = Written {
+        approval: token.approval_key.as_der(),
+        share: token.share_key.as_str(),
+        serial: token.serial.ok_or_else(format)?,
     };
-    let proven = prove(text, anchors, claim)?;
+    let proven = prove_object(object, anchors, written)?;
     let firmware = proven.approval.firmware;
     let policies = (proven.approval.policy(), proven.share.policy());
     let firmware = (firmware.0, firmware.1, firmware.2);
-    Attestation::of(Digest::of(object), firmware, policies.0, policies.1).ok_or(format)
+    Attestation::of(Digest::of(object), firmware, policies.0, policies.1).ok_or_else(format)
 }

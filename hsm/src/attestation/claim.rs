@@ -34,6 +34,17 @@ pub struct Claim<'a> {
     pub serial: u32,
 }
 
+/// What a document says of a token, as it is written there.
+#[derive(Clone, Copy)]
+pub struct Written<'a> {
+    /// Its approval key, as DER.
+    pub approval: &'a [u8],
+    /// Its share key, as age writes it.
+    pub share: &'a str,
+    /// The number printed on it.
+    pub serial: u32,
+}
+
 /// What its maker says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proven {
@@ -41,6 +52,24 @@ pub struct Proven {
     pub approval: Facts,
     /// The share key.
     pub share: Facts,
+}
+
+/// Checks a stored object with an attestation against what a document says.
+pub fn prove_object(
+    object: &[u8],
+    anchors: &Anchors,
+    written: Written<'_>,
+) -> Result<Proven, AttestationError> {
+    let format = || AttestationError::Format;
+    let text = std::str::from_utf8(object).map_err(|_| format())?;
+    let approval = ApprovalKey::from_spki(written.approval).map_err(|_| format())?;
+    let share = written.share.parse().map_err(|_| format())?;
+    let claim = Claim {
+        approval: &approval,
+        share: &share,
+        serial: written.serial,
+    };
+    prove(text, anchors, claim)
 }
 
 /// Checks an attestation in its stored form against a claim.

@@ -28,7 +28,9 @@ use cert::Cert;
 pub use anchors::{
     ANCHORS_FILE_MAX, ANCHORS_MAX, Anchors, AnchorsError, Fingerprint, YUBICO_ROOTS,
 };
-pub use claim::{Claim, EUCLEAK_FIXED, Proven, RETIRED_SLOTS, SIGNATURE_SLOT, prove};
+pub use claim::{
+    Claim, EUCLEAK_FIXED, Proven, RETIRED_SLOTS, SIGNATURE_SLOT, Written, prove, prove_object,
+};
 
 /// Longest bundle, in bytes.
 pub const BUNDLE_MAX: usize = 16 * 1024;

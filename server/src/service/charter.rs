@@ -94,14 +94,7 @@ impl Service {
 
     /// Checks the attestation that comes with an enrolment, or that an invitation left in the store.
     async fn attested(&self, enrol: &Enrol, brought: Option<&[u8]>) -> Result<Token, Refused> {
-        let mut token = Token {
-            id: enrol.token.id,
-            kind: enrol.token.kind,
-            serial: enrol.token.serial,
-            approval_key: enrol.approval_key.clone(),
-            share_key: enrol.share_key.clone(),
-            attestation: None,
-        };
+        let mut token = enrol.token();
         if let Some(digest) = enrol.attestation {
             let object = match brought {
                 Some(bytes) => bytes.to_vec(),

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::charter::Token;
 use crate::digest::Digest;
 use crate::id::DeviceId;
 use crate::key::{PublicKey, ShareKey};
@@ -64,6 +65,20 @@ impl FromStr for EnrolledDevice {
             })
         };
         read().ok_or(ReferenceError("a device: id, name and key"))
+    }
+}
+
+impl Enrol {
+    /// The token as a charter has it; what its maker says of it is for whoever has checked that to add.
+    pub fn token(&self) -> Token {
+        Token {
+            id: self.token.id,
+            kind: self.token.kind,
+            serial: self.token.serial,
+            approval_key: self.approval_key.clone(),
+            share_key: self.share_key.clone(),
+            attestation: None,
+        }
     }
 }
 
