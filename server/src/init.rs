@@ -12,15 +12,13 @@ use std::{
 
 use keyturn_audit::note::LogKey;
 use keyturn_hsm::device::DeviceKey;
-use keyturn_seal::encrypt_to;
 use keyturn_vault::{
-    charter::{Charter, Node},
-    digest::{Digest, Salt},
-    file::{Blob, Welcome, WelcomeFormat},
-    id::{NodeId, PersonId},
+    charter::Node,
+    digest::Digest,
+    id::NodeId,
     jcs::Document as _,
     key::PublicKey,
-    name::{Name, Origin, PersonName},
+    name::{Name, Origin},
     reference::CharterRef,
     words,
 };
@@ -35,8 +33,13 @@ use crate::{
 };
 
 mod founding;
+mod welcome;
 
-use self::founding::{Enrolled, charter, read_founding};
+pub use self::welcome::Welcomed;
+use self::{
+    founding::{charter, read_founding},
+    welcome::welcome,
+};
 
 /// What somebody who founds a vault says.
 pub struct Request {
@@ -70,18 +73,18 @@ pub struct Made {
     pub vkey: String,
     /// What will work and may be regretted.
     pub warnings: Vec<String>,
-    /// A welcome file for every founder.
-    pub welcomes: Vec<(PersonName, PathBuf)>,
+    /// A welcome file for every token of the founders.
+    pub welcomes: Vec<Welcomed>,
 }
 
 impl Made {
     /// For programs.
     pub fn json(&self) -> serde_json::Value {
-        let welcomes: BTreeMap<_, _> = self
-            .welcomes
-            .iter()
-            .map(|(name, path)| (name.to_string(), path.display().to_string()))
-            .collect();
+        let mut welcomes: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for one in &self.welcomes {
+            let of = welcomes.entry(one.name.to_string()).or_default();
+            of.push(one.path.display().to_string());
+        }
         serde_json::json!({
             "config": self.config.display().to_string(),
             "charter": { "index": self.genesis.index, "sha256": self.genesis.digest.to_string(), "words": self.words },
@@ -102,7 +105,7 @@ impl fmt::Display for Made {
         writeln!(f, "  sha256  {}", self.genesis.digest)?;
         writeln!(f, "  vkey    {}", self.vkey)?;
         writeln!(f, "  config  {}", self.config.display())?;
-        for (name, path) in &self.welcomes {
+        for Welcomed { name, path, .. } in &self.welcomes {
             writeln!(f, "  {name}: keyturn join {}", path.display())?;
         }
         write!(f, "next: keyturnd run --config {}", self.config.display())
@@ -218,6 +221,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         genesis,
         in_force: None,
         joins: BTreeMap::new(),
+        founders: BTreeMap::new(),
         invitations: BTreeMap::new(),
         devices: Vec::new(),
         charters: Vec::new(),
@@ -227,28 +231,24 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         sinks: BTreeMap::new(),
         restores: Vec::new(),
     };
-    vault.invitations = welcomes
+    vault.founders = welcomes
         .iter()
-        .map(|(person, invitation, _)| (*person, invitation.clone()))
+        .map(|one| (one.token, one.proof.clone()))
         .collect();
-    let attestations = enrolled
-        .values()
-        .filter_map(|one| one.attestation.as_deref());
+    let tokens = enrolled.values().flat_map(|one| &one.tokens);
+    let attestations = tokens.filter_map(|token| token.attestation.as_deref());
     let objects: Vec<_> = [bytes.as_slice()].into_iter().chain(attestations).collect();
     make_store(&request.dir.join("data"), &objects, &vault)?;
     let config = request.dir.join("keyturnd.toml");
     let text = config_text(&request.origin, &request.dir, &request.listen, &places);
     write(&config, text.as_bytes(), 0o644)?;
-    let names = charter.persons.iter().map(|person| person.name.clone());
     Ok(Made {
         config,
         genesis,
         words: words::spoken(&genesis.digest),
         vkey: log_key.vkey().to_string(),
         warnings: charter.warnings().iter().map(ToString::to_string).collect(),
-        welcomes: names
-            .zip(welcomes.into_iter().map(|(_, _, path)| path))
-            .collect(),
+        welcomes,
     })
 }
 
@@ -296,60 +296,6 @@ fn prepare(dir: &Path) -> Result<(), InitError> {
             .map_err(|e| file(&folder, e))?;
     }
     Ok(())
-}
-
-/// One welcome file for every founder, with a nonce that only their share key reads.
-fn welcome(
-    request: &Request,
-    charter: &Charter,
-    bytes: &[u8],
-    genesis: CharterRef,
-    enrolled: &BTreeMap<PersonName, Enrolled>,
-    node: &DeviceKey,
-) -> Result<Vec<(PersonId, rows::Invitation, PathBuf)>, InitError> {
-    let mut welcomes = Vec::new();
-    let endpoints = if request.endpoints.is_empty() {
-        request.listen.iter().map(ToString::to_string).collect()
-    } else {
-        request.endpoints.clone()
-    };
-    for person in &charter.persons {
-        let Some(one) = enrolled.get(&person.name) else {
-            continue;
-        };
-        let nonce = Salt(random().map_err(|error| InitError::Key(error.to_string()))?).to_string();
-        let sealed = encrypt_to(std::slice::from_ref(&one.share_key), nonce.as_bytes())
-            .map_err(|error| InitError::Key(error.to_string()))?;
-        let welcome = Welcome {
-            format: WelcomeFormat::V1,
-            origin: charter.origin.clone(),
-            endpoints: endpoints.clone(),
-            server_pins: vec![Digest(node.pin())],
-            vkey: charter.log_key.clone(),
-            genesis,
-            in_force: None,
-            charter: Blob(bytes.to_vec()),
-            person: person.id,
-            nonce: Blob(sealed),
-            enrolment: one.enrolment,
-        };
-        let path = request
-            .dir
-            .join("welcome")
-            .join(format!("{}.welcome", person.name));
-        let text = welcome
-            .to_bytes()
-            .map_err(|error| InitError::Charter(error.to_string()))?;
-        write(&path, &text, 0o600)?;
-        let invitation = rows::Invitation {
-            nonce: Digest::of(nonce.as_bytes()),
-            enrolment: one.enrolment,
-            text: None,
-            until: None,
-        };
-        welcomes.push((person.id, invitation, path));
-    }
-    Ok(welcomes)
 }
 
 fn make_store(data: &Path, objects: &[&[u8]], vault: &rows::Vault) -> Result<(), InitError> {

@@ -87,7 +87,8 @@ impl World {
         self.address
     }
 
-    /// Writes `FOUNDING.toml` for these people, whose enrolments are in `people/NAME.enroll`, and makes the vault.
+    /// Writes `FOUNDING.toml` for these people, whose enrolments are in `people/NAME.enroll` (and
+    /// `people/NAME-spare.enroll`), and makes the vault.
     /// The custodians among them are the group `ops`, of which two must agree.
     ///
     /// `policy` is what the only policy says; without a word on it there, it demands no attestations.
@@ -102,9 +103,13 @@ impl World {
         for (name, roles) in people {
             writeln!(
                 founding,
-                "[person.{name}]\nenrolment = \"people/{name}.enroll\"\nroles = {}\n",
+                "[person.{name}]\nenrolment = \"people/{name}.enroll\"\nroles = {}",
                 serde_json::to_string(roles)?
             )?;
+            let spare = format!("people/{name}-spare.enroll");
+            if self.folder.join(&spare).exists() {
+                writeln!(founding, "spares = [\"{spare}\"]")?;
+            }
             if roles.contains(&"custodian") {
                 custodians.push(name);
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use keyturn_proto::{CODE_TRAILER, v1};
 use keyturn_tests::{
+    World,
     inside::Inside,
     raw::{Founded, Line, Member, now, wire_text},
     story::{Asked, Ballot, release},
@@ -66,6 +67,20 @@ async fn proposals_that_nobody_names_are_few_and_forgotten() {
     inside.clock.advance(25 * HOUR);
     propose(&olga, &old, "8").await.unwrap();
     inside.stop().await.unwrap();
+}
+
+#[test]
+fn a_vault_is_founded_by_no_more_tokens_than_its_first_entry_holds() {
+    let world = World::new().unwrap();
+    let names: Vec<_> = (0..65).map(|n| format!("founder-{n}")).collect();
+    for (count, why) in [(65, "at most 64 tokens"), (64, "founder-0.enroll")] {
+        let some = names[..count].iter();
+        let people: Vec<_> = some
+            .map(|name| (name.as_str(), ["custodian"].as_slice()))
+            .collect();
+        let refused = world.try_init(&people, "").unwrap().exits(1).unwrap();
+        assert!(refused.stderr.contains(why), "{count}: {}", refused.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

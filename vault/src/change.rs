@@ -285,7 +285,7 @@ pub fn add(
     }
 }
 
-/// Whether charter 1 takes force: everybody in it has joined this very charter with a token of theirs.
+/// Whether charter 1 takes force: every token in it has joined this very charter, spares too.
 pub fn found(charter: &Charter, reference: CharterRef, joins: &[Join]) -> Result<(), Refusal> {
     if charter.index != 1 || charter.validate().is_err() {
         return Err(Refusal::BrokenCharter);
@@ -293,24 +293,17 @@ pub fn found(charter: &Charter, reference: CharterRef, joins: &[Join]) -> Result
     if !charter.new_weak_tokens(None).is_empty() {
         return Err(Refusal::WeakToken);
     }
-    let joined = |person: &Person| {
+    let proven = |person: &Person, token: &Token| {
         joins.iter().any(|join| {
-            let vault = join.vault == charter.origin
+            join.vault == charter.origin
                 && join.genesis == reference.digest
-                && join.charter == reference;
-            vault
+                && join.charter == reference
                 && join.person.id == person.id
-                && person
-                    .tokens
-                    .iter()
-                    .any(|token| join.token == token.reference())
+                && join.token == token.reference()
         })
     };
-    let mut founders = charter
-        .persons
-        .iter()
-        .filter(|person| !person.tokens.is_empty());
-    if founders.all(joined) {
+    let mut founders = charter.persons.iter();
+    if founders.all(|person| person.tokens.iter().all(|token| proven(person, token))) {
         Ok(())
     } else {
         Err(Refusal::NotFounded)

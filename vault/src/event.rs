@@ -71,11 +71,11 @@ macro_rules! events {
 }
 
 events! {
-    /// The vault begins: charter 1, which every founder has signed after comparing its six words.
+    /// The vault begins: charter 1, which every founder has signed with every token of theirs after comparing its six words.
     VaultFounded "vault.founded" {
         /// Charter 1.
         charter: CharterRef,
-        /// The founders' signed join texts.
+        /// The founders' signed join texts, one of each token.
         joins: Vec<SignedText>,
     }
     /// A person or token has proven its keys; only a charter gives it a part.

@@ -10,10 +10,10 @@ use keyturn_audit::note::LogKey;
 use keyturn_hsm::attestation::Anchors;
 use keyturn_seal::ShareKey;
 use keyturn_vault::{
-    charter::{Charter, Device, Group, Node, Person, Policy, Role, Scenario, Token},
+    charter::{Charter, Device, Group, Node, Person, Policy, Role, Scenario},
     digest::Digest,
     file::EnrolmentFile,
-    id::GroupName,
+    id::{GroupName, TokenId},
     name::{Origin, PersonName},
     text::{Enrol, Text as _},
 };
@@ -21,6 +21,9 @@ use serde::Deserialize;
 
 use super::{InitError, Request, file, founding_error};
 use crate::{attest, verify};
+
+/// Most tokens that found a vault: the entry that says so holds a join of each.
+const MAX_TOKENS: usize = 64;
 
 /// `FOUNDING.toml`.
 #[derive(Debug, Deserialize)]
@@ -43,6 +46,9 @@ pub(super) struct Founding {
 struct FoundingPerson {
     /// Path of the enrolment file, beside the founding file.
     enrolment: PathBuf,
+    /// Paths of the enrolment files of spare tokens.
+    #[serde(default)]
+    spares: Vec<PathBuf>,
     roles: BTreeSet<Role>,
 }
 
@@ -61,11 +67,19 @@ struct FoundingGroup {
 pub(super) struct Enrolled {
     /// The person, as the charter has them.
     pub(super) person: Person,
+    /// What each of their tokens enrolled with, in the same order.
+    pub(super) tokens: Vec<EnrolledToken>,
+}
+
+/// What a token enrolled with.
+pub(super) struct EnrolledToken {
+    /// Which one it is.
+    pub(super) id: TokenId,
     /// The digest of the enrolment.
     pub(super) enrolment: Digest,
     /// The key that the nonce is encrypted to.
     pub(super) share_key: ShareKey,
-    /// What its maker says of the token, where it can.
+    /// What its maker says of it, where it can.
     pub(super) attestation: Option<Vec<u8>>,
 }
 
@@ -77,16 +91,52 @@ pub(super) fn read_founding(
     let text = fs::read_to_string(&request.founding).map_err(|e| file(&request.founding, e))?;
     let founding: Founding =
         toml::from_str(&text).map_err(|error| founding_error(request, error.to_string()))?;
+    let tokens = founding.person.values().fold(0_usize, |sum, person| {
+        sum.saturating_add(person.spares.len()).saturating_add(1)
+    });
+    if tokens > MAX_TOKENS {
+        return Err(founding_error(
+            request,
+            format!(
+                "at most {MAX_TOKENS} tokens found a vault; invite the others when it is founded"
+            ),
+        ));
+    }
     let beside = request.founding.parent().unwrap_or_else(|| Path::new("."));
     let mut enrolled = BTreeMap::new();
     for (name, person) in &founding.person {
-        let path = beside.join(&person.enrolment);
-        let bytes = fs::read(&path).map_err(|e| file(&path, e))?;
-        let one = enrol(&bytes, name, &person.roles, anchors)
-            .map_err(|why| InitError::Enrolment { path, why })?;
+        let read = |path: &PathBuf| {
+            let path = beside.join(path);
+            let bytes = fs::read(&path).map_err(|e| file(&path, e))?;
+            enrol(&bytes, name, &person.roles, anchors)
+                .map_err(|why| InitError::Enrolment { path, why })
+        };
+        let mut one = read(&person.enrolment)?;
+        for path in &person.spares {
+            let spare = read(path)?;
+            let path = beside.join(path);
+            one.add(spare)
+                .map_err(|why| InitError::Enrolment { path, why })?;
+        }
         enrolled.insert(name.clone(), one);
     }
     Ok((founding, enrolled))
+}
+
+impl Enrolled {
+    /// A spare token of the same person; the devices are those of the first enrolment.
+    fn add(&mut self, spare: Self) -> Result<(), String> {
+        let (person, new) = (&mut self.person, spare.person);
+        if new.id != person.id {
+            return Err(format!(
+                "it was made in another home; make it with `keyturn enroll {} --spare`",
+                person.name
+            ));
+        }
+        person.tokens.extend(new.tokens);
+        self.tokens.extend(spare.tokens);
+        Ok(())
+    }
 }
 
 /// An enrolment whose signature shows that the keys are at hand.
@@ -112,14 +162,7 @@ fn enrol(
         .attestation(&enrol)
         .map_err(|error| error.to_string())?
         .map(|text| text.as_bytes().to_vec());
-    let mut token = Token {
-        id: enrol.token.id,
-        kind: enrol.token.kind,
-        serial: enrol.token.serial,
-        approval_key: enrol.approval_key.clone(),
-        share_key: enrol.share_key.clone(),
-        attestation: None,
-    };
+    let mut token = enrol.token();
     if let Some(object) = &attestation {
         let facts = attest::facts(anchors, &token, object);
         token.attestation =
@@ -137,11 +180,15 @@ fn enrol(
         tokens: vec![token],
         devices: device.into_iter().collect(),
     };
-    Ok(Enrolled {
-        person,
+    let token = EnrolledToken {
+        id: enrol.token.id,
         enrolment: enrol.digest(),
         share_key,
         attestation,
+    };
+    Ok(Enrolled {
+        person,
+        tokens: vec![token],
     })
 }
 

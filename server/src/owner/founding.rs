@@ -1,4 +1,4 @@
-//! Founding: charter 1 takes force when every founder has signed it by joining.
+//! Founding: charter 1 takes force when every founder has signed it by joining with each of their tokens.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub struct Founding {
     pub entry: Option<u64>,
     /// Whether charter 1 is in force.
     pub founded: bool,
-    /// Who has not joined yet.
+    /// Who has not joined yet, or not with every token.
     pub awaited: Vec<PersonRef>,
 }
 
@@ -47,9 +47,9 @@ impl Core {
         join: &Join,
     ) -> Result<Founding, Refused> {
         verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
-        let person = join.person.id;
+        let token = join.token.id;
         if self.vault.in_force.is_some() {
-            return if self.vault.joins.get(&person) == Some(&verified.signed) {
+            return if self.vault.joins.get(&token) == Some(&verified.signed) {
                 Ok(self.founding(None))
             } else {
                 Err(Refused::Denied(
@@ -59,7 +59,7 @@ impl Core {
         }
         self.invited(join)?;
         let before = self.vault.clone();
-        self.vault.joins.insert(person, verified.signed);
+        self.vault.joins.insert(token, verified.signed);
         txn.touch(Row::Vault, move |core| core.vault = before);
         if !self.awaited().is_empty() {
             return Ok(self.founding(None));
@@ -70,10 +70,12 @@ impl Core {
         };
         let entry = self.log(txn, &join.person.to_string(), &event)?;
         self.vault.in_force = Some(self.vault.genesis);
-        let joined = self.vault.joins.iter();
-        let joined: Vec<_> = joined.map(|(id, join)| (*id, join.signer)).collect();
-        for (person, signer) in joined {
-            self.saw(txn, signer, person);
+        let founders = self.known.charter.persons.iter();
+        let proven: Vec<_> = founders
+            .flat_map(|person| person.tokens.iter().map(|token| (person.id, token.id)))
+            .collect();
+        for (person, token) in proven {
+            self.saw(txn, Signer::Token(token), person);
         }
         let before = Arc::clone(&self.known);
         self.known = Arc::new(Known {
@@ -114,11 +116,9 @@ impl Core {
         self.forget_invitations(txn);
         let (mut all, mut own) = (0_usize, 0_usize);
         for (person, invitation) in &self.vault.invitations {
-            if let Some((inviter, _)) = invitation.until
-                && *person != enrol.person.id
-            {
+            if *person != enrol.person.id {
                 all = all.saturating_add(1);
-                own = own.saturating_add(usize::from(inviter == by));
+                own = own.saturating_add(usize::from(invitation.by == by));
             }
         }
         if all >= MAX_INVITATIONS || own >= MAX_INVITATIONS_OF_ONE {
@@ -134,9 +134,9 @@ impl Core {
         let before = self.vault.clone();
         let invitation = rows::Invitation {
             nonce,
-            enrolment: enrolment.digest(),
-            text: Some(enrolment),
-            until: Some((by, now.lived.after(INVITED_FOR.ms()))),
+            enrolment,
+            by,
+            until: now.lived.after(INVITED_FOR.ms()),
         };
         self.vault.invitations.insert(enrol.person.id, invitation);
         txn.touch(Row::Vault, move |core| core.vault = before);
@@ -145,10 +145,10 @@ impl Core {
         ))
     }
 
-    /// Forgets invitations whose time is over; a founder's has none.
+    /// Forgets invitations whose time is over.
     pub(super) fn forget_invitations(&mut self, txn: &mut Txn) {
         let now = self.now().lived;
-        let over = |one: &rows::Invitation| one.until.is_some_and(|(_, until)| until <= now);
+        let over = |one: &rows::Invitation| one.until <= now;
         if self.vault.invitations.values().any(over) {
             let before = self.vault.clone();
             self.vault.invitations.retain(|_, one| !over(one));
@@ -160,13 +160,13 @@ impl Core {
     fn standing(&self, person: PersonId) -> Option<&rows::Invitation> {
         let now = self.now().lived;
         let invitation = self.vault.invitations.get(&person)?;
-        (invitation.until?.1 > now).then_some(invitation)
+        (invitation.until > now).then_some(invitation)
     }
 
     /// The enrolment with which somebody was invited after the founding.
     pub fn invitation(&self, person: PersonId) -> Result<SignedText, Refused> {
         let invited = self.standing(person);
-        let invited = invited.and_then(|invitation| invitation.text.clone());
+        let invited = invited.map(|invitation| invitation.enrolment.clone());
         // The same join again finds what it was taken with.
         let joined = || {
             let mut joined = self.vault.joined.iter().rev();
@@ -236,14 +236,14 @@ impl Core {
         Ok(entry)
     }
 
-    /// What the join text says is what this person was invited with.
+    /// What the join text says is what this token enrolled with.
     fn invited(&self, join: &Join) -> Result<(), Refused> {
         let charter: &Charter = &self.known.charter;
-        let invitation = self
+        let founder = self
             .vault
-            .invitations
-            .get(&join.person.id)
-            .ok_or(Refused::Denied("nobody was invited with this id"))?;
+            .founders
+            .get(&join.token.id)
+            .ok_or(Refused::Denied("no founder has a token with this id"))?;
         if join.vault != charter.origin
             || join.charter != self.vault.genesis
             || join.genesis != self.vault.genesis.digest
@@ -252,7 +252,7 @@ impl Core {
                 "this join is for another vault or another charter",
             ));
         }
-        if join.enrolment != invitation.enrolment {
+        if join.enrolment != founder.enrolment {
             return Err(Refused::Denied(
                 "this is not the enrolment that the charter was made from",
             ));
@@ -263,7 +263,7 @@ impl Core {
         if owner.reference() != join.person || token.reference() != join.token {
             return Err(Refused::Denied("this token is not this person's"));
         }
-        if Digest::of(join.nonce.to_string().as_bytes()) != invitation.nonce {
+        if Digest::of(join.nonce.to_string().as_bytes()) != founder.nonce {
             return Err(Refused::Denied(
                 "the nonce is wrong: the share key did not decrypt this welcome file",
             ));
@@ -272,12 +272,10 @@ impl Core {
     }
 
     fn awaited(&self) -> Vec<PersonRef> {
-        let missing = |id: &PersonId| !self.vault.joins.contains_key(id);
-        self.known
-            .charter
-            .persons
-            .iter()
-            .filter(|person| missing(&person.id))
+        let missing = |token: &Token| !self.vault.joins.contains_key(&token.id);
+        let persons = self.known.charter.persons.iter();
+        persons
+            .filter(|person| person.tokens.iter().any(missing))
             .map(Person::reference)
             .collect()
     }

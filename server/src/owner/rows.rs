@@ -10,7 +10,7 @@ use keyturn_vault::{
     checkout::CheckOut,
     digest::Digest,
     event::{Evidence, Maker, Seal},
-    id::{CeremonyId, CredentialId, DeviceId, GroupName, NodeId, PersonId},
+    id::{CeremonyId, CredentialId, DeviceId, GroupName, NodeId, PersonId, TokenId},
     machine::Millis,
     name::CredentialPath,
     reference::{CharterRef, Head, Version},
@@ -61,9 +61,11 @@ pub struct Vault {
     pub genesis: CharterRef,
     /// The charter in force; none before every founder has joined.
     pub in_force: Option<CharterRef>,
-    /// The founders' joins so far.
-    pub joins: BTreeMap<PersonId, SignedText>,
-    /// What each founder's share key must decrypt: the SHA-256 of the nonce, and that of the enrolment.
+    /// The founders' joins so far, one of each token.
+    pub joins: BTreeMap<TokenId, SignedText>,
+    /// What each token of the founders must prove.
+    pub founders: BTreeMap<TokenId, Founder>,
+    /// Who was asked to join after the founding.
     pub invitations: BTreeMap<PersonId, Invitation>,
     /// Devices that tokens have signed in; transport only.
     pub devices: Vec<JoinedDevice>,
@@ -165,20 +167,28 @@ impl Vault {
     }
 }
 
+/// What a token of a founder must prove; charter 1 has its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Founder {
+    /// The SHA-256 of the nonce's text, which its share key must decrypt.
+    pub nonce: Digest,
+    /// The SHA-256 of the enrolment.
+    pub enrolment: Digest,
+}
+
 /// Somebody who was asked to prove their keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invitation {
-    /// The SHA-256 of the nonce's text.
+    /// The SHA-256 of the nonce's text, which the share key must decrypt.
     pub nonce: Digest,
-    /// The SHA-256 of the enrolment.
-    pub enrolment: Digest,
-    /// The enrolment itself; of a founder: none, for charter 1 has the keys.
-    #[serde(default)]
-    pub text: Option<SignedText>,
-    /// Who invited, and when it ends in lived time; of a founder: none, it ends with the founding.
-    #[serde(default)]
-    pub until: Option<(PersonId, Millis)>,
+    /// The enrolment.
+    pub enrolment: SignedText,
+    /// Who invited.
+    pub by: PersonId,
+    /// When it ends, in lived time.
+    pub until: Millis,
 }
 
 /// `meta/proposals`: the documents that were proposed and that no request has named yet.

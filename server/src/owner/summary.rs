@@ -233,8 +233,14 @@ impl Core {
             .charter
             .person_of_token(device.token.id)
             .ok_or(Refused::UnknownSigner)?;
-        if owner.reference() != device.person || device.vault != self.known.charter.origin {
+        if owner.reference() != device.person {
             return Err(Refused::Denied("this token is not this person's"));
+        }
+        if device.vault != self.known.charter.origin || device.genesis != self.vault.genesis.digest
+        {
+            return Err(Refused::Denied(
+                "this computer is signed in to another vault",
+            ));
         }
         let event = Event::DeviceJoined {
             person: device.person.id,

@@ -99,6 +99,7 @@ impl<'a> Fold<'a> {
                 genesis: genesis_ref,
                 in_force: None,
                 joins: BTreeMap::new(),
+                founders: BTreeMap::new(),
                 invitations: BTreeMap::new(),
                 devices: Vec::new(),
                 charters: Vec::new(),
@@ -168,7 +169,7 @@ impl<'a> Fold<'a> {
                 vault.in_force = Some(*charter);
                 for signed in joins {
                     let join = Join::parse(&signed.text).ok()?;
-                    vault.joins.insert(join.person.id, signed.clone());
+                    vault.joins.insert(join.token.id, signed.clone());
                 }
             }
             Event::CharterJoined { enrolment, join } => vault.joined.push(rows::Joined {

@@ -27,7 +27,7 @@ pub struct Finding {
 }
 
 /// The codes of findings beside those of refusals.
-pub const CODES: [(&str, &str); 24] = [
+pub const CODES: [(&str, &str); 23] = [
     ("order", "the number of the entry is not the next one"),
     ("time-back", "the clock went backwards"),
     (
@@ -38,7 +38,6 @@ pub const CODES: [(&str, &str); 24] = [
     ("founded-twice", "a second founding"),
     ("genesis", "the first charter is not the pinned one"),
     ("chain", "a charter does not follow the one before"),
-    ("unjoined-token", "a token of charter 1 never joined"),
     (
         "document-missing",
         "a document that the log names is not there",

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tiny::*;
 use keyturn_vault::{
     change::{self, BYPASS_WAIT, Joined, Needs, SEEN_AGAIN, Seen, UNSEEN},
-    charter::{Charter, Group, GroupRules, Policy},
+    charter::{Charter, Group, GroupRules, Policy, Token},
     definition::Definition,
     digest::{Digest, Salt},
     machine::{Millis, Now},
@@ -353,6 +353,30 @@ fn a_vault_is_founded_when_every_token_has_joined() {
     let mut other = all.clone();
     other[0].charter.digest = Digest::of(b"another charter");
     assert_eq!(found(&other), Err(Refusal::NotFounded));
+
+    // A spare: its owner's other token proves nothing of it, nor does somebody else's join with it.
+    let mut charter = tiny.charter.clone();
+    let bob = charter.persons.iter_mut().find(|one| one.id == person(BOB));
+    let bob = bob.unwrap();
+    let spare = Token {
+        id: token(9),
+        approval_key: key(9),
+        share_key: share_key(9),
+        ..bob.tokens[0].clone()
+    };
+    bob.tokens.push(spare);
+    let with = |person: u8| {
+        let mut joins = all.clone();
+        joins.push(joined(&tiny, person, person).1.join);
+        joins[3].token.id = token(9);
+        change::found(&charter, tiny.in_force, &joins)
+    };
+    assert_eq!(
+        change::found(&charter, tiny.in_force, &all),
+        Err(Refusal::NotFounded)
+    );
+    assert_eq!(with(CAROL), Err(Refusal::NotFounded));
+    assert_eq!(with(BOB), Ok(()));
 }
 
 #[test]
