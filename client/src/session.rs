@@ -25,9 +25,9 @@ use keyturn_vault::{
     digest::Digest,
     jcs::Document as _,
     name::CredentialPath,
-    reference::{CharterRef, Head, Signer},
+    reference::{CharterRef, Head},
     restore::RestoreDocument,
-    text::{CredentialLine, SignedText, Text},
+    text::CredentialLine,
 };
 use tonic::transport::Channel;
 
@@ -37,7 +37,6 @@ use crate::{
     connect::{Link, Route, connect},
     home::{Home, HomeError, Profile, Vault},
     refusal::Refusal,
-    token::malformed,
     ui::Ui,
     verify::{
         self, VerifyError, definition::Lineage, log, log::Proven, restore::Record, sealed::Sealed,
@@ -188,16 +187,13 @@ impl Session {
         &self.link
     }
 
-    /// Signs a text with the key of this computer.
-    pub fn sign<T: Text>(&self, text: &T) -> Result<SignedText, Refusal> {
-        text.check().map_err(|error| malformed(&error))?;
-        let text = text.to_text();
-        let signature = self.device.sign(text.as_bytes())?;
-        Ok(SignedText {
-            text,
-            signature,
-            signer: Signer::Device(self.profile.device),
-        })
+    /// Whether the charter has the key of this computer. A computer that a token signed in (`join --device`) may speak
+    /// to the vault and signs nothing.
+    pub fn is_in_charter(&self) -> Result<bool, Refusal> {
+        let named = self.charter()?.1.person_of_device(self.profile.device);
+        Ok(named.is_some_and(|(person, device)| {
+            person.id == self.profile.person && device.key.as_der() == self.device.public().spki()
+        }))
     }
 
     /// Fetches and verifies the charters after the newest known one.

@@ -55,6 +55,8 @@ fn build() -> bool {
         "keyturnd",
         "-p",
         "keyturn-tests",
+        "-p",
+        "keyturn-virtual-yubikey",
     ]);
     if !cfg!(debug_assertions) {
         command.arg("--release");

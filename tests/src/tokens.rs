@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use keyturn_virtual_yubikey::{Card, Desk, Firmware, Inserted, TestPki, Touch};
+use keyturn_virtual_yubikey::{
+    Card, Desk, Firmware, Inserted, TestPki, Touch,
+    control::{Control, Place},
+};
 
 use serde_json::Value;
 
 use crate::{
     Reply,
     harness::{Outcome, World, write_private},
+    program::finish,
     raw::PEOPLE,
     stage::tell,
 };
@@ -60,7 +64,7 @@ pub fn insert(
 
 /// The tokens of the demo on their desk: bob's and dan's.
 pub struct Shown {
-    _desk: Desk,
+    desk: Desk,
     held: Vec<(&'static str, Held)>,
     /// The roots of their attestations, for those who are to believe them.
     pub roots: String,
@@ -91,11 +95,19 @@ impl Shown {
             held.push((name, one));
         }
         let roots = pki.anchors_file();
-        Ok(Self {
-            _desk: desk,
-            held,
-            roots,
-        })
+        Ok(Self { desk, held, roots })
+    }
+
+    /// Lets hands in another shell have them, at this socket.
+    pub fn hand_over(self, socket: &std::path::Path) -> Outcome<()> {
+        let place = |(owner, held): (&str, Held)| Place {
+            owner: owner.to_owned(),
+            reader: held.reader,
+            card: held.card,
+            inserted: held.inserted,
+        };
+        let places = self.held.into_iter().map(place).collect();
+        Ok(Control::new(self.desk, places).serve(socket)?)
     }
 
     /// The token of a person, if it is one of these.
@@ -109,17 +121,25 @@ impl Shown {
 impl World {
     /// Enrols a person with the YubiKey of this serial number.
     pub fn enrol_yubikey(&self, person: &str, serial: u32) -> Outcome<Reply> {
+        self.enrol_yubikey_with(person, serial, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn enrol_yubikey_with(&self, person: &str, serial: u32, more: &[&str]) -> Outcome<Reply> {
         self.tell_pin(person, PIN, PUK)?;
+        let end = if more.contains(&"--spare") {
+            "-spare"
+        } else {
+            ""
+        };
         let (out, token) = (
-            format!("people/{person}.enroll"),
+            format!("people/{person}{end}.enroll"),
             format!("yubikey:{serial}"),
         );
-        self.keyturn(
-            person,
-            [
-                "enroll", person, "--token", &token, "--out", &out, "--puk-fd", "4",
-            ],
-        )
+        let enroll = [
+            "enroll", person, "--token", &token, "--out", &out, "--puk-fd", "4",
+        ];
+        self.keyturn(person, enroll.iter().chain(more))
     }
 }
 
@@ -143,33 +163,27 @@ pub struct Case {
 impl Case {
     /// Everybody has joined.
     pub fn founded(desk: &Desk) -> Outcome<Self> {
+        let mut case = Self::new(desk)?;
+        case.enrol("bob", &[])?.ok()?;
+        case.found("")?;
+        Ok(case)
+    }
+
+    /// Everybody but bob has enrolled.
+    pub fn new(desk: &Desk) -> Outcome<Self> {
         let pki = TestPki::new()?;
         let bob = insert(desk, 0, BOB, (5, 7, 4), &pki)?;
         let carol = insert(desk, 1, CAROL, (5, 4, 3), &pki)?;
-        let mut world = World::new()?;
+        let world = World::new()?;
         world.believe(&pki.anchors_file())?;
         std::fs::create_dir_all(world.folder().join("people"))?;
-        for (name, _) in PEOPLE {
-            match name {
-                "bob" => world.enrol_yubikey(name, BOB)?.ok()?,
-                "carol" => world.enrol_yubikey(name, CAROL)?.ok()?,
-                _ => {
-                    let out = format!("people/{name}.enroll");
-                    world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?
-                }
-            };
-        }
-        let made = world.init(&PEOPLE, "")?.json()?;
-        world.start()?;
-        let digest = made
-            .pointer("/charter/sha256")
-            .map(text)
-            .unwrap_or_default();
-        for (name, _) in PEOPLE {
-            let welcome = world.welcome(name).display().to_string();
-            world
-                .keyturn(name, ["join", &welcome, "--yes-sha256", &digest])?
-                .ok()?;
+        for (name, _) in PEOPLE.iter().filter(|(name, _)| *name != "bob") {
+            if *name == "carol" {
+                world.enrol_yubikey(name, CAROL)?.ok()?;
+            } else {
+                let out = format!("people/{name}.enroll");
+                world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
+            }
         }
         Ok(Self {
             world,
@@ -177,6 +191,47 @@ impl Case {
             carol,
             pki,
         })
+    }
+
+    /// Enrols a person with bob's token.
+    pub fn enrol(&self, person: &str, more: &[&str]) -> Outcome<Reply> {
+        self.world.enrol_yubikey_with(person, BOB, more)
+    }
+
+    /// Founds the vault with this policy.
+    pub fn found(&mut self, policy: &str) -> Outcome<()> {
+        let made = self.world.init(&PEOPLE, policy)?.json()?;
+        self.world.start()?;
+        let digest = made
+            .pointer("/charter/sha256")
+            .map(text)
+            .unwrap_or_default();
+        for (name, _) in PEOPLE {
+            let welcomes = made.pointer(&format!("/welcomes/{name}"));
+            for welcome in welcomes.and_then(Value::as_array).into_iter().flatten() {
+                let join = ["join", &text(welcome), "--yes-sha256", &digest];
+                self.world.keyturn(name, join)?.ok()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Olga proposes this charter, and these people agree.
+    pub fn change(&self, charter: &Value, people: &[&str]) -> Outcome<()> {
+        let file = self.world.folder().join("charter.json");
+        write_private(&file, charter.to_string().as_bytes())?;
+        let propose = ["charter", "propose", "charter.json", "--reason", "needed"];
+        let child = self.world.command("olga", propose)?.spawn()?;
+        for person in people {
+            let asked = (0..100).find_map(|_| {
+                std::thread::sleep(Duration::from_millis(50));
+                self.waiting(person).ok()?.pop()
+            });
+            let asked = asked.ok_or("the change does not wait")?;
+            self.approve(person, &asked)?.ok()?;
+        }
+        finish(child)?.ok()?;
+        Ok(())
     }
 
     /// Runs a command without quotes in it.

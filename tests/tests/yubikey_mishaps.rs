@@ -6,8 +6,11 @@
 
 use std::time::Duration;
 
-use keyturn_tests::tokens::{BOB, CAROL, Case, PIN, PUK, insert};
-use keyturn_virtual_yubikey::{TestPki, Touch, at_desk};
+use keyturn_tests::{
+    World,
+    tokens::{BOB, CAROL, Case, PIN, PUK, insert},
+};
+use keyturn_virtual_yubikey::{Card, TestPki, Touch, at_desk};
 
 /// Bob's heartbeat, which needs PIN and touch, ends with this exit code and says this.
 fn heartbeat(case: &Case, name: &str, code: i32, words: &[&str]) {
@@ -116,9 +119,64 @@ fn mishaps_with_other_keys_are_told_apart() {
 }
 
 #[test]
+fn mishaps_of_an_enrolment_are_told_apart() {
+    at_desk(1, |desk| {
+        let world = World::new().unwrap();
+        let pki = TestPki::new().unwrap();
+        let enrol = |name: &str,
+                     firmware,
+                     made: &dyn Fn(&Card),
+                     (pin, more): (&str, &str),
+                     want: (i32, &str)| {
+            let mut held = insert(desk, 0, BOB, firmware, &pki).unwrap();
+            made(&held.card);
+            world.tell_pin("bob", pin, PUK).unwrap();
+            let line = format!("enroll bob --token yubikey --puk-fd 4{more}");
+            let reply = world.keyturn("bob", line.split(' ')).unwrap();
+            assert_eq!(reply.code, want.0, "{name}: {}", reply.stderr);
+            for words in [want.1, "hint: "] {
+                assert!(reply.stderr.contains(words), "{name}: {}", reply.stderr);
+            }
+            assert_eq!(held.card.public_key(0x9c), None, "{name}: nothing is made");
+            held.pull().unwrap();
+        };
+        let new = |_: &Card| {};
+        let (v4, v5) = ((4, 2, 8), (5, 7, 4));
+        enrol("too old", v4, &new, (PIN, ""), (118, "4.2.8"));
+        enrol(
+            "the PIN of every new one",
+            v5,
+            &new,
+            ("123456", ""),
+            (111, "PIN is still"),
+        );
+        enrol("no PIN", v5, &new, ("12345", ""), (110, "6 to 8"));
+        let full = |card: &Card| assert!((0x82..=0x95).all(|slot| card.occupy(slot)));
+        enrol("no slot is free", v5, &full, (PIN, ""), (113, "82 to 95"));
+        let lost = |card: &Card| card.choose_management_key([7; 24]);
+        enrol(
+            "its management key is unknown",
+            v5,
+            &lost,
+            (PIN, ""),
+            (112, "reset the PIV"),
+        );
+        let absent =
+            " --share-key age1yubikey1qgcwc9v9lkhpmfg4enucfu8dz5hcwvchstmjle0pxhmz2z6syxw9ulu4m7v";
+        enrol(
+            "no such share key",
+            v5,
+            &new,
+            (PIN, absent),
+            (199, "82 to 95"),
+        );
+    });
+}
+
+#[test]
 fn no_reader_is_told() {
     at_desk(0, |_| {
-        let world = keyturn_tests::World::new().unwrap();
+        let world = World::new().unwrap();
         let reply = world.keyturn("bob", ["doctor", "--rehearse"]).unwrap();
         let said = format!("{}{}", reply.stderr, reply.stdout);
         assert_eq!(reply.code, 101, "{said}");
@@ -129,7 +187,7 @@ fn no_reader_is_told() {
 #[test]
 fn doctor_rehearses_without_a_vault() {
     at_desk(1, |desk| {
-        let world = keyturn_tests::World::new().unwrap();
+        let world = World::new().unwrap();
         let held = insert(desk, 0, BOB, (5, 7, 4), &TestPki::new().unwrap()).unwrap();
         std::fs::create_dir_all(world.folder().join("people")).unwrap();
         world.enrol_yubikey("bob", BOB).unwrap().ok().unwrap();

@@ -171,6 +171,7 @@ impl Held {
         }
         case.show(context, session).await?;
         let mut opened = context.token(&session.profile)?;
+        case.takes(session, opened.reference())?;
         let (lines, shares) = open_shares(context, session, case, &mut opened)?;
         let digest = case.request.digest().to_string();
         let question = "Do you approve this request?";

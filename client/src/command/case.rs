@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use keyturn_proto::v1;
 use keyturn_vault::{
-    charter::{Charter, diff, touched_groups},
+    charter::{Charter, Policy, diff, touched_groups},
     definition::Definition,
     digest::Digest,
     id::{CeremonyId, PersonId},
     jcs::Document as _,
     name::CredentialPath,
+    reference::TokenRef,
     text::{Approval, Change, Decision, Details, Purpose, Request, SignedText, Text as _},
     words::spoken,
 };
@@ -132,19 +133,42 @@ impl Case {
 
     /// Whether a waiting time comes before the shares.
     pub fn waits(&self, session: &Session) -> Result<bool, Refusal> {
-        let charter = session.charter()?.1;
-        let scenario = self
-            .request
-            .scenario
-            .as_ref()
-            .and_then(|name| charter.scenario(name));
-        let waits = |sealed: &Sealed| {
-            let policy = charter.policy_for(&sealed.in_force)?;
-            let policy = scenario.map_or_else(|| policy.clone(), |scenario| policy.under(scenario));
-            Some(policy.waiting_secs.secs() > 0)
-        };
         let over = self.view.state() == v1::CeremonyState::Approved && self.view.waiting_secs == 0;
-        Ok(!over && self.sealed.iter().filter_map(waits).any(|waits| waits))
+        let mut policies = self.policies(session.charter()?.1);
+        Ok(!over && policies.any(|policy| policy.waiting_secs.secs() > 0))
+    }
+
+    /// The policies of its credentials, under its scenario.
+    fn policies<'a>(&'a self, charter: &'a Charter) -> impl Iterator<Item = Policy> + 'a {
+        let scenario = self.request.scenario.as_ref();
+        let scenario = scenario.and_then(|name| charter.scenario(name));
+        self.sealed.iter().filter_map(move |sealed| {
+            let policy = charter.policy_for(&sealed.in_force)?;
+            Some(scenario.map_or_else(|| policy.clone(), |scenario| policy.under(scenario)))
+        })
+    }
+
+    /// Whether an approval with this token can count: told before PIN and touch.
+    pub fn takes(&self, session: &Session, token: TokenRef) -> Result<(), Refusal> {
+        let charter = session.charter()?.1;
+        let Some((_, known)) = charter.person_of_token(token.id) else {
+            return Ok(());
+        };
+        let weak = self.policies(charter).find_map(|policy| {
+            let mut lacks = policy.lacks(known).into_iter();
+            let lack = lacks.find(|lack| !self.request.waive.contains(&lack.waiver()))?;
+            Some((policy.name, lack))
+        });
+        weak.map_or(Ok(()), |(policy, lack)| {
+            Err(Refusal::new(
+                "rule-broken",
+                format_args!("{token} does not meet policy {policy}: {lack}"),
+                format_args!(
+                    "approve with another token of yours, or let the requester ask again with --waive {}",
+                    lack.waiver()
+                ),
+            ))
+        })
     }
 
     /// Shows six plain lines, then everything that is signed, whole.

@@ -61,12 +61,12 @@ pub struct Propose {
 }
 
 impl Charter {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         match self {
             Self::Show(command) => command.run(&context, &session),
             Self::Diff(command) => command.run(&context, &session),
-            Self::Propose(command) => command.run(&context, &session).await,
+            Self::Propose(command) => command.run(&mut context, &session).await,
             Self::Invite(command) => command.run(&context, &session).await,
         }
     }
@@ -193,7 +193,7 @@ impl Diff {
 }
 
 impl Propose {
-    async fn run(self, context: &Context, session: &Session) -> Result<(), Refusal> {
+    async fn run(self, context: &mut Context, session: &Session) -> Result<(), Refusal> {
         let new = draft(session, &self.file)?;
         let bytes = new
             .to_bytes()

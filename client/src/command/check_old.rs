@@ -62,7 +62,7 @@ impl Old {
 
 /// Waits for the rotations, tries each old secret, and has the log say which are void.
 pub(super) async fn run(
-    context: &Context,
+    context: &mut Context,
     session: &Session,
     request: &Request,
     (command, old): (&str, Vec<(String, u64, SecretBytes)>),
@@ -97,7 +97,7 @@ pub(super) async fn run(
         })
         .collect();
     if !void.is_empty() {
-        checkin::send(session, request, void).await?;
+        checkin::send(context, session, request, void).await?;
     }
     let told = |(path, version, outcome): &(String, u64, Old)| {
         let problem = match outcome {

@@ -103,10 +103,10 @@ impl Checkin {
             }) = Some(tried.version);
         }
         let returned = returned.into_values().collect();
-        let view = send(&session, &request, returned).await?;
+        let view = send(&mut context, &session, &request, returned).await?;
         release::forget(&context.home, self.ceremony)?;
         if let Some((command, old)) = old {
-            return check_old::run(&context, &session, &request, (&command, old)).await;
+            return check_old::run(&mut context, &session, &request, (&command, old)).await;
         }
         Ok(context.ui.result(&show::ceremony(&view), || {
             "Returned. Rotation is due now; see `keyturn rotate list`.".to_owned()
@@ -116,6 +116,7 @@ impl Checkin {
 
 /// Signs and sends what is returned, or what is said of it later.
 pub(super) async fn send(
+    context: &mut Context,
     session: &Session,
     request: &Request,
     credentials: Vec<Returned>,
@@ -128,7 +129,7 @@ pub(super) async fn send(
         signed: clock::now().stamp(),
         credentials,
     };
-    let signed = session.sign(&checkin)?;
+    let signed = context.sign(session, &checkin)?;
     let call = v1::CheckinRequest {
         checkin: Some(wire::wire_text(&signed)),
     };

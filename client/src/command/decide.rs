@@ -49,7 +49,7 @@ impl Decide {
     /// Opens the ceremony, tells its words, and stays until it has taken effect, unless told to leave.
     pub async fn ask(
         &self,
-        context: &Context,
+        context: &mut Context,
         session: &Session,
         purpose: Purpose,
         targets: Vec<Target>,
@@ -64,7 +64,7 @@ impl Decide {
             check_out: None,
             targets,
         };
-        let prepared = prepare(session, ask)?;
+        let prepared = prepare(context, session, ask)?;
         let view = send(session, &prepared).await?;
         let ui = context.ui;
         let (ceremony, digest) = (prepared.request.ceremony, prepared.signed.digest());

@@ -13,7 +13,7 @@ use keyturn_vault::{
     jcs::Document as _,
     manifest::{Format, Manifest, SealedGroup},
     name::{CredentialPath, Line, Name, PolicyName},
-    reference::{CharterRef, Signer, Version},
+    reference::{CharterRef, Version},
 };
 use serde_json::json;
 
@@ -143,7 +143,7 @@ impl Source {
 }
 
 impl Add {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let definition = Definition {
             format: DefinitionFormat::V1,
@@ -175,9 +175,8 @@ impl Add {
             Some(self.source.read(&context)?)
         };
         let bytes = definition.to_bytes().map_err(|error| refused(&error))?;
-        let signature = session.device.sign(&bytes)?;
-        let document =
-            wire::wire_document(bytes, Signer::Device(session.profile.device), signature);
+        let (signer, signature) = context.sign_bytes(&session, &bytes)?;
+        let document = wire::wire_document(bytes, signer, signature);
         let reply = session
             .credentials()
             .add(v1::AddRequest {
@@ -192,7 +191,7 @@ impl Add {
             &proven,
         )?;
         let version = match secret {
-            Some(secret) => Some(deposit(&session, &definition.path, &secret).await?),
+            Some(secret) => Some(deposit(&mut context, &session, &definition.path, &secret).await?),
             None => None,
         };
         let document = json!({ "path": definition.path, "credential": definition.credential, "version": version });
@@ -210,10 +209,10 @@ impl Add {
 }
 
 impl Deposit {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let secret = self.source.read(&context)?;
-        let version = deposit(&session, &self.path, &secret).await?;
+        let version = deposit(&mut context, &session, &self.path, &secret).await?;
         let document = json!({ "path": self.path, "version": version });
         Ok(context.ui.result(&document, || {
             format!("{} v{version} is sealed and deposited.", self.path)
@@ -223,6 +222,7 @@ impl Deposit {
 
 /// Seals a secret to the charter in force and deposits it; gives the version.
 async fn deposit(
+    context: &mut Context,
     session: &Session,
     path: &CredentialPath,
     secret: &SecretBytes,
@@ -242,14 +242,10 @@ async fn deposit(
         ciphertext,
         envelopes,
     } = seal_to(session.charter()?, &definition, version, secret)?;
-    let signature = session.device.sign(&bytes)?;
+    let (signer, signature) = context.sign_bytes(session, &bytes)?;
     let digest = Digest::of(&bytes);
     let request = v1::DepositRequest {
-        manifest: Some(wire::wire_document(
-            bytes,
-            Signer::Device(session.profile.device),
-            signature,
-        )),
+        manifest: Some(wire::wire_document(bytes, signer, signature)),
         ciphertext,
         envelopes,
     };

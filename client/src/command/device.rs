@@ -3,7 +3,10 @@
 //! # Invariants
 //! 1. What the token carries is a pin: the charter's chain must lead from its genesis digest to the charter that it
 //!    names, the log must continue its checkpoint, and the charter must have this token's key.
-//! 2. The key of a computer that is used for one command lies in a folder that goes with the command.
+//! 2. The key of a computer that is used for one command lies in a folder that goes with the command, also when
+//!    that is interrupted.
+
+use std::{fs, io, process};
 
 use keyturn_hsm::device::DeviceKey;
 use keyturn_proto::v1::{self, charter_client::CharterClient};
@@ -15,6 +18,8 @@ use keyturn_vault::{
     words::spoken,
 };
 use serde_json::json;
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, enroll};
 use crate::{
@@ -28,6 +33,9 @@ use crate::{
     verify::{self, VerifyError, log},
     wire,
 };
+
+/// What shells add to the number of the signal that ended a command.
+const ENDED_BY_SIGNAL: i32 = 128;
 
 /// `keyturn join --device`: this computer is signed in and stays.
 pub(super) async fn join(mut context: Context, name: Option<Name>) -> Result<(), Refusal> {
@@ -55,7 +63,7 @@ pub(super) async fn join(mut context: Context, name: Option<Name>) -> Result<(),
     let document = json!({ "person": session.profile.person, "device": session.profile.device, "charter": charter });
     Ok(context.ui.result(&document, || {
         format!(
-            "This computer is signed in for {}: it may speak to {}, and signs nothing itself.\nIt stays so until the charter changes; then sign it in again, or have the charter name it.",
+            "This computer is signed in for {}: it may speak to {}; what you ask for here, your token signs.\nIt stays so until the charter changes; then sign it in again, or have the charter name it.",
             session.profile.name, session.vault.origin,
         )
     })?)
@@ -70,16 +78,13 @@ pub(super) async fn borrow(mut context: Context) -> Result<Context, Refusal> {
     let Some((pocket, mut opened)) = carried(&mut context)? else {
         return Ok(context);
     };
-    let folder = tempfile::Builder::new()
-        .prefix("keyturn-")
-        .tempdir()
-        .map_err(|error| {
-            Refusal::new(
-                "file",
-                format_args!("no folder for one command can be made: {error}"),
-                "set TMPDIR to a folder of yours, or use --home",
-            )
-        })?;
+    let folder = folder().map_err(|error| {
+        Refusal::new(
+            "file",
+            format_args!("no folder for one command can be made: {error}"),
+            "set TMPDIR to a folder of yours, or use --home",
+        )
+    })?;
     let home = context.home.elsewhere(folder.path().join("home"));
     home.create()?;
     context.ui.note(format_args!(
@@ -96,6 +101,28 @@ pub(super) async fn borrow(mut context: Context) -> Result<Context, Refusal> {
     session.attested(1).await?;
     check(&session, &pocket, context.held.as_ref())?;
     Ok(context)
+}
+
+/// Invariant 2. Signals are waited for before there is anything to remove.
+fn folder() -> io::Result<TempDir> {
+    let [mut interrupt, mut terminate, mut hangup] = [
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    ];
+    let folder = tempfile::Builder::new().prefix("keyturn-").tempdir()?;
+    let path = folder.path().to_owned();
+    tokio::spawn(async move {
+        let kind = tokio::select! {
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = hangup.recv() => SignalKind::hangup(),
+        };
+        // Nobody waits for an answer any more; without the folder there is nothing to say.
+        let _ = fs::remove_dir_all(path);
+        process::exit(kind.as_raw_value().saturating_add(ENDED_BY_SIGNAL));
+    });
+    Ok(folder)
 }
 
 /// Invariant 1.

@@ -16,7 +16,7 @@ pub struct Erase {
 }
 
 impl Erase {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let case = Case::glance(&session, self.ceremony).await?;
         let purpose = Purpose::Erase {
@@ -25,7 +25,7 @@ impl Erase {
         };
         let decided = self
             .decide
-            .ask(&context, &session, purpose, Vec::new())
+            .ask(&mut context, &session, purpose, Vec::new())
             .await?;
         Ok(context.ui.result(&decided.document(), || decided.line())?)
     }

@@ -31,7 +31,7 @@ pub struct Extend {
 }
 
 impl Extend {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let view = Case::glance(&session, self.ceremony).await?.view;
         let out = view.checkout.filter(|out| out.returned_ms == 0);
@@ -60,7 +60,7 @@ impl Extend {
         };
         let decided = self
             .decide
-            .ask(&context, &session, purpose, Vec::new())
+            .ask(&mut context, &session, purpose, Vec::new())
             .await?;
         Ok(context.ui.result(&decided.document(), || decided.line())?)
     }

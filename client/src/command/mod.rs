@@ -41,7 +41,10 @@ pub mod unseal;
 
 use std::{io, path::Path};
 
-use keyturn_vault::text::Purpose;
+use keyturn_vault::{
+    reference::Signer,
+    text::{Purpose, SignedText, Text},
+};
 
 use crate::{
     cli::{Cli, Command, Global},
@@ -111,6 +114,36 @@ impl Context {
             Some(held) => Ok(held),
             None => token::open(&self.home, profile, self.wanted, &mut self.person),
         }
+    }
+
+    /// Signs a text with the key of this computer where the charter has it, else with a token of the person.
+    pub fn sign<T: Text>(&mut self, session: &Session, text: &T) -> Result<SignedText, Refusal> {
+        text.check().map_err(|error| token::malformed(&error))?;
+        let text = text.to_text();
+        let (signer, signature) = self.sign_bytes(session, text.as_bytes())?;
+        Ok(SignedText {
+            text,
+            signature,
+            signer,
+        })
+    }
+
+    /// The same for the bytes of a document.
+    pub fn sign_bytes(
+        &mut self,
+        session: &Session,
+        bytes: &[u8],
+    ) -> Result<(Signer, Vec<u8>), Refusal> {
+        if session.is_in_charter()? {
+            let signature = session.device.sign(bytes)?;
+            return Ok((Signer::Device(session.profile.device), signature));
+        }
+        let mut opened = self.token(&session.profile)?;
+        let signature = opened.token.sign(bytes, &mut self.person);
+        let signer = Signer::Token(opened.reference().id);
+        // Kept, so that a command asks for the PIN once.
+        self.held = Some(opened);
+        Ok((signer, signature?))
     }
 
     /// Connects, with charter and log up to date.

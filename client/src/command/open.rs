@@ -16,6 +16,7 @@ use keyturn_vault::{
     time::Span,
 };
 
+use super::Context;
 use crate::{
     clock,
     refusal::Refusal,
@@ -150,7 +151,7 @@ fn is_live(state: v1::VersionState) -> bool {
 }
 
 /// Makes and signs a request.
-pub fn prepare(session: &Session, ask: Ask) -> Result<Prepared, Refusal> {
+pub fn prepare(context: &mut Context, session: &Session, ask: Ask) -> Result<Prepared, Refusal> {
     let (charter_ref, charter) = session.charter()?;
     let me = session.me()?;
     let About {
@@ -221,7 +222,7 @@ pub fn prepare(session: &Session, ask: Ask) -> Result<Prepared, Refusal> {
         salt: salt()?,
         credentials,
     };
-    let signed = session.sign(&request)?;
+    let signed = context.sign(session, &request)?;
     Ok(Prepared {
         request,
         signed,

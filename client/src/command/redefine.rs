@@ -31,7 +31,7 @@ pub struct Change {
 }
 
 impl Change {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let old = open::target(&session, &self.path).await?.definition;
         let document = |source| VerifyError::Document("the definition", source);
@@ -69,7 +69,7 @@ impl Change {
         }
         let decided = self
             .decide
-            .ask(&context, &session, Purpose::Change(subject), Vec::new())
+            .ask(&mut context, &session, Purpose::Change(subject), Vec::new())
             .await?;
         Ok(context.ui.result(&decided.document(), || decided.line())?)
     }

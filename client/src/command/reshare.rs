@@ -28,7 +28,7 @@ pub struct Reshare {
 }
 
 impl Reshare {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let mut rest = self.targets(&session).await?;
         let paths: Vec<_> = rest
@@ -39,7 +39,10 @@ impl Reshare {
         while !rest.is_empty() {
             let later = rest.split_off(rest.len().min(MAX_CREDENTIALS));
             let purpose = Purpose::Reshare(session.charter()?.0);
-            let one = self.decide.ask(&context, &session, purpose, rest).await?;
+            let one = self
+                .decide
+                .ask(&mut context, &session, purpose, rest)
+                .await?;
             decided.push(one);
             rest = later;
         }

@@ -66,7 +66,7 @@ impl AcceptRestore {
         session.says(wanted.head);
         let case = match waiting(&session, &wanted).await? {
             Some(case) => case,
-            None => self.open(&context, &session, &wanted).await?,
+            None => self.open(&mut context, &session, &wanted).await?,
         };
         let id = case.request.ceremony;
         let digest = case.request.digest();
@@ -109,7 +109,7 @@ impl AcceptRestore {
 
     async fn open(
         &self,
-        context: &Context,
+        context: &mut Context,
         session: &Session,
         document: &RestoreDocument,
     ) -> Result<Case, Refusal> {
@@ -131,7 +131,7 @@ impl AcceptRestore {
             check_out: None,
             targets: Vec::new(),
         };
-        let prepared = prepare(session, ask)?;
+        let prepared = prepare(context, session, ask)?;
         let bytes = document.to_bytes().map_err(bad)?;
         send_with(session, &prepared, bytes).await?;
         context

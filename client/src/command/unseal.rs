@@ -110,11 +110,11 @@ impl Unseal {
             return wait(&context, &session, waiting, None, sink).await;
         }
         let (approve, no_wait) = (self.approve, self.no_wait);
-        let (waiting, view) = match self.ask(&context, &session, &purpose).await {
+        let (waiting, view) = match self.ask(&mut context, &session, &purpose).await {
             // What is live, or the charter, changed in between: the request is made again, once.
             Err(refusal) if CHANGED.contains(&refusal.code.as_str()) => {
                 session.follow().await?;
-                self.ask(&context, &session, &purpose).await?
+                self.ask(&mut context, &session, &purpose).await?
             }
             asked => asked?,
         };
@@ -135,7 +135,7 @@ impl Unseal {
 
     async fn ask(
         &self,
-        context: &Context,
+        context: &mut Context,
         session: &Session,
         purpose: &Purpose,
     ) -> Result<(Waiting, CeremonyView), Refusal> {
@@ -154,6 +154,7 @@ impl Unseal {
             Refusal::new("malformed", "there is no reason", "give one with --reason")
         })?;
         let prepared = prepare(
+            context,
             session,
             Ask {
                 purpose: purpose.clone(),

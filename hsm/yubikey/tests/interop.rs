@@ -1,4 +1,4 @@
-//! Other people's programs at the same token: age with its plugin, Yubico's and `OpenSC`'s tools, openssl.
+//! Other people's programs at the same token: age and rage with their plugin, Yubico's and `OpenSC`'s tools, openssl.
 //!
 //! `./dev interop` installs them, and runs this.
 
@@ -26,6 +26,8 @@ use keyturn_virtual_yubikey::{Desk, Firmware, TestPki, at_desk};
 const TEXT: &[u8] = b"keyturn approval v1\nvault: vault.example.org/prod\n";
 const SHARE: &[u8] = b"a share of a secret";
 const SERIAL: u32 = 7_654_321;
+/// Both implementations of age.
+const PROGRAMS: [&str; 2] = ["age", "rage"];
 
 /// Runs a program to its good end; what it printed on standard output.
 fn run(folder: &Path, program: &str, args: &[&str], input: &[u8]) -> String {
@@ -58,14 +60,14 @@ fn inserted(desk: &Desk, firmware: Firmware) -> keyturn_virtual_yubikey::Inserte
     desk.insert(0, &card).unwrap()
 }
 
-/// age asks for the PIN on the terminal.
+/// age and rage ask for the PIN on the terminal.
 fn on_a_terminal(folder: &Path, line: &str) -> String {
     let pin = [PIN, b"\n"].concat();
     run(folder, "script", &["-qec", line, "/dev/null"], &pin)
 }
 
 #[test]
-fn age_and_its_plugin_read_our_envelopes_and_write_theirs() {
+fn age_and_rage_with_their_plugin_read_our_envelopes_and_write_theirs() {
     at_desk(1, |desk| {
         let _inserted = inserted(desk, (5, 4, 3));
         let folder = folder();
@@ -75,18 +77,19 @@ fn age_and_its_plugin_read_our_envelopes_and_write_theirs() {
             fs::write(folder.join("ours.age"), ours).unwrap();
             token.share_key().to_string()
         };
-        run(
-            folder,
-            "age",
-            &["-r", &recipient, "-o", "theirs.age"],
-            SHARE,
-        );
-        let theirs = fs::read(folder.join("theirs.age")).unwrap();
-        let mut token = enrolled();
-        let mut owner = Owner::who_knows(PIN);
-        let opened = token.open_shares(&[&theirs], &mut owner).remove(0).unwrap();
-        assert_eq!(opened.expose(), SHARE);
-        drop(token);
+        let theirs = PROGRAMS.map(|program| {
+            let out = format!("theirs-{program}.age");
+            run(folder, program, &["-r", &recipient, "-o", &out], SHARE);
+            fs::read(folder.join(out)).unwrap()
+        });
+        let opens = || {
+            let (mut token, mut owner) = (enrolled(), Owner::who_knows(PIN));
+            for opened in token.open_shares(&theirs.each_ref().map(Vec::as_slice), &mut owner) {
+                assert_eq!(opened.unwrap().expose(), SHARE);
+            }
+            assert_eq!(owner.questions.len(), 1);
+        };
+        opens();
 
         // Retired slot 82 is the plugin's slot 1.
         let serial = SERIAL.to_string();
@@ -94,15 +97,17 @@ fn age_and_its_plugin_read_our_envelopes_and_write_theirs() {
         let identity = run(folder, "age-plugin-yubikey", &args, b"");
         assert!(identity.contains(&recipient), "{identity}");
         fs::write(folder.join("identity"), identity).unwrap();
-        let told = on_a_terminal(folder, "age -d -i identity -o opened ours.age");
-        let opened = fs::read(folder.join("opened"));
-        assert_eq!(opened.ok().as_deref(), Some(SHARE), "{told}");
+        for program in PROGRAMS {
+            // rage would rather ask in a window.
+            let line =
+                format!("PINENTRY_PROGRAM= {program} -d -i identity -o by-{program} ours.age");
+            let told = on_a_terminal(folder, &line);
+            let opened = fs::read(folder.join(format!("by-{program}")));
+            assert_eq!(opened.ok().as_deref(), Some(SHARE), "{program}: {told}");
+        }
 
         // The plugin leaves the PIN given; ours is asked for and taken all the same.
-        let mut owner = Owner::who_knows(PIN);
-        let mut token = enrolled();
-        let opened = token.open_shares(&[&theirs], &mut owner).remove(0).unwrap();
-        assert_eq!((opened.expose(), owner.questions.len()), (SHARE, 1));
+        opens();
     });
 }
 

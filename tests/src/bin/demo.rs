@@ -450,9 +450,10 @@ impl Demo {
         ))
     }
 
-    fn hold(&self) -> Outcome<()> {
+    fn hold(&mut self) -> Outcome<()> {
         chapter("The vault keeps running; Enter, or the end of the input, stops it")?;
         let keyturn = Program::path("keyturn")?;
+        let tokens = self.tokens.take();
         let folder = self.world().folder();
         tell(&format!("cd {}", folder.display()))?;
         for (name, _) in PEOPLE {
@@ -461,10 +462,14 @@ impl Demo {
                 keyturn.display()
             ))?;
         }
-        if self.tokens.is_some() {
-            tell(
-                "a shell at the desk with the YubiKeys, which are touched whenever they blink; `exit` ends it",
-            )?;
+        if let Some(tokens) = tokens {
+            let socket = folder.join("yubikeys.sock");
+            tokens.hand_over(&socket)?;
+            tell(&format!(
+                "a shell at the desk with the YubiKeys, which are touched whenever they blink; `exit` ends it.\nFrom any other shell, to pull one out, put it back or touch it by hand:\n{} {} --help",
+                Program::path("virtual-yubikey")?.display(),
+                socket.display()
+            ))?;
             std::process::Command::new("/bin/sh")
                 .current_dir(folder)
                 .status()?;

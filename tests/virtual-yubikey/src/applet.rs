@@ -95,9 +95,9 @@ pub(crate) struct Applet {
     pub(crate) session: Session,
     /// The answer to the next use of a private key, instead of using it.
     pub(crate) failure: Option<Status>,
-    objects: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) objects: BTreeMap<Vec<u8>, Vec<u8>>,
     attester: Attester,
-    last_touch: Option<Instant>,
+    pub(crate) last_touch: Option<Instant>,
 }
 
 impl Applet {

@@ -65,6 +65,9 @@ struct Inner {
     script: VecDeque<Touch>,
     touch: Touch,
     touch_timeout: Duration,
+    /// It blinks, and somebody may touch it by hand.
+    is_blinking: bool,
+    is_touched: bool,
     pull: Option<(u64, Pull)>,
 }
 
@@ -78,6 +81,8 @@ impl Card {
             script: VecDeque::new(),
             touch: Touch::After(Duration::from_millis(20)),
             touch_timeout: TOUCH_TIMEOUT,
+            is_blinking: false,
+            is_touched: false,
             pull: None,
         }))))
     }
@@ -95,6 +100,22 @@ impl Card {
     /// What happens the next times the token blinks, before the rule applies again.
     pub fn touch_next(&self, touches: impl IntoIterator<Item = Touch>) {
         self.lock().script.extend(touches);
+    }
+
+    /// Touches the token now, if it blinks.
+    pub fn touch_now(&self) {
+        let mut inner = self.lock();
+        inner.is_touched = inner.is_blinking;
+    }
+
+    /// As if the last touch were long ago.
+    pub fn forget_touch(&self) {
+        self.lock().applet.last_touch = None;
+    }
+
+    /// Whether the token waits for a touch.
+    pub fn is_blinking(&self) -> bool {
+        self.lock().is_blinking
     }
 
     /// Tells this whenever the token has blinked.
@@ -151,6 +172,22 @@ impl Card {
         self.lock().applet.slots.generate(slot, &p256).is_ok()
     }
 
+    /// A data object.
+    pub fn object(&self, id: &[u8]) -> Option<Vec<u8>> {
+        self.lock().applet.objects.get(id).cloned()
+    }
+
+    /// Somebody who had the token in hands has written a data object.
+    pub fn set_object(&self, id: &[u8], value: &[u8]) {
+        let objects = &mut self.lock().applet.objects;
+        objects.insert(id.to_vec(), value.to_vec());
+    }
+
+    /// Another program has chosen a management key, and keeps it for itself.
+    pub fn choose_management_key(&self, key: [u8; 24]) {
+        self.lock().applet.management.choose(key);
+    }
+
     /// An identity of age-plugin-yubikey, in a retired slot: a key with these PIN and touch policies (Yubico's numbers)
     /// and its certificate. An imported one was made elsewhere. False if that is no retired slot.
     pub fn identity(&self, slot: u8, policy: [u8; 2], is_imported: bool) -> bool {
@@ -204,10 +241,12 @@ impl Card {
                 if inner.applet.awaits_touch(&command) {
                     let touch = inner.script.pop_front().unwrap_or(inner.touch);
                     let timeout = inner.touch_timeout;
+                    (inner.is_blinking, inner.is_touched) = (true, false);
                     // The owner can still act while the token blinks.
                     drop(inner);
-                    let blinked = blink(touch, timeout, is_removed);
+                    let blinked = blink(touch, timeout, is_removed, || self.lock().is_touched);
                     inner = self.lock();
+                    inner.is_blinking = false;
                     if let Some(watcher) = &inner.watcher {
                         watcher(inner.applet.serial, blinked == Some(true));
                     }
@@ -226,7 +265,12 @@ impl Card {
 }
 
 /// Waits for the owner: touched or not, or `None` if the token was pulled out.
-fn blink(touch: Touch, timeout: Duration, is_removed: impl Fn() -> bool) -> Option<bool> {
+fn blink(
+    touch: Touch,
+    timeout: Duration,
+    is_removed: impl Fn() -> bool,
+    is_touched: impl Fn() -> bool,
+) -> Option<bool> {
     let (wait, outcome) = match touch {
         Touch::After(wait) if wait < timeout => (wait, Some(true)),
         Touch::PullOut(wait) if wait < timeout => (wait, None),
@@ -236,6 +280,9 @@ fn blink(touch: Touch, timeout: Duration, is_removed: impl Fn() -> bool) -> Opti
     while waited < wait {
         if is_removed() {
             return None;
+        }
+        if is_touched() {
+            return Some(true);
         }
         thread::sleep(TICK);
         waited = waited.saturating_add(TICK);

@@ -17,6 +17,7 @@
 mod apdu;
 mod applet;
 mod card;
+pub mod control;
 mod desk;
 mod management;
 mod pki;

@@ -95,6 +95,11 @@ impl ManagementKey {
         self.key == FACTORY_KEY
     }
 
+    /// Another program has chosen a key of the same kind.
+    pub(crate) fn choose(&mut self, key: [u8; 24]) {
+        self.key = key.into_iter().take(self.algorithm.key_len()).collect();
+    }
+
     /// Takes a new key as SET MANAGEMENT KEY sends it.
     pub(crate) fn set(&mut self, data: &[u8]) -> Result<(), Status> {
         let [number, 0x9b, len, key @ ..] = data else {
