@@ -25,6 +25,8 @@ use crate::figures::{Times, instant};
 
 /// Connections at most; each has a requester of its own.
 pub(crate) const LANES: usize = 8;
+/// What was appended while the daemon stood still is published within this time.
+const PUBLISHED_WITHIN: Duration = Duration::from_mins(3);
 /// Ceremonies that one requester has open at a time, as the daemon allows.
 pub(crate) const DEPTH: usize = 16;
 
@@ -151,9 +153,14 @@ impl Place {
         &self.operator
     }
 
-    /// Waits until everything is published.
-    pub(crate) async fn published(&self) -> Outcome<()> {
-        self.operator.head(&self.vault.facts.vkey).await?;
+    /// Waits until the published log has so many entries.
+    pub(crate) async fn published(&self, entries: u64) -> Outcome<()> {
+        let begun = instant();
+        while self.operator.head(&self.vault.facts.vkey).await?.size < entries {
+            if begun.elapsed() > PUBLISHED_WITHIN {
+                return Err(format!("{entries} entries are not published").into());
+            }
+        }
         Ok(())
     }
 

@@ -111,7 +111,7 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
     let connectors = Connectors::default().with("slow", Shape::One(Arc::<Slow>::clone(&target)));
     let (mut place, inside) = Place::new().await?.inside(connectors).await?;
     place.rotated_by("slow", credentials).await?;
-    place.published().await?;
+    place.published(1).await?;
     let mut before = Times::default();
     for _ in 0..ROUNDS {
         before.extend(&race(place.prepare(1).await?, go).await?.0);

@@ -49,7 +49,7 @@ pub(crate) async fn measure() -> Outcome<Vec<Section>> {
         (place, ()) = place
             .stopped(async |vault| fill(&vault, size).await)
             .await?;
-        place.published().await?;
+        place.published(size).await?;
         let mut times = Times::default();
         for _ in 0..ROUNDS {
             let ready = place.prepare(1).await?;
@@ -65,7 +65,7 @@ pub(crate) async fn measure() -> Outcome<Vec<Section>> {
         ]);
     }
     place.credentials(CREDENTIALS).await?;
-    place.published().await?;
+    place.published(log::ENTRIES).await?;
     let world = place.halt()?;
     Ok(vec![growth, starts(&world)?])
 }
