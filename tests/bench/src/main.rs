@@ -1,6 +1,6 @@
 //! What keyturn costs: `keyturn-bench [--write] [CREDENTIALS] [SECTION…]`; `CREDENTIALS` is how many `rotate` rotates.
 //!
-//! Sections: `parts`, `unseal`, `appends`, `log`, `size`, `rotate`; all of them, if none is named. Nothing here asserts a
+//! Sections: `parts`, `unseal`, `appends`, `log`, `verify`, `size`, `rotate`; all of them, if none is named. Nothing here asserts a
 //! time: machines differ, and what counts are the ratios of one run. `--write` puts the tables into
 //! docs/BENCHMARKS.md.
 
@@ -22,6 +22,7 @@ mod place;
 mod rotate;
 mod size;
 mod unseal;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -33,7 +34,9 @@ use keyturn_tests::Outcome;
 #[global_allocator]
 static ALLOCATOR: Wiping = Wiping::SYSTEM;
 
-const SECTIONS: [&str; 6] = ["parts", "unseal", "appends", "log", "size", "rotate"];
+const SECTIONS: [&str; 7] = [
+    "parts", "unseal", "appends", "log", "verify", "size", "rotate",
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -89,6 +92,7 @@ fn run(wanted: &[String], write: bool, credentials: usize) -> Outcome<()> {
             "unseal" => runtime.block_on(unseal::measure())?,
             "appends" => vec![runtime.block_on(appends::measure())?],
             "log" => vec![log::measure()?],
+            "verify" => vec![runtime.block_on(verify::measure())?],
             "rotate" => vec![runtime.block_on(rotate::measure(credentials))?],
             _ => runtime.block_on(size::measure())?,
         };

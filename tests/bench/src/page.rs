@@ -13,11 +13,12 @@ differs by half from hour to hour. No test asserts a time.
 ";
 
 /// Headings in the order of the page.
-const ORDER: [&str; 7] = [
+const ORDER: [&str; 8] = [
     "An unseal",
     "The parts",
     "Durable appends",
     "A log",
+    "The log",
     "An unseal as",
     "A vault",
     "Rotating",
