@@ -15,15 +15,15 @@
 //! 4. A restore changes log key and nodes of the charter under which k of its governing group have signed
 //!    an approval of a signed request that names the restore document.
 
-use std::collections::BTreeSet;
-
 use keyturn_vault::{
     change,
-    charter::{Chain, Charter, Group, touched_groups},
-    id::{CeremonyId, PersonId},
+    charter::{Chain, Charter, touched_groups},
+    id::CeremonyId,
+    quorum::Missing,
     reference::CharterRef,
     restore::RestoreDocument,
-    text::{Approval, Change, Decision, Join, Purpose, Request, Text as _},
+    said::Said,
+    text::{Change, Join, Purpose, Request, Text as _},
 };
 
 use crate::{
@@ -142,12 +142,15 @@ fn agreed(
     if !named {
         return None;
     }
-    let persons = approvals(old, &request, row)?;
-    let touched = touched_groups(old, new);
-    let mut touched = touched.iter().filter_map(|name| old.group(name));
-    let all = enough(old.governing()?, &persons)
-        && touched.all(|group| enough(group, &persons) || waited);
-    all.then_some(())
+    let governing = old.governing()?.name.clone();
+    let mut needs = touched_groups(old, new);
+    needs.retain(|name| old.group(name).is_some());
+    needs.insert(governing.clone());
+    let lacking = said(old, &request, row)
+        .agree((request.charter, old), &request, needs)
+        .missing;
+    let bypassed = |lacking: &Missing| waited && lacking.group.as_ref() != Some(&governing);
+    lacking.iter().all(bypassed).then_some(())
 }
 
 /// Invariant 4.
@@ -155,8 +158,12 @@ fn accepted(charter: &Charter, document: &RestoreDocument, row: &rows::Ceremony)
     let request = request(charter, row)?;
     let named = request.purpose == Purpose::AcceptRestore(document.subject().ok()?)
         && request.charter == document.charter;
-    let persons = approvals(charter, &request, row)?;
-    (named && enough(charter.governing()?, &persons)).then_some(())
+    let verdict = said(charter, &request, row).agree(
+        (request.charter, charter),
+        &request,
+        change::governing(charter),
+    );
+    (named && verdict.reached()).then_some(())
 }
 
 /// The request of a ceremony, signed by the person whom it names.
@@ -167,36 +174,7 @@ fn request(charter: &Charter, row: &rows::Ceremony) -> Option<Request> {
     (own && request.vault == charter.origin).then_some(request)
 }
 
-/// Who approves a request at the end of what was said.
-fn approvals(
-    charter: &Charter,
-    request: &Request,
-    row: &rows::Ceremony,
-) -> Option<BTreeSet<PersonId>> {
-    let (mut persons, mut keys) = (BTreeSet::new(), BTreeSet::new());
-    for statement in &row.statements {
-        let signed = statement.signed.clone();
-        let approval = Approval::parse(&signed.text).ok()?;
-        let verified = verify::text_by_token(charter, signed, approval.token.id).ok()?;
-        let (owner, _) = charter.person_of_token(approval.token.id)?;
-        if approval.request != request.digest() || owner.id != approval.custodian.id {
-            return None;
-        }
-        match approval.decision {
-            Decision::Approve(_) if keys.insert(verified.key.pin()) => {
-                persons.insert(owner.id);
-            }
-            Decision::Approve(_) => {}
-            Decision::Refuse { .. } | Decision::Retract { .. } => {
-                persons.remove(&owner.id);
-                keys.remove(&verified.key.pin());
-            }
-        }
-    }
-    Some(persons)
-}
-
-fn enough(group: &Group, persons: &BTreeSet<PersonId>) -> bool {
-    let members = group.members.iter();
-    members.filter(|member| persons.contains(member)).count() >= usize::from(group.k)
+fn said(charter: &Charter, request: &Request, row: &rows::Ceremony) -> Said {
+    let statements = row.statements.iter().map(|statement| &statement.signed);
+    Said::fold(&[charter], request, statements, verify::holds)
 }

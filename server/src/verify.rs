@@ -108,10 +108,26 @@ pub fn document(
     })
 }
 
-fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<(), Refused> {
+/// Verifies a signature (ECDSA P-256 over SHA-256, DER).
+pub fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<(), Refused> {
     let key = ApprovalKey::from_spki(key.as_der()).map_err(|_| Refused::BadSignature)?;
     key.verify(message, signature)
         .map_err(|_| Refused::BadSignature)
+}
+
+/// Whether a signature over a text holds; any other check is not this function's to perform.
+pub fn holds(check: &Check) -> bool {
+    match check {
+        Check::Text { key, signed } => {
+            verify(key, signed.text.as_bytes(), &signed.signature).is_ok()
+        }
+        Check::Commitment { .. }
+        | Check::Document { .. }
+        | Check::Attestation { .. }
+        | Check::NoKey { .. }
+        | Check::Details(_)
+        | Check::Head(_) => false,
+    }
 }
 
 impl Verified {

@@ -14,7 +14,8 @@ use keyturn_tests::{
     raw::{Facts, Member},
 };
 use keyturn_vault::{
-    definition::Definition, digest::Digest, jcs::Document as _, reference::Signer,
+    definition::Definition, digest::Digest, jcs::Document as _, manifest::Manifest,
+    reference::Signer,
 };
 use keyturnd::store::{Name, RedbStore, Store as _, Txn};
 use serde_json::{Value, json};
@@ -77,6 +78,8 @@ enum Lie {
     Custodian,
     /// As what a ceremony decided that decided something else.
     Ceremony,
+    /// As the first one, signed by the operator, who signed another one when the log was told.
+    Operator,
 }
 
 async fn told(lie: Lie) -> Outcome<(World, i32)> {
@@ -111,6 +114,13 @@ async fn told(lie: Lie) -> Outcome<(World, i32)> {
             "signer": Signer::Node(facts.charter.nodes[0].id),
             "signature": base64(&node.sign(&bytes)?),
         }),
+        Lie::Operator => {
+            let alice = Member::of_home(&world.home("alice"))?;
+            json!({
+                "signer": Signer::Device(alice.device_id),
+                "signature": base64(&alice.device.sign(&bytes)?),
+            })
+        }
         Lie::Custodian => json!({
             "signer": Signer::Device(dan.device_id),
             "signature": base64(&dan.device.sign(&bytes)?),
@@ -149,6 +159,11 @@ async fn a_definition_that_nobody_agreed_to_is_nobodys() {
         ("as it is", Lie::None, 0),
         ("signed by the daemon", Lie::Node, 94),
         ("signed by a custodian", Lie::Custodian, 94),
+        (
+            "signed by the operator, and never logged",
+            Lie::Operator,
+            94,
+        ),
         ("as decided by another ceremony", Lie::Ceremony, 94),
     ] {
         let (world, seen) = told(lie).await.unwrap();
@@ -161,5 +176,56 @@ async fn a_definition_that_nobody_agreed_to_is_nobodys() {
         let ask = ["unseal", PATH, "--reason", "down", "--no-wait"];
         assert_eq!(code("alice", &ask), known, "{name}: to ask for");
         assert_eq!(code("dan", &["confirm", PATH]), known, "{name}: to open");
+    }
+}
+
+/// Lets the only version have another manifest, in which fewer suffice, signed by `who`.
+async fn reseal(world: &World, who: Option<&Member>) -> Outcome<()> {
+    let store = RedbStore::open(&world.vault().join("data/store.redb"))?;
+    let range = keyturnd::store::KeyRange::family(keyturnd::store::key::Family::Credential);
+    let page = store.range(&range, 10).await?;
+    let row = page.rows.first().ok_or("no credential")?;
+    let mut value: Value = serde_json::from_slice(&row.value[1..])?;
+    let versions = value["versions"].as_object_mut().ok_or("no versions")?;
+    let state = versions.values_mut().next().ok_or("no version")?;
+    let old: Digest = serde_json::from_value(state["manifest"].clone())?;
+    let entry = state["entry"].as_u64().ok_or("no entry")?;
+    let found = store.get(&Name::Object(old).key()).await?;
+    let mut manifest = Manifest::from_bytes(&found.ok_or("no manifest")?.0[1..])?;
+    manifest.charter.digest = Digest::of(b"another charter");
+    let bytes = manifest.to_bytes()?;
+    state["manifest"] = json!(Digest::of(&bytes));
+    let with = |bytes: &[u8]| [&[1], bytes].concat();
+    let mut txn = Txn::new()
+        .put(row.key.clone(), with(value.to_string().as_bytes()))
+        .put(Name::Object(Digest::of(&bytes)).key(), with(&bytes));
+    // The entry tells the same lie, as far as somebody can sign it.
+    if let Some(who) = who {
+        let name = Name::Entry(entry).key();
+        let (logged, _) = store.get(&name).await?.ok_or("no entry")?;
+        let mut logged: Value = serde_json::from_slice(&logged[1..])?;
+        logged["body"]["manifest"] = json!(Digest::of(&bytes));
+        logged["body"]["signature"]["signature"] = json!(base64(&who.device.sign(&bytes)?));
+        txn = txn.put(name, with(logged.to_string().as_bytes()));
+    }
+    store.txn(txn).await?;
+    store.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_its_sealer_did_not_sign_is_nobodys() {
+    for (name, by) in [("as no entry has it", None), ("signed by dan", Some("dan"))] {
+        let mut world = founded().unwrap();
+        world.stop().unwrap();
+        let by = by.map(|name| Member::of_home(&world.home(name)).unwrap());
+        reseal(&world, by.as_ref()).await.unwrap();
+        world.start().unwrap();
+        let ask = ["unseal", PATH, "--reason", "down", "--no-wait"];
+        let refused = world.keyturn("alice", ask).unwrap();
+        assert_ne!(refused.code, 0, "{name}: {refused:?}");
+        // The rest goes on: one row keeps nobody from looking.
+        let status = world.keyturn("alice", ["--json", "status"]).unwrap();
+        assert!(status.ok().is_ok(), "{name}");
     }
 }

@@ -42,6 +42,7 @@ use crate::{
     quorum::{Ask, Opening, Says, Verdict, Vote, bars, judge, signs},
     reference::CharterRef,
     refusal::Refusal,
+    said::Said,
     text::SignedText,
     time::Span,
     world::{Holding, Stage, VersionId, World},
@@ -263,13 +264,18 @@ impl<S> Ceremony<S> {
 
     /// The judgement over the approvals, or over the shares that are here.
     pub fn verdict(&self, world: World<'_>, shares: bool) -> Verdict {
-        judge(world, &self.row.ask, &self.row.votes, |person, version| {
-            if shares {
-                self.has_share(person, version)
-            } else {
-                self.row.promised(person, version)
-            }
-        })
+        judge(
+            world,
+            &self.row.ask,
+            &self.row.said.votes,
+            |person, version| {
+                if shares {
+                    self.has_share(person, version)
+                } else {
+                    self.row.promised(person, version)
+                }
+            },
+        )
     }
 
     /// What must be checked before this event is stepped.
@@ -345,7 +351,12 @@ impl<S> Ceremony<S> {
             (Ended(_), Event::Fetch(_)) => Err(Refusal::NothingToFetch),
             (_, Event::Fetch(_) | Event::Opened(_) | Event::Failed(_)) => Err(Refusal::NotNow),
             (_, Event::Approve(vote, _))
-                if self.row.votes.iter().any(|known| known.text == vote.text) =>
+                if self
+                    .row
+                    .said
+                    .votes
+                    .iter()
+                    .any(|known| known.text == vote.text) =>
             {
                 Ok(Vec::new())
             }

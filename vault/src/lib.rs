@@ -32,6 +32,7 @@ pub mod refusal;
 pub mod replay;
 pub mod restore;
 pub mod rotation;
+pub mod said;
 pub mod text;
 pub mod time;
 pub mod words;

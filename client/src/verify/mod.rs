@@ -26,7 +26,7 @@ use keyturn_audit::{
 use keyturn_hsm::{ApprovalKey, attestation::AttestationError};
 use keyturn_vault::{
     charter::{Chain, ChainError, Charter, Person},
-    check,
+    check::{self, Check},
     definition::DefinitionError,
     event::EventError,
     jcs::JcsError,
@@ -206,6 +206,21 @@ fn verify(key: &PublicKey, bytes: &[u8], signature: &[u8], what: &str) -> Result
     let bad = || VerifyError::Signature(what.to_owned());
     let key = ApprovalKey::from_spki(key.as_der()).map_err(|_| bad())?;
     key.verify(bytes, signature).map_err(|_| bad())
+}
+
+/// Whether a signature over a text holds; any other check is not this function's to perform.
+fn holds(check: &Check) -> bool {
+    match check {
+        Check::Text { key, signed } => {
+            verify(key, signed.text.as_bytes(), &signed.signature, "a text").is_ok()
+        }
+        Check::Commitment { .. }
+        | Check::Document { .. }
+        | Check::Attestation { .. }
+        | Check::NoKey { .. }
+        | Check::Details(_)
+        | Check::Head(_) => false,
+    }
 }
 
 /// Checks a signature over `bytes` with the key that the charter has for the signer.

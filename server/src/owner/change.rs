@@ -7,14 +7,10 @@
 //! 1. A charter takes force in the transaction that logs it; from then on every step judges by it.
 //! 2. The pins follow the commit, never precede it: they name no charter that is not in force.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use keyturn_vault::{
-    change::{self, Joined, Needs as Agreed, Seen},
+    change::{self, Needs as Agreed, Seen},
     charter::Charter,
     checkout,
     definition::Definition,
@@ -27,7 +23,7 @@ use keyturn_vault::{
     refusal::Refusal,
     restore::RestoreDocument,
     rotation,
-    text::{Change, Enrol, Join, Purpose, Request, Text as _},
+    text::{Change, Purpose, Request},
     time::Span,
     world::Holding,
 };
@@ -105,7 +101,7 @@ impl Core {
 
     /// What a charter would need.
     pub(super) fn judge_charter(&self, charter: &Charter) -> Result<Agreed, Refused> {
-        let joined = self.joined()?;
+        let joined = self.joined(&charter.joins);
         let mut seen = Seen::default();
         for (person, at) in &self.vault.seen {
             seen.sign(*person, *at);
@@ -122,16 +118,6 @@ impl Core {
             &seen,
         )?;
         Ok(needs)
-    }
-
-    /// The keys with which people joined, by the digests of their joins.
-    fn joined(&self) -> Result<BTreeMap<Digest, Joined>, Refused> {
-        let read = |joined: &rows::Joined| {
-            let join = Join::parse(&joined.join.text).map_err(|_| Refused::Row)?;
-            let enrolment = Enrol::parse(&joined.enrolment.text).map_err(|_| Refused::Row)?;
-            Ok((joined.join.digest(), Joined { join, enrolment }))
-        };
-        self.vault.joined.iter().map(read).collect()
     }
 
     fn definition_needs(&self, id: CredentialId, new: Digest) -> Result<Agreed, Refused> {

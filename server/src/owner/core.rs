@@ -4,7 +4,7 @@
 //! grow with the vault. Manifests and definitions come in by digest and are checked against it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -89,7 +89,7 @@ pub struct Needs {
     pub proposals: Vec<Digest>,
     /// Every credential: what a change of the charter is judged by.
     pub everything: bool,
-    /// Whether the rest goes on where a credential's row cannot be used.
+    /// Whether the rest goes on where the row of a credential or ceremony cannot be used.
     pub lenient: bool,
 }
 
@@ -132,6 +132,14 @@ impl Needs {
             Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) => {}
         }
         needs
+    }
+
+    /// Those of these credentials whose rows can be used.
+    pub fn listed(ids: impl IntoIterator<Item = CredentialId>) -> Self {
+        Self {
+            lenient: true,
+            ..Self::credentials(ids)
+        }
     }
 
     /// These credentials.
@@ -201,8 +209,12 @@ pub struct Core {
     pub(crate) known: Arc<Known>,
     pub(super) held: BTreeMap<CredentialId, Held>,
     pub(super) paths: HashMap<CredentialPath, CredentialId>,
-    /// Definitions in force that were followed back to their first ones.
+    /// Definitions that were followed back to their first ones, and manifests whose sealers signed them.
     pub(super) proven: HashSet<Digest>,
+    /// The charter that is not in force and was looked at last.
+    pub(super) earlier: Option<(CharterRef, Arc<Charter>)>,
+    /// Rows of the store that are not what was signed.
+    pub(super) distrusted: BTreeSet<String>,
     /// Shared with what would put an older state back.
     pub(crate) live: BTreeMap<CeremonyId, Arc<Live>>,
     pub(crate) due: Due,
@@ -323,6 +335,8 @@ impl Core {
             held: BTreeMap::new(),
             paths: HashMap::new(),
             proven: HashSet::new(),
+            earlier: None,
+            distrusted: BTreeSet::new(),
             live: BTreeMap::new(),
             due: Due::default(),
             open_of: BTreeMap::new(),

@@ -1,35 +1,40 @@
-//! Where a definition comes from. A row of the store says which one is in force; who said so is read from
-//! signatures: whoever can write to the store cannot send a rotation's new secret to people of their own.
+//! Where a credential's documents come from. A row of the store says which ones are in force; who said so is
+//! read from signatures: whoever can write to the store cannot send a rotation's new secret to people of their
+//! own, nor let fewer of them open an old one.
 //!
 //! # Invariants
 //! 1. The first definition is signed by an operator of the charter under which its entry was written.
 //! 2. A later one names the one before, and its `change` ceremony was agreed to by the governing group and by
 //!    every group that could open the credential before or can then, by the charter of its entry.
 //! 3. The entry of a definition names it.
-//! 4. What was proven is remembered by its digest; a definition is verified once.
+//! 4. What was proven is remembered by its digest; a document is verified once.
+//! 5. A manifest is signed by the one who sealed it, by the charter of its entry, or named in a restore that a
+//!    quorum accepted.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use keyturn_audit::entry::Entry;
 use keyturn_vault::{
     change,
     charter::{Charter, Role},
+    check,
     definition::Definition,
     digest::Digest,
     event::{Event, Seal},
     id::CredentialId,
-    quorum::{Ask, Vote, judge},
-    reference::CharterRef,
-    text::{Approval, Change, Decision, Purpose, Request, Text as _},
-    world::{Holding, World},
+    jcs::Document as _,
+    key::PublicKey,
+    manifest::Manifest,
+    reference::{CharterRef, Signer},
+    restore::RestoreDocument,
+    said::Said,
+    text::{Change, Purpose, Request, Text as _},
+    world::VersionId,
 };
 
 use super::{
     core::{Core, read},
-    load::document,
+    load::{document, object},
     rows,
 };
 use crate::{
@@ -82,24 +87,111 @@ impl Core {
             }
             before = Some((defined.definition, definition));
         }
+        self.prove(row.definition);
+        Ok(newest)
+    }
+
+    /// The manifest of a version, signed by the one who sealed it (invariants 4 and 5).
+    pub(super) async fn sealed(
+        &mut self,
+        store: &dyn Store,
+        version: VersionId,
+        state: &rows::VersionState,
+    ) -> Result<Manifest, Refused> {
+        let bytes = object(store, state.manifest).await?;
+        let manifest = Manifest::from_bytes(&bytes).map_err(|_| Refused::Row)?;
+        if (manifest.credential, manifest.version) != (version.credential, version.version) {
+            return Err(Refused::Row);
+        }
+        if self.proven.contains(&state.manifest) {
+            return Ok(manifest);
+        }
+        let (event, reference) = self.entry_of(store, state.entry).await?;
+        let named = (version, state.manifest);
+        if let Event::VersionSealed {
+            version,
+            manifest,
+            signature,
+            ..
+        } = &event
+            && (*version, *manifest) == named
+        {
+            let keys = self.sealer(store, reference, signature.signer).await?;
+            let signed = |key: &PublicKey| verify::verify(key, &bytes, &signature.signature);
+            if !keys.iter().any(|key| signed(key).is_ok()) {
+                return Err(Refused::Row);
+            }
+        } else if let Event::VersionRecovered {
+            version,
+            manifest,
+            ceremony,
+        } = &event
+            && (*version, *manifest) == named
+        {
+            let mut restores = self.vault.restores.iter();
+            let restore = restores.find(|restore| restore.ceremony == *ceremony);
+            let restore = restore.ok_or(Refused::Row)?.document;
+            let restore: RestoreDocument = document(store, restore).await?;
+            if !restore.documents.contains(manifest) {
+                return Err(Refused::Row);
+            }
+        } else {
+            return Err(Refused::Row);
+        }
+        self.prove(state.manifest);
+        Ok(manifest)
+    }
+
+    /// The keys that a signer had under a charter: a restore may have replaced a node's.
+    async fn sealer(
+        &mut self,
+        store: &dyn Store,
+        known: CharterRef,
+        signer: Signer,
+    ) -> Result<Vec<PublicKey>, Refused> {
+        let charter = self.charter_at(store, known).await?;
+        let mut keys: Vec<_> = check::key(&charter, signer).into_iter().collect();
+        if let Signer::Node(id) = signer {
+            let under = self.vault.restores.iter();
+            for restore in under.filter(|restore| restore.charter == known) {
+                let restore: RestoreDocument = document(store, restore.document).await?;
+                let node = restore.node.filter(|node| node.id == id);
+                keys.extend(node.map(|node| node.key));
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Remembers that a document was verified (invariant 4).
+    fn prove(&mut self, digest: Digest) {
         if self.proven.len() >= MAX_PROVEN {
             self.proven.clear();
         }
-        self.proven.insert(row.definition);
-        Ok(newest)
+        self.proven.insert(digest);
+    }
+
+    /// What an entry says, and the charter under which it was written.
+    async fn entry_of(&self, store: &dyn Store, n: u64) -> Result<(Event, CharterRef), Refused> {
+        let found = store.get(&Name::Entry(n).key()).await?;
+        let bytes = found.and_then(|(bytes, _)| bytes.split_first().map(|(_, rest)| rest.to_vec()));
+        let entry = Entry::decode(&bytes.ok_or(Refused::Row)?).map_err(|_| Refused::Row)?;
+        let event = Event::parse(&entry.kind, &entry.body).map_err(|_| Refused::Row)?;
+        let later = self.vault.charters.iter().map(|later| later.charter);
+        let known = std::iter::once(self.vault.genesis)
+            .chain(later)
+            .find(|known| known.index == entry.charter)
+            .ok_or(Refused::Row)?;
+        Ok((event, known))
     }
 
     /// The charter under which the entry of a definition was written (invariant 3).
     async fn charter_of(
-        &self,
+        &mut self,
         store: &dyn Store,
         id: CredentialId,
         defined: &rows::Earlier,
     ) -> Result<(CharterRef, Arc<Charter>), Refused> {
-        let found = store.get(&Name::Entry(defined.entry).key()).await?;
-        let bytes = found.and_then(|(bytes, _)| bytes.split_first().map(|(_, rest)| rest.to_vec()));
-        let entry = Entry::decode(&bytes.ok_or(Refused::Row)?).map_err(|_| Refused::Row)?;
-        let event = Event::parse(&entry.kind, &entry.body).map_err(|_| Refused::Row)?;
+        let (event, known) = self.entry_of(store, defined.entry).await?;
         let named = matches!(
             event,
             Event::CredentialDefined { credential, definition, ceremony, .. }
@@ -108,28 +200,31 @@ impl Core {
         if !named {
             return Err(Refused::Row);
         }
-        let later = self.vault.charters.iter().map(|later| later.charter);
-        let known = std::iter::once(self.vault.genesis)
-            .chain(later)
-            .find(|known| known.index == entry.charter)
-            .ok_or(Refused::Row)?;
-        self.charter_at(store, known).await
+        Ok((known, self.charter_at(store, known).await?))
     }
 
-    async fn charter_at(
-        &self,
+    /// A charter as it was signed; the last one that is not in force is kept, for the next will want it too.
+    pub(super) async fn charter_at(
+        &mut self,
         store: &dyn Store,
         known: CharterRef,
-    ) -> Result<(CharterRef, Arc<Charter>), Refused> {
-        if known == self.known.reference {
-            return Ok((known, Arc::clone(&self.known.charter)));
+    ) -> Result<Arc<Charter>, Refused> {
+        if known == self.known.reference && self.known.charter.restored.is_none() {
+            return Ok(Arc::clone(&self.known.charter));
         }
-        Ok((known, Arc::new(document(store, known.digest).await?)))
+        if let Some((reference, charter)) = &self.earlier
+            && *reference == known
+        {
+            return Ok(Arc::clone(charter));
+        }
+        let charter = Arc::new(document(store, known.digest).await?);
+        self.earlier = Some((known, Arc::clone(&charter)));
+        Ok(charter)
     }
 
     /// Invariant 2.
     async fn agreed(
-        &self,
+        &mut self,
         store: &dyn Store,
         (reference, charter): &(CharterRef, Arc<Charter>),
         change: Change,
@@ -142,7 +237,7 @@ impl Core {
             .chain(later)
             .find(|known| *known == request.charter && known.index <= reference.index)
             .ok_or(Refused::Row)?;
-        let (_, made_under) = self.charter_at(store, made_under).await?;
+        let made_under = self.charter_at(store, made_under).await?;
         verify::text_by(
             &made_under,
             ceremony.request.clone(),
@@ -154,21 +249,10 @@ impl Core {
         }
         let mut needs = change::governing(charter);
         needs.extend(old.groups().chain(new.groups()).cloned());
-        let ask = Ask {
-            requester: request.requested_by.id,
-            lines: BTreeMap::new(),
-            group: None,
-            needs,
-            waive: request.waive.clone(),
-        };
-        let votes = votes(charter, &request, &ceremony.statements);
-        let holdings: BTreeMap<CredentialId, Holding> = BTreeMap::new();
-        let world = World {
-            charter,
-            in_force: *reference,
-            holdings: &holdings,
-        };
-        if judge(world, &ask, &votes, |_, _| false).reached() {
+        let charters: [&Charter; 2] = [charter, &made_under];
+        let statements = ceremony.statements.iter().map(|one| &one.signed);
+        let said = Said::fold(&charters, &request, statements, verify::holds);
+        if said.agree((*reference, charter), &request, needs).reached() {
             Ok(())
         } else {
             Err(Refused::Row)
@@ -188,32 +272,9 @@ fn first(
     if !operator || definition.previous.is_some() || defined.changed_by.is_some() {
         return Err(Refused::Row);
     }
-    let bytes = keyturn_vault::jcs::Document::to_bytes(definition).map_err(|_| Refused::Row)?;
+    let bytes = definition.to_bytes().map_err(|_| Refused::Row)?;
     let Seal { signer, signature } = defined.signature.clone();
     verify::document(charter, &bytes, signer, signature)
         .map(drop)
         .map_err(|_| Refused::Row)
-}
-
-/// The approvals that custodians signed with their own tokens, and did not take back.
-fn votes(charter: &Charter, request: &Request, statements: &[rows::Statement]) -> Vec<Vote> {
-    let own: Vec<Approval> = statements
-        .iter()
-        .filter_map(|statement| {
-            let approval = Approval::parse(&statement.signed.text).ok()?;
-            verify::text_by_token(charter, statement.signed.clone(), approval.token.id).ok()?;
-            Some(approval)
-        })
-        .collect();
-    let back: BTreeSet<Digest> = own
-        .iter()
-        .filter_map(|approval| match approval.decision {
-            Decision::Retract { earlier } => Some(earlier),
-            Decision::Approve(_) | Decision::Refuse { .. } => None,
-        })
-        .collect();
-    own.iter()
-        .filter(|approval| !back.contains(&approval.digest()))
-        .filter_map(|approval| Vote::of(charter, request, approval, None, BTreeSet::new()).ok())
-        .collect()
 }

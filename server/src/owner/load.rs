@@ -13,11 +13,10 @@ use keyturn_vault::{
     id::{CeremonyId, CredentialId},
     jcs::Document,
     machine::Millis,
-    manifest::Manifest,
     restore::RestoreDocument,
     rotation::Slot,
     text::{self, Text as _},
-    world::{Holding, Sealed, Stage},
+    world::{Holding, Sealed, Stage, VersionId},
 };
 
 use super::{
@@ -134,11 +133,7 @@ impl Core {
     /// Makes sure that everything named is in memory, if it exists.
     pub(super) async fn load(&mut self, store: &dyn Store, needs: &Needs) -> Result<(), Refused> {
         for id in &needs.ceremonies {
-            if !self.live.contains_key(id)
-                && let Some(live) = load_ceremony(store, *id).await?
-            {
-                self.live.insert(*id, Arc::new(live));
-            }
+            self.load_ceremony(store, *id, needs.lenient).await?;
             let named: Vec<_> = self
                 .live
                 .get(id)
@@ -207,18 +202,16 @@ impl Core {
         if let Some(restoring) = self.restoring.clone() {
             let found = restoring.found.keys().map(|version| version.credential);
             for credential in found.chain(self.interrupted.clone()) {
-                self.load_credential(store, credential).await?;
+                self.name(store, credential, true).await?;
             }
         }
         for id in needs.ceremonies {
-            if !self.live.contains_key(&id)
-                && let Some(live) = load_ceremony(store, id).await?
-            {
-                let named = live.machine.row.credentials();
-                self.live.insert(id, Arc::new(live));
-                for credential in named {
-                    self.name(store, credential, needs.lenient).await?;
-                }
+            let known = self.live.contains_key(&id);
+            self.load_ceremony(store, id, needs.lenient).await?;
+            let named = self.live.get(&id).filter(|_| !known);
+            let named = named.map(|live| live.machine.row.credentials());
+            for credential in named.unwrap_or_default() {
+                self.name(store, credential, needs.lenient).await?;
             }
         }
         for id in needs.credentials {
@@ -230,8 +223,9 @@ impl Core {
         while let Some(range) = next {
             let page = store.range(&range, store::MAX_PAGE_ROWS).await?;
             for row in &page.rows {
+                // One row that cannot be used keeps nobody from changing the charter.
                 if let Some(Name::Credential(id)) = row.key.name() {
-                    self.load_credential(store, id).await?;
+                    self.name(store, id, true).await?;
                 }
             }
             next = page.rest;
@@ -248,11 +242,52 @@ impl Core {
     ) -> Result<(), Refused> {
         match self.load_credential(store, id).await {
             Err(Refused::Row) if lenient => {
-                tracing::error!(credential = %id, "its row, or its definition's signatures, cannot be used; nothing is done with it");
+                self.distrust(format!("credential {id}"));
                 Ok(())
             }
             other => other,
         }
+    }
+
+    /// Loads a ceremony; leniently, one whose row cannot be used is as if it were not there.
+    async fn load_ceremony(
+        &mut self,
+        store: &dyn Store,
+        id: CeremonyId,
+        lenient: bool,
+    ) -> Result<(), Refused> {
+        if self.live.contains_key(&id) {
+            return Ok(());
+        }
+        match self.woken(store, id).await {
+            Ok(live) => {
+                self.live.extend(live.map(|live| (id, Arc::new(live))));
+                Ok(())
+            }
+            Err(Refused::Row) => {
+                self.distrust(format!("ceremony {id}"));
+                lenient.then_some(()).ok_or(Refused::Row)
+            }
+            Err(refused) => Err(refused),
+        }
+    }
+
+    async fn woken(&mut self, store: &dyn Store, id: CeremonyId) -> Result<Option<Live>, Refused> {
+        let key = Name::Ceremony(id).key();
+        let Some(mut row) = read::<rows::Ceremony>(store, &key).await? else {
+            return Ok(None);
+        };
+        let request = text::Request::parse(&row.request.text).map_err(|_| Refused::Row)?;
+        if !row.row.state.is_final() {
+            self.as_signed(store, id, &request, &mut row).await?;
+        }
+        Ok(Some(Live {
+            machine: Ceremony::wake(row.row.clone()),
+            request: Arc::new(request),
+            row,
+            opened: None,
+            receipt: None,
+        }))
     }
 
     async fn load_credential(
@@ -271,7 +306,11 @@ impl Core {
         let mut versions = BTreeMap::new();
         for (version, state) in &row.versions {
             if state.life.stage != Stage::Destroyed {
-                let manifest: Manifest = document(store, state.manifest).await?;
+                let sealed = VersionId {
+                    credential: id,
+                    version: *version,
+                };
+                let manifest = self.sealed(store, sealed, state).await?;
                 versions.insert(
                     *version,
                     Sealed {
@@ -335,19 +374,4 @@ pub fn put_object(txn: &mut Txn, bytes: &[u8]) -> Digest {
         [&[ENTRY_FORMAT], bytes].concat(),
     );
     digest
-}
-
-async fn load_ceremony(store: &dyn Store, id: CeremonyId) -> Result<Option<Live>, Refused> {
-    let key = Name::Ceremony(id).key();
-    let Some(row) = read::<rows::Ceremony>(store, &key).await? else {
-        return Ok(None);
-    };
-    let request = text::Request::parse(&row.request.text).map_err(|_| Refused::Row)?;
-    Ok(Some(Live {
-        machine: Ceremony::wake(row.row.clone()),
-        request: Arc::new(request),
-        row,
-        opened: None,
-        receipt: None,
-    }))
 }

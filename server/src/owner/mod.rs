@@ -32,6 +32,7 @@ mod proposals;
 pub mod restore;
 pub mod rows;
 mod schedule;
+mod signed;
 pub mod slot;
 pub mod summary;
 mod tell;

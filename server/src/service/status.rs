@@ -57,13 +57,14 @@ impl v1::status_server::Status for Service {
         let person = caller.person.id;
         let look = move |core: &Core| {
             let summary = core.summary(person, MAX_WAITING)?;
-            let findings = core.notifier_findings();
+            let mut findings = core.notifier_findings();
+            findings.extend(core.distrusted());
             Ok((summary, core.rotation_counts(), core.diverged(), findings))
         };
         let looked = self.0.owner.look(Needs::nothing(), look).await?;
-        let (summary, rotations, diverged, notifiers) = looked;
+        let (summary, rotations, diverged, others) = looked;
         let mut told: Vec<_> = diverged_finding(diverged).into_iter().collect();
-        told.extend(notifiers);
+        told.extend(others);
         let known = self.0.charter();
         let census = census::count(&self.0).await?;
         let findings = findings::findings(&self.0, &known.charter, &census, &rotations, told);

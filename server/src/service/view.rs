@@ -109,13 +109,8 @@ impl Core {
         let ask = &live.machine.row.ask;
         let mut credentials: Vec<_> = ask.lines.keys().map(|line| line.credential).collect();
         credentials.dedup();
-        let spoke = |person: PersonId| {
-            live.machine
-                .row
-                .votes
-                .iter()
-                .any(|vote| vote.person == person)
-        };
+        let said = &live.machine.row.said;
+        let spoke = |person: PersonId| said.vote(person).is_some();
         let needs = credentials.into_iter().filter_map(|credential| {
             let holding = &self.credential(credential).ok()?.holding;
             let name = holding.asked(ask.group.as_ref())?;
@@ -141,7 +136,7 @@ impl Core {
                     .filter(|person| live.machine.has_share(**person, *line))
                     .count()
             });
-            let refused = |person: &PersonId| live.machine.row.refused.contains_key(person);
+            let refused = |person: &PersonId| said.refused.contains_key(person);
             let awaited = group
                 .members
                 .iter()
@@ -210,12 +205,7 @@ fn voice(live: &Live, statement: &rows::Statement) -> Option<(PersonId, v1::Voic
         Decision::Refuse { .. } => v1::Decision::Refuse,
         Decision::Retract { .. } => v1::Decision::Retract,
     };
-    let vote = live
-        .machine
-        .row
-        .votes
-        .iter()
-        .find(|vote| vote.person == person);
+    let vote = live.machine.row.said.vote(person);
     let shares = vote
         .into_iter()
         .flat_map(|vote| &vote.says)

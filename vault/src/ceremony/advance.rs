@@ -99,6 +99,8 @@ impl<S> Ceremony<S> {
     }
 
     /// Invariant 7: after a restart, the same opening as soon as its shares are here again.
+    ///
+    /// Who agrees is judged again: what was authorized is read from a row, and a row makes no quorum.
     fn resume(&mut self, world: World<'_>, effects: &mut Vec<Effect<S>>) {
         let State::Authorized { openings, .. } = &self.row.state else {
             return;
@@ -120,7 +122,14 @@ impl<S> Ceremony<S> {
                 sealed(opening.version).and_then(|sealed| sealed.manifest.group(&opening.group));
             roster.is_some_and(|roster| count >= usize::from(roster.k.max(MIN_QUORUM)))
         };
-        let ready: Vec<_> = openings.iter().filter(here).cloned().collect();
+        let agreed = self.verdict(world, false).openings;
+        let agreed = |opening: &&Opening| {
+            agreed
+                .iter()
+                .any(|one| (one.version, &one.group) == (opening.version, &opening.group))
+        };
+        let ready = openings.iter().filter(agreed).filter(here);
+        let ready: Vec<_> = ready.cloned().collect();
         let answered = |credential: &CredentialId| {
             ready
                 .iter()

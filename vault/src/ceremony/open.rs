@@ -2,8 +2,8 @@
 
 use super::advance::stale;
 use super::{
-    Ask, BTreeMap, BTreeSet, Base, Ceremony, CeremonyId, CharterRef, CredentialId, Digest, Effect,
-    Entry, GroupName, Holding, Notice, Now, Purpose, Refusal, Role, Row, ScenarioName, SignedText,
+    Ask, BTreeSet, Base, Ceremony, CeremonyId, CharterRef, CredentialId, Digest, Effect, Entry,
+    GroupName, Holding, Notice, Now, Purpose, Refusal, Role, Row, Said, ScenarioName, SignedText,
     Span, Stage, State, VersionId, Waiver, World,
 };
 use crate::text::{self, MAX_CREDENTIAL_LINES, MAX_CREDENTIALS, Text as _};
@@ -63,9 +63,7 @@ impl<S> Ceremony<S> {
             state: State::Open {
                 until: now.lived.after(request.valid_for.ms()),
             },
-            votes: Vec::new(),
-            refused: BTreeMap::new(),
-            spent: BTreeSet::new(),
+            said: Said::default(),
             holds: false,
         };
         let waived = !row.ask.waive.is_empty();
@@ -227,7 +225,6 @@ impl Request {
         needs: BTreeSet<GroupName>,
         waiting: Span,
     ) -> Result<Self, Refusal> {
-        let mut lines = BTreeMap::new();
         for line in &request.credentials {
             let holding = world
                 .holdings
@@ -236,38 +233,13 @@ impl Request {
             if holding.definition.path != line.path {
                 return Err(Refusal::UnknownVersion);
             }
-            lines.insert(
-                VersionId {
-                    credential: line.credential,
-                    version: line.version,
-                },
-                line.manifest,
-            );
         }
-        let base = match &request.purpose {
-            text::Purpose::Change(text::Change::Charter(_)) => Some(Base::Charter(request.charter)),
-            text::Purpose::Change(text::Change::Definition {
-                credential, old, ..
-            }) => Some(Base::Definition(*credential, *old)),
-            text::Purpose::Reshare(charter) => Some(Base::Charter(*charter)),
-            text::Purpose::Unseal
-            | text::Purpose::Drill
-            | text::Purpose::Extend { .. }
-            | text::Purpose::AcceptRestore(_)
-            | text::Purpose::Erase { .. } => None,
-        };
         Ok(Self {
             id: request.ceremony,
             text: request.digest(),
             purpose: Purpose::of(&request.purpose),
-            ask: Ask {
-                requester: request.requested_by.id,
-                lines,
-                group: request.group.clone(),
-                needs,
-                waive: request.waive.clone(),
-            },
-            base,
+            ask: asked(request, needs),
+            base: base(request),
             charter: request.charter,
             scenario: request.scenario.clone(),
             ticket: request.ticket.is_some(),
@@ -276,6 +248,53 @@ impl Request {
             waiting,
             signed,
         })
+    }
+}
+
+/// Whom and what the text of a request asks for.
+fn asked(request: &text::Request, needs: BTreeSet<GroupName>) -> Ask {
+    let lines = request.credentials.iter().map(|line| {
+        let version = VersionId {
+            credential: line.credential,
+            version: line.version,
+        };
+        (version, line.manifest)
+    });
+    Ask {
+        requester: request.requested_by.id,
+        lines: lines.collect(),
+        group: request.group.clone(),
+        needs,
+        waive: request.waive.clone(),
+    }
+}
+
+/// What a change is based on.
+fn base(request: &text::Request) -> Option<Base> {
+    match &request.purpose {
+        text::Purpose::Change(text::Change::Charter(_)) => Some(Base::Charter(request.charter)),
+        text::Purpose::Change(text::Change::Definition {
+            credential, old, ..
+        }) => Some(Base::Definition(*credential, *old)),
+        text::Purpose::Reshare(charter) => Some(Base::Charter(*charter)),
+        text::Purpose::Unseal
+        | text::Purpose::Drill
+        | text::Purpose::Extend { .. }
+        | text::Purpose::AcceptRestore(_)
+        | text::Purpose::Erase { .. } => None,
+    }
+}
+
+impl Row {
+    /// Whether this asks for what the request asks for, and of whom. The groups that must agree to what
+    /// opens nothing are in no text: whoever applies it asks [`crate::change`] again.
+    pub fn is_of(&self, request: &text::Request) -> bool {
+        self.id == request.ceremony
+            && self.request == request.digest()
+            && self.purpose == Purpose::of(&request.purpose)
+            && self.ask == asked(request, self.ask.needs.clone())
+            && self.base == base(request)
+            && self.valid_for == request.valid_for
     }
 }
 

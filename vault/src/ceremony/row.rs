@@ -1,8 +1,8 @@
 //! What is stored of a ceremony, and what can be read from it alone.
 
 use super::{
-    Ask, BTreeMap, BTreeSet, CeremonyId, CharterRef, Check, CredentialId, Deserialize, Digest,
-    GroupName, Millis, Now, Opening, PersonId, Refusal, Says, Serialize, Span, TokenId, ValidShare,
+    Ask, BTreeSet, CeremonyId, CharterRef, Check, CredentialId, Deserialize, Digest, GroupName,
+    Millis, Now, Opening, PersonId, Refusal, Said, Says, Serialize, Span, TokenId, ValidShare,
     VersionId, Vote, World, bars, signs,
 };
 
@@ -28,12 +28,8 @@ pub struct Row {
     pub check_out: Span,
     /// Where it stands.
     pub state: State,
-    /// Approvals that stand, in the order in which they came.
-    pub votes: Vec<Vote>,
-    /// Who refused and has neither approved nor taken that back, with the digests of the refusals.
-    pub refused: BTreeMap<PersonId, Digest>,
-    /// The digests of approvals and refusals that no longer stand, and never will again.
-    pub spent: BTreeSet<Digest>,
+    /// What custodians said, as far as it stands.
+    pub said: Said,
     /// Whether rotations are held for it.
     pub holds: bool,
 }
@@ -160,19 +156,17 @@ impl Row {
         self.until().is_some_and(|until| now.lived >= until)
     }
 
-    /// The approval of this person.
-    pub fn vote(&self, person: PersonId) -> Option<&Vote> {
-        self.votes.iter().find(|vote| vote.person == person)
-    }
-
     pub(super) fn promised(&self, person: PersonId, version: VersionId) -> bool {
-        let says = self.vote(person).and_then(|vote| vote.says.get(&version));
+        let says = self
+            .said
+            .vote(person)
+            .and_then(|vote| vote.says.get(&version));
         matches!(says, Some(Says::Share { .. }))
     }
 
     /// That a share is the one which its custodian's approval names.
     pub(super) fn commitment<S>(&self, person: PersonId, share: &ValidShare<S>) -> Option<Check> {
-        let Some(Says::Share { x, commitment }) = self.vote(person)?.says.get(&share.version)
+        let Some(Says::Share { x, commitment }) = self.said.vote(person)?.says.get(&share.version)
         else {
             return None;
         };

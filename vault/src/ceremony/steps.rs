@@ -18,22 +18,11 @@ impl<S> Ceremony<S> {
             return Err(Refusal::WrongRequest);
         }
         row.speaks(world, vote.person, vote.token, vote.key)?;
-        if row.vote(vote.person).is_some() {
-            return Err(Refusal::SameCustodian);
-        }
-        if row
-            .votes
-            .iter()
-            .any(|other| other.token == vote.token || other.key == vote.key)
-        {
-            return Err(Refusal::SameToken);
-        }
-        if row.spent.contains(&vote.text) {
-            return Err(Refusal::SpentApproval);
-        }
+        row.said.hears(&vote)?;
         row.fits(world, &vote)?;
 
         let (person, device, broken) = (vote.person, vote.device, vote.broken.clone());
+        row.said.approve(vote)?;
         let mut effects = vec![Effect::Log(Entry::CeremonyApproved {
             ceremony: row.id,
             approval: signed,
@@ -45,8 +34,6 @@ impl<S> Ceremony<S> {
             effects.push(Effect::HoldRotation(row.credentials()));
         }
         effects.push(Effect::Notify(Notice::Approved(person)));
-        row.spent.extend(row.refused.remove(&person));
-        row.votes.push(vote);
         self.advance(now, world, &mut effects);
         Ok(effects)
     }
@@ -62,10 +49,7 @@ impl<S> Ceremony<S> {
         if voice.request != self.row.request {
             return Err(Refusal::WrongRequest);
         }
-        let text = voice.signed.digest();
-        if self.row.refused.contains_key(&voice.person) || self.row.spent.contains(&text) {
-            return Err(Refusal::SpentApproval);
-        }
+        self.row.said.refuse(voice.person, voice.signed.digest())?;
         let entry = Entry::CeremonyRefused {
             ceremony: self.row.id,
             refusal: voice.signed.clone(),
@@ -75,7 +59,6 @@ impl<S> Ceremony<S> {
             Effect::Notify(Notice::Refused(voice.person)),
         ];
         self.forget(voice.person);
-        self.row.refused.insert(voice.person, text);
         self.advance(now, world, &mut effects);
         Ok(effects)
     }
@@ -89,14 +72,11 @@ impl<S> Ceremony<S> {
         if voice.request != self.row.request {
             return Err(Refusal::WrongRequest);
         }
-        let vote = self.row.vote(voice.person).map(|vote| vote.text);
-        let stands = vote.or_else(|| self.row.refused.get(&voice.person).copied());
-        if stands.is_none() || stands != voice.earlier {
-            return Err(Refusal::NotApproved);
-        }
         if !signs(world.charter, voice.person, voice.token, voice.key) {
             return Err(Refusal::UnknownToken);
         }
+        let earlier = voice.earlier.ok_or(Refusal::NotApproved)?;
+        self.row.said.retract(voice.person, earlier)?;
         let entry = Entry::CeremonyRetracted {
             ceremony: self.row.id,
             retraction: voice.signed.clone(),
@@ -110,13 +90,8 @@ impl<S> Ceremony<S> {
         Ok(effects)
     }
 
-    /// Invariant 4: what one person gave, and no more.
+    /// Invariant 4: the shares that one person gave, and no more.
     fn forget(&mut self, person: PersonId) {
-        self.row.spent.extend(self.row.refused.remove(&person));
-        self.row
-            .spent
-            .extend(self.row.vote(person).map(|vote| vote.text));
-        self.row.votes.retain(|vote| vote.person != person);
         self.shares.retain(|(_, holder), _| *holder != person);
     }
 
@@ -135,7 +110,7 @@ impl<S> Ceremony<S> {
         if ahead {
             return Err(Refusal::Waiting);
         }
-        let vote = self.row.vote(person).ok_or(Refusal::NotApproved)?;
+        let vote = self.row.said.vote(person).ok_or(Refusal::NotApproved)?;
         for share in &shares {
             let holding = world
                 .holdings

@@ -242,8 +242,7 @@ impl Model {
                         return false;
                     };
                     let row = &ceremony.row;
-                    let stands = row.vote(person(BOB)).map(|vote| vote.text);
-                    let stands = stands.or_else(|| row.refused.get(&person(BOB)).copied());
+                    let stands = row.said.stands(person(BOB));
                     let voice = voice(row.request, BOB, earlier.then_some(stands).flatten());
                     model.step(
                         which,
@@ -384,10 +383,10 @@ impl Model {
             shift(until);
         }
         for ceremony in self.ceremonies.iter_mut().flatten() {
-            ceremony.row.spent.clear();
+            ceremony.row.said.spent.clear();
             if ceremony.row.state.is_final() {
-                ceremony.row.votes.clear();
-                ceremony.row.refused.clear();
+                ceremony.row.said.votes.clear();
+                ceremony.row.said.refused.clear();
                 ceremony.row.ask.lines.clear();
             }
         }
@@ -472,7 +471,7 @@ fn one_person_changes_nothing() {
     let voted = |model: &Model| {
         model.ceremonies[CHANGE]
             .as_ref()
-            .is_some_and(|it| !it.row.votes.is_empty())
+            .is_some_and(|it| !it.row.said.votes.is_empty())
     };
     assert!(graph.states().any(voted));
 }

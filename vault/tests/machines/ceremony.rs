@@ -8,7 +8,8 @@ use keyturn_vault::{
     charter::{Charter, Scenario, Waiver},
     digest::Digest,
     event::Event as Entry,
-    quorum::{Says, Vote},
+    machine::Millis,
+    quorum::{Opening, Says, Vote},
     refusal::Refusal,
     time::Span,
     world::{Stage, VersionId},
@@ -112,6 +113,48 @@ fn state(ceremony: &Ceremony<u8>) -> &'static str {
         State::Ended(End::Expired) => "expired",
         State::Ended(End::Withdrawn) => "withdrawn",
         State::Ended(End::Superseded) => "superseded",
+    }
+}
+
+#[test]
+fn what_a_row_says_was_authorized_is_judged_again() {
+    // k grew after the version was sealed: its shares would do, its custodians do not.
+    let mut t = Tiny::new();
+    t.charter = charter(2, 3, &[BOB, CAROL, DAVE, ERIN]);
+    let request = || t.request(1, &[1]);
+    let (opened, _) = Ceremony::<u8>::open(now(0), t.world(), request(), 0).unwrap();
+    let mut row = opened.row;
+    for i in [BOB, CAROL] {
+        row.said
+            .approve(t.vote(row.request, &row.ask.lines, i))
+            .unwrap();
+    }
+    let both = BTreeSet::from([person(BOB), person(CAROL)]);
+    row.state = State::Authorized {
+        until: Millis(HOUR),
+        openings: vec![Opening {
+            version: version(1, 1),
+            group: group("ops"),
+            counts: true,
+            k: 2,
+            persons: both.clone(),
+            shares: both,
+        }],
+    };
+    let mut woken = Ceremony::wake(row.clone());
+    let share = |i| Event::Submit(person(i), t.shares(&row.ask.lines, i));
+    let vote = approve(t.vote(row.request, &row.ask.lines, DAVE));
+    for (name, event, combines) in [
+        ("started again", Event::Restart, false),
+        ("bob's share", share(BOB), false),
+        ("carol's share", share(CAROL), false),
+        ("a third person agrees", vote, true),
+    ] {
+        let step = woken.step(now(1), t.world(), event);
+        let effects = step.outcome.unwrap();
+        let combined = effects.iter().any(|it| matches!(it, Effect::Combine(_)));
+        assert_eq!(combined, combines, "{name}");
+        woken = step.state;
     }
 }
 

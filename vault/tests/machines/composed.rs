@@ -283,7 +283,7 @@ impl Model {
                     for sheaf in &sheaves {
                         assert!(sheaf.shares.len() >= 2, "2: {sheaf:?}");
                         let row = &self.unseal.as_ref().unwrap().row;
-                        let approved = |holder: &PersonId| row.vote(*holder).is_some();
+                        let approved = |holder: &PersonId| row.said.vote(*holder).is_some();
                         assert!(sheaf.shares.keys().all(approved), "2: {sheaf:?}");
                         assert!(
                             sheaf
@@ -383,7 +383,7 @@ impl Model {
         let voted = |i| {
             self.change
                 .as_ref()
-                .is_some_and(|ceremony| ceremony.row.vote(person(i)).is_some())
+                .is_some_and(|ceremony| ceremony.row.said.vote(person(i)).is_some())
         };
         match action {
             Action::Age => self.slot.versions.len() == 1 && self.slot.owed.is_empty(),
@@ -458,7 +458,11 @@ impl Model {
             }
             Action::Retract(i) => {
                 let row = &model.unseal.as_ref()?.row;
-                let voice = voice(row.request, i, row.vote(person(i)).map(|vote| vote.text));
+                let voice = voice(
+                    row.request,
+                    i,
+                    row.said.vote(person(i)).map(|vote| vote.text),
+                );
                 model.unseal(Event::Retract(voice))
             }
             Action::Withdraw => model.unseal(Event::Withdraw(person(ALICE))),
@@ -680,9 +684,9 @@ impl Model {
             slot.failures = 1;
         }
         for ceremony in [&mut self.unseal, &mut self.change].into_iter().flatten() {
-            ceremony.row.spent.clear();
+            ceremony.row.said.spent.clear();
             if ceremony.row.state.is_final() {
-                ceremony.row.votes.clear();
+                ceremony.row.said.votes.clear();
                 ceremony.row.ask.lines.clear();
             }
         }

@@ -19,5 +19,6 @@ mod keys;
 mod refusal;
 mod replay;
 mod rotation;
+mod said;
 mod tiny;
 mod walk;
