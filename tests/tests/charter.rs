@@ -275,6 +275,58 @@ async fn somebody_joins_somebody_leaves_and_what_is_sealed_follows() {
     assert_eq!(secrets, [b"hunter2", b"hunter2"]);
 }
 
+/// Somebody with the disk lets erin join with a text that bob signed, and leaves a credential that cannot be read.
+async fn forge_join(vault: &Founded, erin: &Member) -> Digest {
+    let bob = vault.who("bob").unwrap();
+    let join = Join {
+        vault: vault.facts.charter.origin.clone(),
+        genesis: vault.facts.reference.digest,
+        charter: vault.facts.reference,
+        enrolment: erin.enrol.digest(),
+        person: erin.person.clone(),
+        token: erin.token,
+        nonce: keyturn_vault::digest::Salt([1; 32]),
+        signed: now().stamp(),
+    };
+    let mut join = bob.sign(&join).unwrap();
+    join.signer = erin.enrol.signer;
+    let path = vault.world.vault().join("data/store.redb");
+    let store = RedbStore::open(&path).unwrap();
+    let (row, _) = store.get(&Name::Vault.key()).await.unwrap().unwrap();
+    let mut row: serde_json::Value = serde_json::from_slice(&row[1..]).unwrap();
+    row["joined"] = serde_json::json!([
+        { "enrolment": erin.enrol, "join": join, "entry": 1 }
+    ]);
+    let bytes = [&[1], row.to_string().as_bytes()].concat();
+    let nobodys = Name::Credential(keyturn_vault::id::CredentialId::from_bytes([9; 16])).key();
+    let txn = Txn::new()
+        .put(Name::Vault.key(), bytes)
+        .put(nobodys, vec![1, b'{']);
+    store.txn(txn).await.unwrap();
+    store.close().await;
+    join.digest()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_in_the_store_that_nobody_signed_joins_nobody() {
+    let mut vault = Founded::new("").await.unwrap();
+    let erin = Member::new("erin").unwrap();
+    vault.world.stop().unwrap();
+    let forged = forge_join(&vault, &erin).await;
+    vault.world.start().unwrap();
+    let olga = vault.line("olga").await.unwrap();
+    let new = successor(&vault, &erin, Some(forged));
+    let refused = propose(&olga, &new).await.unwrap_err();
+    assert!(refused.message().contains("join"), "{refused}");
+    let joined = join(&vault, &erin).await;
+    let new = successor(&vault, &erin, Some(joined));
+    // The credential that cannot be read is told, and keeps nobody from changing the charter.
+    assert!(propose(&olga, &new).await.is_ok(), "with her own");
+    let findings = olga.status().await.unwrap().findings;
+    let told = findings.iter().find(|one| one.code == "store-forged");
+    assert!(told.unwrap().message.contains("credential"), "{told:?}");
+}
+
 /// Somebody with the disk puts a charter into force, in which erin takes dan's place.
 async fn forge(vault: &Founded) {
     let erin = Member::new("erin").unwrap();
@@ -397,6 +449,18 @@ async fn a_silent_group_is_replaced_after_the_wait_and_only_the_pins_say_that_it
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert_eq!(outcome(&vault, &asked).await, "applied");
+
+    // A client follows it: by the log, the wait was over.
+    let later = v1::ShowCharterRequest {
+        verified: 1,
+        ..Default::default()
+    };
+    let shown = olga.charters().show(later).await.unwrap().into_inner();
+    let first = vault.facts.charter.to_bytes().unwrap();
+    let digest = vault.facts.reference.digest;
+    let mut walked = keyturn::verify::charter::begin(&first, digest).unwrap();
+    let followed = keyturn::verify::charter::follow(&mut walked, shown.charters[0].clone());
+    assert_eq!(followed.unwrap(), new.to_bytes().unwrap());
 
     // A restart believes it by the pins alone, whatever the ceremony's row says.
     let path = vault.world.vault().join("pins.json");

@@ -117,19 +117,8 @@ pub fn charter<'a>(
     if new.validate().is_err() || new.follows(old, world.in_force.digest).is_err() {
         return Err(Refusal::BrokenCharter);
     }
-    for token in new.persons.iter().flat_map(|person| &person.tokens) {
-        let added = old.person_of_token(token.id).is_none();
-        let owner = new.person_of_token(token.id).map(|(person, _)| person.id);
-        let proven = |joined: &Joined| owner.is_some_and(|owner| matches(joined, owner, token));
-        if added
-            && !new
-                .joins
-                .iter()
-                .filter_map(|join| joined.get(join))
-                .any(proven)
-        {
-            return Err(Refusal::NotJoined);
-        }
+    if unjoined(old, new, joined).is_some() {
+        return Err(Refusal::NotJoined);
     }
     if !new.new_weak_tokens(Some(old)).is_empty() {
         return Err(Refusal::WeakToken);
@@ -159,6 +148,25 @@ pub fn charter<'a>(
         }
     }
     Ok(needs)
+}
+
+/// A token that a charter brings without one of the joins that it names (invariant 5).
+pub fn unjoined<'a>(
+    old: &Charter,
+    new: &'a Charter,
+    joined: &BTreeMap<Digest, Joined>,
+) -> Option<&'a Token> {
+    let proven = |owner: &Person, token: &Token| {
+        let mut named = new.joins.iter().filter_map(|join| joined.get(join));
+        named.any(|joined| matches(joined, owner.id, token))
+    };
+    new.persons.iter().find_map(|owner| {
+        let mut added = owner
+            .tokens
+            .iter()
+            .filter(|token| old.person_of_token(token.id).is_none());
+        added.find(|token| !proven(owner, token))
+    })
 }
 
 /// Whether a token is the one that joined.

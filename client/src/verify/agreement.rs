@@ -5,17 +5,16 @@
 //! 2. Of what custodians said only what is signed by their own token counts, and nothing that they took back.
 //! 3. The groups that are needed are named by the caller, from documents that it has verified.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use keyturn_proto::v1;
 use keyturn_vault::{
     charter::{Chain, Charter},
-    digest::Digest,
     id::GroupName,
-    quorum::{Ask, Vote, judge},
-    reference::{CharterRef, Signer},
-    text::{Approval, Decision, Purpose, Request, Text as _},
-    world::{Holding, World},
+    quorum::Verdict,
+    reference::CharterRef,
+    said::Said,
+    text::{Purpose, Request, SignedText},
 };
 
 use super::VerifyError;
@@ -28,6 +27,19 @@ pub struct Record {
     pub request: Option<v1::SignedText>,
     /// What custodians said to it.
     pub statements: Vec<v1::SignedText>,
+}
+
+/// What a record comes to.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The request.
+    pub request: Request,
+    /// Everything that was said, signed or not.
+    pub statements: Vec<SignedText>,
+    /// What of it stands.
+    pub said: Said,
+    /// Who agrees, and who is missing.
+    pub verdict: Verdict,
 }
 
 /// Something that somebody claims was agreed to.
@@ -46,35 +58,46 @@ pub struct Claim<'a> {
 impl Claim<'_> {
     /// Checks the record (invariants 1 to 3). `chain` has the charter that the request names.
     pub fn check(&self, chain: &Chain, record: &Record) -> Result<Request, VerifyError> {
-        let (reference, charter) = self.in_force;
-        let request = self.request(chain, record)?;
-        let votes = votes(charter, &request, &record.statements);
-        let holdings: BTreeMap<_, Holding> = BTreeMap::new();
-        let world = World {
-            charter,
-            in_force: reference,
-            holdings: &holdings,
-        };
-        let ask = Ask {
-            requester: request.requested_by.id,
-            lines: BTreeMap::new(),
-            group: None,
-            needs: self.needs.clone(),
-            waive: request.waive.clone(),
-        };
-        let verdict = judge(world, &ask, &votes, |_, _| false);
-        if verdict.reached() {
-            return Ok(request);
+        let judged = self.judge(chain, record)?;
+        if judged.verdict.reached() {
+            Ok(judged.request)
+        } else {
+            Err(self.lacks(&judged.verdict))
         }
+    }
+
+    /// The record as it is to be judged (invariants 1 to 3), whether it suffices or not.
+    pub fn judge(&self, chain: &Chain, record: &Record) -> Result<Judged, VerifyError> {
+        let (_, charter) = self.in_force;
+        let request = self.request(chain, record)?;
+        let made_under = chain.find(&request.charter).unwrap_or(charter);
+        let statements: Vec<_> = record
+            .statements
+            .iter()
+            .filter_map(|statement| wire::signed_text(Some(statement.clone()), "a statement").ok())
+            .collect();
+        let charters = [charter, made_under];
+        let said = Said::fold(&charters, &request, &statements, super::holds);
+        let verdict = said.agree(self.in_force, &request, self.needs.clone());
+        Ok(Judged {
+            request,
+            statements,
+            said,
+            verdict,
+        })
+    }
+
+    /// Who did not agree.
+    pub fn lacks(&self, verdict: &Verdict) -> VerifyError {
         let lacking = verdict
             .missing
             .iter()
             .filter_map(|missing| missing.group.as_ref())
             .map(ToString::to_string);
-        Err(VerifyError::NotAgreed {
+        VerifyError::NotAgreed {
             what: self.what.clone(),
             lacking: lacking.collect::<Vec<_>>().join(", "),
-        })
+        }
     }
 
     /// Invariant 1.
@@ -102,28 +125,4 @@ impl Claim<'_> {
         }
         Ok(request)
     }
-}
-
-/// Invariant 2: the approvals that count as far as signatures go.
-fn votes(charter: &Charter, request: &Request, statements: &[v1::SignedText]) -> Vec<Vote> {
-    let own: Vec<Approval> = statements
-        .iter()
-        .filter_map(|statement| {
-            let signed = wire::signed_text(Some(statement.clone()), "a statement").ok()?;
-            super::text(charter, &signed, "a statement").ok()?;
-            let approval: Approval = signed.parse().ok()?;
-            (signed.signer == Signer::Token(approval.token.id)).then_some(approval)
-        })
-        .collect();
-    let back: BTreeSet<Digest> = own
-        .iter()
-        .filter_map(|approval| match approval.decision {
-            Decision::Retract { earlier } => Some(earlier),
-            Decision::Approve(_) | Decision::Refuse { .. } => None,
-        })
-        .collect();
-    own.iter()
-        .filter(|approval| !back.contains(&approval.digest()))
-        .filter_map(|approval| Vote::of(charter, request, approval, None, BTreeSet::new()).ok())
-        .collect()
 }

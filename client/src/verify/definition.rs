@@ -168,7 +168,7 @@ fn changed(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use keyturn_audit::note::LogKey;
@@ -186,14 +186,14 @@ mod tests {
     use crate::verify::sealed::tests::logged;
 
     /// The golden charter with keys that this test has.
-    struct Scene {
-        chain: Chain,
-        log: LogKey,
-        keys: BTreeMap<Signer, DeviceKey>,
+    pub(in crate::verify) struct Scene {
+        pub(in crate::verify) chain: Chain,
+        pub(in crate::verify) log: LogKey,
+        pub(in crate::verify) keys: BTreeMap<Signer, DeviceKey>,
     }
 
     impl Scene {
-        fn set() -> Self {
+        pub(in crate::verify) fn set() -> Self {
             let mut charter = Charter::from_bytes(include_bytes!(
                 "../../../vault/testdata/valid/charter.first.json"
             ))
@@ -223,11 +223,11 @@ mod tests {
             Self { chain, log, keys }
         }
 
-        fn charter(&self) -> &Charter {
+        pub(in crate::verify) fn charter(&self) -> &Charter {
             self.chain.newest().unwrap().1
         }
 
-        fn first(&self) -> Definition {
+        pub(in crate::verify) fn first(&self) -> Definition {
             let mut first = Definition::from_bytes(include_bytes!(
                 "../../../vault/testdata/valid/definition.canary.json"
             ))
@@ -245,7 +245,7 @@ mod tests {
             }
         }
 
-        fn device(&self, name: &str) -> Signer {
+        pub(in crate::verify) fn device(&self, name: &str) -> Signer {
             let person = self.charter().persons.iter();
             let mut person = person.filter(|person| person.name.to_string() == name);
             Signer::Device(person.next().unwrap().devices[0].id)
@@ -259,7 +259,7 @@ mod tests {
             self.keys[&signer].sign(bytes).unwrap()
         }
 
-        fn text(&self, signer: Signer, text: &impl Text) -> SignedText {
+        pub(in crate::verify) fn text(&self, signer: Signer, text: &impl Text) -> SignedText {
             let text = text.to_text();
             SignedText {
                 signature: self.sign(signer, text.as_bytes()),
@@ -268,7 +268,7 @@ mod tests {
             }
         }
 
-        fn request(&self, by: &str, new: &Definition) -> Request {
+        pub(in crate::verify) fn request(&self, by: &str, new: &Definition) -> Request {
             let (charter, document) = self.chain.newest().unwrap();
             let person = document.persons.iter();
             let mut person = person.filter(|person| person.name.to_string() == by);
@@ -437,6 +437,7 @@ mod tests {
         let no = Decision::Refuse {
             reason: Digest::of(b"no"),
         };
+        let carols = scene.said("carol", 0, &request, no.clone());
         let no = scene.said("dave", 0, &request, no);
         let all = || vec![yes("bob"), yes("carol"), yes("dave")];
         for (name, request, approvals, good) in [
@@ -450,8 +451,20 @@ mod tests {
             (
                 "and one who refused",
                 Some(&request),
-                vec![yes("bob"), yes("carol"), yes("dave"), no.clone()],
+                vec![yes("bob"), carols, yes("dave")],
                 true,
+            ),
+            (
+                "one who refused first",
+                Some(&request),
+                vec![no.clone(), yes("bob"), yes("dave")],
+                true,
+            ),
+            (
+                "one who refused in the end",
+                Some(&request),
+                vec![yes("bob"), yes("carol"), yes("dave"), no.clone()],
+                false,
             ),
             ("nobody", Some(&request), vec![], false),
             ("no request", None, all(), false),

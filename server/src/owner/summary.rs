@@ -47,6 +47,8 @@ pub struct CharterRecord {
     pub ceremony: Option<CeremonyId>,
     /// Joins, among them those that it names; of charter 1: its founders'.
     pub joins: Vec<SignedText>,
+    /// The enrolments that those joins name; none of founders.
+    pub enrolments: Vec<SignedText>,
     /// The entry that put it into force.
     pub entry: Option<u64>,
 }
@@ -93,10 +95,10 @@ impl Core {
         if row.state.is_final() {
             return live.row.release.is_some() && row.ask.requester == person;
         }
-        if row.refused.contains_key(&person) {
+        if row.said.refused.contains_key(&person) {
             return false;
         }
-        if let Some(vote) = row.votes.iter().find(|vote| vote.person == person) {
+        if let Some(vote) = row.said.vote(person) {
             let lacks = |(version, says): (&VersionId, &Says)| {
                 matches!(says, Says::Share { .. }) && !live.machine.has_share(person, *version)
             };
@@ -137,17 +139,19 @@ impl Core {
                 reference: self.vault.genesis,
                 ceremony: None,
                 joins: self.vault.joins.values().cloned().collect(),
+                enrolments: Vec::new(),
                 entry: self.known.founded.then_some(0),
             });
         }
         let mut later = self.vault.charters.iter();
         let found = later.find(|one| one.charter.index == index);
         let found = found.ok_or(Refused::NotFound("there is no charter with this number"))?;
-        let joins = self.vault.joined.iter().map(|joined| joined.join.clone());
+        let joined = self.vault.joined.iter();
         Ok(CharterRecord {
             reference: found.charter,
             ceremony: Some(found.ceremony),
-            joins: joins.collect(),
+            joins: joined.clone().map(|one| one.join.clone()).collect(),
+            enrolments: joined.map(|one| one.enrolment.clone()).collect(),
             entry: Some(found.entry),
         })
     }

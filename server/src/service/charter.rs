@@ -1,5 +1,7 @@
 //! `keyturn.v1.Charter`.
 
+use std::collections::BTreeSet;
+
 use keyturn_proto::v1::{self, charter_server::Charter};
 use keyturn_vault::{
     charter::{Charter as Document, Role, Token},
@@ -45,6 +47,12 @@ impl Service {
         let bytes = self.0.object(record.reference.digest).await?;
         let charter = Document::from_bytes(&bytes).map_err(|_| Refused::Row)?;
         let named = |join: &&SignedText| index == 1 || charter.joins.contains(&join.digest());
+        let joins: Vec<_> = record.joins.iter().filter(named).collect();
+        let enrolments: BTreeSet<_> = joins
+            .iter()
+            .filter_map(|join| Some(Join::parse(&join.text).ok()?.enrolment))
+            .collect();
+        let enrolled = |one: &&SignedText| enrolments.contains(&one.digest());
         let (mut request, mut approvals) = (None, Vec::new());
         if let Some(id) = record.ceremony {
             let look = move |core: &Core| Ok(core.ceremony(id)?.row.clone());
@@ -58,10 +66,11 @@ impl Service {
             founders: Vec::new(),
             request,
             approvals,
-            joins: record
-                .joins
+            joins: joins.into_iter().map(convert::wire_text).collect(),
+            enrolments: record
+                .enrolments
                 .iter()
-                .filter(named)
+                .filter(enrolled)
                 .map(convert::wire_text)
                 .collect(),
             charter: bytes,
