@@ -338,12 +338,12 @@ impl Slot {
                     signature,
                 },
             ) => Ok(self.sealed(now, (version, sealed), manifest, signature)),
-            (Sealing { .. }, Event::NotSealed) => {
+            (Sealing { version }, Event::NotSealed) => {
                 let [first, ..] = BACK_OFF;
                 self.job = Job::BackingOff {
                     until: now.lived.after(first.ms()),
                 };
-                Ok(Vec::new())
+                Ok(vec![Effect::Forget(version)])
             }
             (Copying { version }, Event::Copied) => Ok(self.copied(now, terms, version)),
             (Applying { version, until }, Event::Applied(answer)) => {

@@ -297,6 +297,7 @@ impl Workshop {
         if let Err(refused) = owner.insist(Needs::credentials([credential]), step).await {
             tracing::warn!(%credential, %refused, "a sealed version was not taken");
             drop(self.bench().remove(&id));
+            self.step(owner, credential, Event::NotSealed).await;
         }
     }
 
@@ -409,14 +410,23 @@ impl Workshop {
     }
 
     async fn step(&self, owner: WeakOwner, credential: CredentialId, event: Event) {
-        let step = move |core: &mut Core, txn: &mut Txn| {
-            core.step_slot(txn, credential, event.clone(), DAEMON)
+        // What has no time of its own in the machine must not be waited for without end.
+        let instead = if matches!(event, Event::Listed(_)) {
+            Some(Event::NotListed(Answer::Unclear))
+        } else {
+            let deleted = matches!(event, Event::KeyDeleted(Answer::Done));
+            deleted.then_some(Event::KeyDeleted(Answer::Unclear))
         };
-        match owner.insist(Needs::credentials([credential]), step).await {
-            // An answer that comes when its time is over, or when the daemon stops, tells nothing new.
-            Ok(()) | Err(Refused::Vault(Refusal::NotRunning) | Refused::Stopping) => {}
-            Err(refused) => {
-                tracing::warn!(%credential, %refused, "a step of a rotation was not taken");
+        for event in [Some(event), instead].into_iter().flatten() {
+            let step = move |core: &mut Core, txn: &mut Txn| {
+                core.step_slot(txn, credential, event.clone(), DAEMON)
+            };
+            match owner.insist(Needs::credentials([credential]), step).await {
+                // An answer that comes when its time is over, or when the daemon stops, tells nothing new.
+                Ok(()) | Err(Refused::Vault(Refusal::NotRunning) | Refused::Stopping) => return,
+                Err(refused) => {
+                    tracing::warn!(%credential, %refused, "a step of a rotation was not taken");
+                }
             }
         }
     }

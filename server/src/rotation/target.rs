@@ -8,6 +8,8 @@ use keyturn_vault::{
     name::{Line, Name},
 };
 
+use tokio::time::timeout;
+
 use super::Workshop;
 use crate::connector::Target;
 
@@ -61,7 +63,9 @@ impl Workshop {
         let connector = shape
             .one()
             .ok_or("the target makes the secrets of this connector")?;
-        let made = connector.make(&target(definition)).await;
+        let target = target(definition);
+        let made = timeout(connector.deadline(), connector.make(&target)).await;
+        let made = made.map_err(|_| "no secret was made in time".to_owned())?;
         made.map_err(|error| error.to_string())
     }
 }

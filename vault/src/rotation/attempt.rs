@@ -324,8 +324,6 @@ impl Slot {
         effects
     }
 
-    /// The candidate's secret is lost with the memory. It stays live if the target may have taken it;
-    /// the next attempt rolls a new one.
     /// The vault goes on from a restored log, which may lack that the target was asked: a version that
     /// was sealed for it counts as asked for, and so is not given up.
     pub fn restored(&mut self, now: Millis) {
@@ -338,6 +336,8 @@ impl Slot {
         }
     }
 
+    /// The candidate's secret is lost with the memory. It stays live if the target may have taken it;
+    /// the next attempt rolls a new one.
     pub(super) fn restart(&mut self, now: Now, terms: Terms) -> Vec<Effect> {
         match self.job {
             Job::Idle | Job::BackingOff { .. } | Job::Revoking { .. } | Job::Stuck(_) => Vec::new(),
