@@ -251,7 +251,6 @@ impl Credential for Service {
         loop {
             let found = self.0.paths(&after, size).await?;
             let full = found.len() >= size;
-            let needs = Needs::credentials(found.iter().map(|(_, id)| *id));
             for (path, id) in &found {
                 after.clone_from(path);
                 if credentials.len() >= size {
@@ -261,20 +260,15 @@ impl Credential for Service {
                     credentials.push(*id);
                 }
             }
-            let _ = needs;
             if !full || credentials.len() >= size {
                 let next_page = if full { after } else { String::new() };
-                let needs = Needs::credentials(credentials.iter().copied());
-                let views = self
-                    .0
-                    .owner
-                    .look(needs, move |core| {
-                        credentials
-                            .iter()
-                            .map(|id| Ok(view(core, *id, core.credential(*id)?)))
-                            .collect::<Result<Vec<_>, _>>()
-                    })
-                    .await?;
+                let needs = Needs::listed(credentials.iter().copied());
+                let look = move |core: &Core| {
+                    let held = |id| Some(view(core, id, core.credential(id).ok()?));
+                    let views = credentials.into_iter().filter_map(held);
+                    Ok(views.collect::<Vec<_>>())
+                };
+                let views = self.0.owner.look(needs, look).await?;
                 let wanted =
                     |view: &v1::CredentialView| !asked.problems_only || !view.problems.is_empty();
                 let credentials = views.into_iter().filter(wanted).collect();

@@ -313,9 +313,10 @@ impl Rotation for Service {
         let mut views = Vec::new();
         for ids in self.matching(&asked.r#match).await?.chunks(MAX_NAMED) {
             let ids = ids.to_vec();
-            let needs = Needs::credentials(ids.iter().copied());
+            let needs = Needs::listed(ids.iter().copied());
             let look = move |core: &Core| {
-                let views = ids.iter().map(|id| core.rotation_view(*id));
+                let held = ids.iter().filter(|id| core.credential(**id).is_ok());
+                let views = held.map(|id| core.rotation_view(*id));
                 views.collect::<Result<Vec<_>, _>>()
             };
             views.extend(self.0.owner.look(needs, look).await?);
