@@ -38,27 +38,16 @@ fn main() -> ExitCode {
 }
 
 fn found(request: &InitArgs) -> ExitCode {
-    match init::init(&request.request(), &Clock::system()) {
-        Ok(made) => {
-            for warning in &made.warnings {
-                line(io::stderr(), &format!("warning: {warning}"));
-            }
-            if request.json {
-                line(io::stdout(), &made.json().to_string());
-            } else {
-                line(io::stdout(), &made.to_string());
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            line(io::stderr(), &format!("error: {}", run::whole(&error)));
-            line(
-                io::stderr(),
-                "hint: docs/OPERATIONS.md shows a founding from beginning to end",
-            );
-            ExitCode::FAILURE
-        }
+    let founded = init::init(&request.request(), &Clock::system());
+    for warning in founded.iter().flat_map(|made| &made.warnings) {
+        line(io::stderr(), &format!("warning: {warning}"));
     }
+    let shown = |made: init::Made| shown(request.json, &made.json(), &made);
+    answer(
+        founded,
+        shown,
+        |_| "docs/OPERATIONS.md shows a founding from beginning to end",
+    )
 }
 
 /// Sends a test notice, past the outbox.
@@ -76,38 +65,39 @@ fn notify(cli: &Cli, name: &str) -> ExitCode {
 }
 
 fn backed_up(cli: &Cli, to: &Path, json: bool) -> ExitCode {
-    match backup::backup(&cli.config, to) {
-        Ok(made) => {
-            let told = if json {
-                made.json().to_string()
-            } else {
-                made.line()
-            };
-            line(io::stdout(), &told);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            line(io::stderr(), &format!("error: {}", run::whole(&error)));
-            line(io::stderr(), &format!("hint: {}", error.hint()));
-            ExitCode::FAILURE
-        }
-    }
+    let shown = |made: backup::Made| shown(json, &made.json(), &made.line());
+    answer(backup::backup(&cli.config, to), shown, |error| error.hint())
 }
 
 fn restored(request: &RestoreArgs) -> ExitCode {
-    match restore::restore(&request.request(), &Clock::system()) {
+    let restored = restore::restore(&request.request(), &Clock::system());
+    let shown = |made: restore::Made| shown(request.json, &made.json(), &made);
+    answer(restored, shown, |error| error.hint())
+}
+
+/// What was made, for programs or for people.
+fn shown(json: bool, value: &serde_json::Value, made: &impl std::fmt::Display) -> String {
+    if json {
+        value.to_string()
+    } else {
+        made.to_string()
+    }
+}
+
+/// Says what was made; or why nothing was, and what to do next.
+fn answer<T, E: std::error::Error>(
+    outcome: Result<T, E>,
+    shown: impl FnOnce(T) -> String,
+    hint: impl FnOnce(&E) -> &str,
+) -> ExitCode {
+    match outcome {
         Ok(made) => {
-            let told = if request.json {
-                made.json().to_string()
-            } else {
-                made.to_string()
-            };
-            line(io::stdout(), &told);
+            line(io::stdout(), &shown(made));
             ExitCode::SUCCESS
         }
         Err(error) => {
             line(io::stderr(), &format!("error: {}", run::whole(&error)));
-            line(io::stderr(), &format!("hint: {}", error.hint()));
+            line(io::stderr(), &format!("hint: {}", hint(&error)));
             ExitCode::FAILURE
         }
     }

@@ -225,25 +225,25 @@ impl Core {
                 tracing::info!(credential = %id, kind, "told");
             }
             After::Restored(id) => {
-                if let Err(error) = self.pinned.follow(self.known.reference) {
-                    tracing::error!(%error, "the pins cannot be written");
-                }
                 self.peers.follow(&self.known.charter, &self.vault.joined());
-                self.announce.send_replace(Arc::clone(&self.known));
+                self.announce();
                 if let Some(restoring) = self.restoring.take() {
                     crate::mode::set_aside(&restoring.places, id);
                 }
                 tracing::info!(ceremony = %id, "what was restored is accepted: the vault goes on");
                 self.mode.send_replace(crate::mode::Mode::Serving);
             }
-            After::Charter => {
-                // A refusal here is told; the next start walks the chain and moves them.
-                if let Err(error) = self.pinned.follow(self.known.reference) {
-                    tracing::error!(%error, "the pins cannot be written");
-                }
-                self.announce.send_replace(Arc::clone(&self.known));
-            }
+            After::Charter => self.announce(),
         }
+    }
+
+    /// The charter, or its keys, changed: the pins follow, and handlers verify by it.
+    fn announce(&self) {
+        // A refusal here is told; the next start walks the chain and moves them.
+        if let Err(error) = self.pinned.follow(self.known.reference) {
+            tracing::error!(%error, "the pins cannot be written");
+        }
+        self.announce.send_replace(Arc::clone(&self.known));
     }
 
     /// Keeps the receipt of an authorization that was just appended, for its release.
