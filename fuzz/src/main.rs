@@ -47,6 +47,7 @@ fn targets() -> Vec<Target> {
     });
     plain("audit", &keyturn_audit::fuzz::TARGETS)
         .chain(seal)
+        .chain(plain("hsm", &keyturn_hsm::fuzz::TARGETS))
         .chain(plain("vault", &keyturn_vault::fuzz::TARGETS))
         .collect()
 }

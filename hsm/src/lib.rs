@@ -20,6 +20,7 @@ pub mod attestation;
 pub mod conformance;
 pub mod device;
 pub mod error;
+pub mod fuzz;
 mod pem;
 pub mod private;
 pub mod prompt;

@@ -5,12 +5,17 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use serde_json::Value;
+
 use crate::charter::{Charter, Firmware, Network, diff, touched_groups};
 use crate::definition::Definition;
 use crate::digest::Digest;
+use crate::event::Event;
+use crate::file::{EnrolmentFile, Welcome};
 use crate::id::PersonId;
 use crate::jcs::Document;
 use crate::key::{PublicKey, ShareKey, VerifierKey};
+use crate::layout::Place;
 use crate::manifest::Manifest;
 use crate::name::{CredentialPath, Line, Name, Origin};
 use crate::reference::{CharterRef, Head, PersonRef, TokenRef, Version};
@@ -25,7 +30,7 @@ use crate::time::{Span, Stamp, Time};
 pub type Target = fn(&[u8]);
 
 /// All targets, by name: signed texts, documents, drafts, values.
-pub const TARGETS: [(&str, Target); 34] = [
+pub const TARGETS: [(&str, Target); 38] = [
     ("request", text::<Request>),
     ("approval", text::<Approval>),
     ("details", text::<Details>),
@@ -60,6 +65,10 @@ pub const TARGETS: [(&str, Target); 34] = [
     ("version", value::<Version>),
     ("reference", reference),
     ("person-or-token", person_or_token),
+    ("event", event),
+    ("enrolment-file", enrolment_file),
+    ("welcome-file", welcome_file),
+    ("place", place),
 ];
 
 fn value<T: FromStr + Display>(bytes: &[u8]) {
@@ -78,6 +87,42 @@ fn reference(bytes: &[u8]) {
 fn person_or_token(bytes: &[u8]) {
     value::<PersonRef>(bytes);
     value::<TokenRef>(bytes);
+}
+
+/// The type and body of a log entry.
+fn event(bytes: &[u8]) {
+    if let Ok(entry) = serde_json::from_slice::<Value>(bytes)
+        && let (Some(kind), Some(body)) = (entry.get("type"), entry.get("body"))
+        && let Ok(event) = Event::parse(kind.as_str().unwrap_or_default(), body)
+    {
+        assert_eq!(event.body(), *body, "accepted what it would not write");
+    }
+}
+
+/// Files for people: what is read is written so that it reads the same.
+fn enrolment_file(bytes: &[u8]) {
+    if let Ok(file) = EnrolmentFile::from_bytes(bytes) {
+        let again = file.to_bytes().unwrap_or_default();
+        assert_eq!(EnrolmentFile::from_bytes(&again).ok(), Some(file));
+    }
+}
+
+fn welcome_file(bytes: &[u8]) {
+    if let Ok(file) = Welcome::from_bytes(bytes) {
+        // Whether its charter can be read is another question.
+        file.charter().ok();
+        let again = file.to_bytes().unwrap_or_default();
+        assert_eq!(Welcome::from_bytes(&again).ok(), Some(file));
+    }
+}
+
+/// A path in a place for copies.
+fn place(bytes: &[u8]) {
+    if let Ok(path) = str::from_utf8(bytes)
+        && let Some(place) = Place::parse(path)
+    {
+        assert_eq!(place.to_string(), path, "two spellings of one place");
+    }
 }
 
 fn text<T: Text>(bytes: &[u8]) {

@@ -27,6 +27,7 @@ use keyturn_vault::event::Event;
 use keyturn_vault::fuzz;
 use keyturn_vault::jcs::Document;
 use keyturn_vault::manifest::Manifest;
+use keyturn_vault::reference::Signer;
 use keyturn_vault::restore::RestoreDocument;
 use keyturn_vault::text::{
     Approval, Checkin, Details, Enrol, Heartbeat, Join, NewDevice, Recover, Request, Review,
@@ -433,6 +434,20 @@ fn mutations(kind: &str, count: usize) -> Vec<Case> {
     made
 }
 
+/// An enrolment file around the golden enrolment.
+fn enrolment() -> String {
+    let text = std::fs::read_to_string(testdata().join("valid/enrol.software.txt")).unwrap();
+    let enrol = Enrol::parse(&text).unwrap();
+    json!({
+        "format": "keyturn enrolment v1",
+        "enrol": {
+            "text": text, "signature": STANDARD.encode([1; 70]),
+            "signer": Signer::Token(enrol.token.id),
+        },
+    })
+    .to_string()
+}
+
 /// Something to mutate for a target that has no vectors.
 fn seed(target: &str) -> String {
     let first = std::fs::read(testdata().join("valid/charter.first.json")).unwrap();
@@ -462,6 +477,18 @@ fn seed(target: &str) -> String {
         "version" => "v7".to_owned(),
         "reference" => charter.reference().unwrap().to_string(),
         "person-or-token" => bob.tokens[0].reference().to_string(),
+        "event" => json!({
+            "type": "charter.in-force",
+            "body": { "charter": charter.reference().unwrap(), "ceremony": bob.id },
+        })
+        .to_string(),
+        "enrolment-file" => enrolment(),
+        "welcome-file" => json!({
+            "format": "keyturn welcome v1", "person": bob.reference().to_string(),
+            "charter": STANDARD.encode(&first),
+        })
+        .to_string(),
+        "place" => format!("credentials/{}/v7/payload.age", bob.id),
         other => panic!("no seed for {other}"),
     }
 }
