@@ -4,6 +4,7 @@
 //! 1. Every row that counts comes from an entry; what is not in the log (details, releases that can still
 //!    be fetched, invitations) is not made up.
 //! 2. Both clocks go on from the time of the last entry, as the replay takes them.
+//! 3. Every signature that an entry brings is checked; one that is not good is told, as an auditor would.
 
 mod credentials;
 
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keyturn_audit::{entry::Entry, publish::Dir, verify::object};
 use keyturn_vault::{
     ceremony::{End, Row, State},
+    check::Check,
     digest::Digest,
     event::Event,
     id::{CeremonyId, CredentialId, NodeId},
@@ -33,6 +35,7 @@ use crate::{
         time::{DueKind, NEVER},
     },
     store::{Key, Name},
+    verify,
 };
 
 /// The documents beside the tiles.
@@ -137,6 +140,10 @@ impl<'a> Fold<'a> {
             .filter(|finding| finding.level == Level::Error);
         self.findings
             .extend(bad.map(|found| format!("entry {n}: {}: {}", found.code, found.detail)));
+        if !judged.checks.iter().all(|check| self.signed(check)) {
+            let what = "something in it is not signed by whom it names";
+            self.findings.push(format!("entry {n}: signature: {what}"));
+        }
         self.time = self.time.max(time);
         self.entries = n.saturating_add(1);
         if let Some(told) = record
@@ -155,6 +162,26 @@ impl<'a> Fold<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a signature is good. Heads, details and attestations are looked at by `keyturn audit verify`,
+    /// which has the roots of makers and knows what was disclosed.
+    fn signed(&self, check: &Check) -> bool {
+        match check {
+            Check::Text { .. } | Check::NoKey { .. } => verify::holds(check),
+            Check::Document {
+                key,
+                document,
+                signature,
+            } => self
+                .objects
+                .document(document)
+                .is_some_and(|bytes| verify::verify(key, &bytes, signature).is_ok()),
+            Check::Commitment { .. }
+            | Check::Attestation { .. }
+            | Check::Head(_)
+            | Check::Details(_) => true,
+        }
     }
 
     #[expect(
