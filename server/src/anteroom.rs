@@ -1,4 +1,4 @@
-//! Before every call: strangers are told so, and calls are counted.
+//! Before every call: strangers are told so, and calls are counted. After it: no refusal is without a word.
 
 use std::{
     sync::Arc,
@@ -16,6 +16,7 @@ use crate::{
     clock::Clock,
     metrics::Metrics,
     peers::{OPEN_TO_STRANGERS, Peer, Peers, unknown_device},
+    refusal,
     serve::Shell,
     tally::Tally,
 };
@@ -81,7 +82,7 @@ impl Service<Request<Body>> for Anteroom {
         let answer = self.routes.call(request);
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
         Box::pin(async move {
-            let answer = answer.await?;
+            let answer = worded(answer.await?);
             // A refusal has its status in the headers; a stream's later end is not a call's outcome.
             let code =
                 Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
@@ -117,6 +118,25 @@ impl Service<Request<Body>> for Anteroom {
             Ok(answer)
         })
     }
+}
+
+/// Gives a refusal of the transport, which has neither word nor hint, both: a message that is no message of
+/// this call, that is too large, or for a call that there is not.
+fn worded(answer: Response<Body>) -> Response<Body> {
+    let refused = Status::from_header_map(answer.headers())
+        .filter(|status| status.code() != Code::Ok)
+        .filter(|_| !answer.headers().contains_key(CODE_TRAILER));
+    let Some(refused) = refused else {
+        return answer;
+    };
+    // What cannot be decoded is the caller's fault.
+    let code = if refused.code() == Code::Internal {
+        Code::InvalidArgument
+    } else {
+        refused.code()
+    };
+    let hint = "nothing was changed; compare the versions of daemon and client";
+    refusal::status(code, "malformed", refused.message(), hint).into_http()
 }
 
 /// A code as gRPC's documentation writes it.

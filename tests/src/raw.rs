@@ -325,6 +325,11 @@ impl Member {
 pub struct Line(Link);
 
 impl Line {
+    /// The channel itself, for calls that no client would make.
+    pub fn channel(&self) -> Channel {
+        self.0.channel()
+    }
+
     /// Ceremonies.
     pub fn ceremonies(&self) -> CeremonyClient<Channel> {
         CeremonyClient::new(self.0.channel())

@@ -374,33 +374,86 @@ async fn other_protocols_and_nobody_are_refused() {
             "alert certificate required",
         ),
     ] {
-        let mut openssl = Command::new("openssl")
-            .args([
-                "s_client",
-                "-connect",
-                &daemon.address.to_string(),
-                "-alpn",
-                "h2",
-            ])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("openssl is installed (apt-get install openssl)");
-        let stdin = openssl.stdin.take();
-        let mut said = String::new();
-        openssl
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut said)
-            .unwrap();
-        drop(stdin);
-        openssl.wait().unwrap();
+        let said = dial(&daemon, &arguments);
         assert!(said.contains(want), "{name}: {said}");
     }
     assert!(daemon.refused("handshake"));
+}
+
+/// What stock OpenSSL (apt-get install openssl) says of a connection; one that stays is given up.
+fn dial(daemon: &Daemon, arguments: &[&str]) -> String {
+    let address = daemon.address.to_string();
+    let mut openssl = Command::new("timeout")
+        .args(["20", "openssl", "s_client", "-alpn", "h2", "-connect"])
+        .arg(&address)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = openssl.stdin.take();
+    let mut said = String::new();
+    let mut stderr = openssl.stderr.take().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    drop(stdin);
+    openssl.wait().unwrap();
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_no_device_has_are_refused() {
+    let keys = keys();
+    let daemon = start(&keys.node_path(), &[&keys.device], "", 0).await;
+    let names: Vec<_> = (0..2000).map(|n| format!("DNS:n{n}.example")).collect();
+    let names = format!("subjectAltName={}", names.join(","));
+    let p256: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    for (name, made, extension) in [
+        (
+            "P-384",
+            &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"][..],
+            "basicConstraints=CA:FALSE",
+        ),
+        (
+            "RSA",
+            &["-newkey", "rsa:2048"][..],
+            "basicConstraints=CA:FALSE",
+        ),
+        (
+            "Ed25519",
+            &["-newkey", "ed25519"][..],
+            "basicConstraints=CA:FALSE",
+        ),
+        ("too large", p256, names.as_str()),
+    ] {
+        let path = |what: &str| {
+            let file = keys.folder.path().join(format!("{name}.{what}"));
+            file.to_str().unwrap().to_owned()
+        };
+        let (key, certificate) = (path("key"), path("crt"));
+        // The name is that of a device that is known: names mean nothing.
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-nodes",
+                "-days",
+                "1",
+                "-subj",
+                "/CN=laptop",
+            ])
+            .args(["-keyout", &key, "-out", &certificate, "-addext", extension])
+            .args(made)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{name}: {made:?}");
+        let said = dial(&daemon, &["-tls1_3", "-cert", &certificate, "-key", &key]);
+        assert!(said.contains("alert"), "{name}: {said}");
+    }
+    assert!(daemon.refused("handshake"));
+    let route = daemon.route(keys.node.pin());
+    let link = connect(&route, &keys.device).await.unwrap();
+    assert_eq!(ask(&link).await.unwrap(), "alice");
 }
 
 #[tokio::test]
