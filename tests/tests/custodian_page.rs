@@ -9,15 +9,17 @@ use keyturn_tests::{
     harness::write_private,
     page::{Page, Step},
     raw::PEOPLE,
-    tokens::{BOB, Held, PIN, PUK, insert, text},
+    tokens::{BOB, CAROL, Held, PIN, PUK, insert, text},
 };
 use keyturn_virtual_yubikey::{Desk, TestPki, Touch, at_desk};
 
-/// A vault of which bob's page is read; his spare and the spares of others are away.
+/// A vault of which bob's page is read.
 struct Story {
     page: Page,
     world: World,
     bob: Held,
+    /// In its reader only where the page says so.
+    spare: Held,
     ceremony: String,
     digest: String,
 }
@@ -26,6 +28,8 @@ impl Story {
     fn new(desk: &Desk) -> Outcome<Self> {
         let pki = TestPki::new()?;
         let bob = insert(desk, 0, BOB, (5, 7, 4), &pki)?;
+        let mut spare = insert(desk, 1, CAROL, (5, 7, 4), &pki)?;
+        spare.pull()?;
         let world = World::new()?;
         world.believe(&pki.anchors_file())?;
         fs::create_dir_all(world.folder().join("people"))?;
@@ -34,6 +38,7 @@ impl Story {
             page: Page::read("CUSTODIAN.md")?,
             world,
             bob,
+            spare,
             ceremony: String::new(),
             digest: String::new(),
         })
@@ -61,8 +66,10 @@ impl Story {
 
     /// The others enrol, and the vault is founded.
     fn found(&mut self) -> Outcome<()> {
-        let from = self.world.folder().join("bob.enroll");
-        fs::rename(from, self.world.folder().join("people/bob.enroll"))?;
+        let folder = self.world.folder();
+        for file in ["bob.enroll", "bob-spare.enroll"] {
+            fs::rename(folder.join(file), folder.join("people").join(file))?;
+        }
         for (name, _) in PEOPLE.iter().filter(|(name, _)| *name != "bob") {
             let out = format!("people/{name}.enroll");
             self.world
@@ -81,10 +88,44 @@ impl Story {
                 .keyturn(name, ["join", &welcome, "--yes-sha256", &self.digest])?
                 .ok()?;
         }
-        fs::copy(
-            self.world.welcome("bob"),
-            self.world.folder().join("bob.welcome"),
-        )?;
+        for token in ["bob", "bob-spare"] {
+            let file = self.world.folder().join(format!("{token}.welcome"));
+            fs::copy(self.world.welcome(token), file)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that has to happen before the block of this name.
+    fn before(&mut self, name: &str, desk: &Desk) -> Outcome<()> {
+        match name {
+            "spare" | "join-spare" | "lost" => self.spare.put_back(desk)?,
+            _ => {}
+        }
+        match name {
+            "join" => self.found()?,
+            "approve" | "refuse" => self.ask()?,
+            "touch" => self.bob.card.touch_next([Touch::Never]),
+            "wrong-pin" => self.world.tell_pin("bob", "999999", PUK)?,
+            "blocked" => {
+                self.world.tell_pin("bob", "999999", PUK)?;
+                for _ in 0..3 {
+                    self.world.keyturn("bob", ["heartbeat"])?;
+                }
+            }
+            "away" | "lost" => self.bob.pull()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// And what after it.
+    fn after(&mut self, name: &str, desk: &Desk) -> Outcome<()> {
+        match name {
+            "spare" | "join-spare" => self.spare.pull()?,
+            "wrong-pin" | "blocked" => self.world.tell_pin("bob", PIN, PUK)?,
+            "away" => self.bob.put_back(desk)?,
+            _ => {}
+        }
         Ok(())
     }
 
@@ -122,7 +163,7 @@ impl Story {
 
 #[test]
 fn the_page_shows_what_a_custodian_sees() {
-    at_desk(1, |desk| {
+    at_desk(2, |desk| {
         let mut story = Story::new(desk).expect("a desk");
         let mut before = String::new();
         let steps = story.page.steps();
@@ -130,23 +171,12 @@ fn the_page_shows_what_a_custodian_sees() {
         let mut told = || -> Outcome<()> {
             for step in &steps {
                 let name = step.block.as_str();
-                match name {
-                    _ if name == before => {}
-                    "join" => story.found()?,
-                    "approve" | "refuse" => story.ask()?,
-                    "touch" => story.bob.card.touch_next([Touch::Never]),
-                    "wrong-pin" => story.world.tell_pin("bob", "999999", PUK)?,
-                    "away" => story.bob.pull()?,
-                    _ => {}
+                if name != before {
+                    story.before(name, desk)?;
                 }
                 name.clone_into(&mut before);
                 story.run(step)?;
-                if name == "wrong-pin" {
-                    story.world.tell_pin("bob", PIN, PUK)?;
-                }
-                if name == "away" {
-                    story.bob.put_back(desk)?;
-                }
+                story.after(name, desk)?;
             }
             Ok(())
         };
@@ -154,13 +184,17 @@ fn the_page_shows_what_a_custodian_sees() {
         story.page.done().expect("the page as it is");
         for name in [
             "enrol",
+            "spare",
             "rehearse",
             "join",
+            "join-spare",
             "approve",
             "refuse",
             "touch",
             "wrong-pin",
+            "blocked",
             "away",
+            "lost",
             "heartbeat",
         ] {
             assert!(names.contains(name), "the page has no {name}");
