@@ -964,3 +964,53 @@ async fn what_was_kept_elsewhere_finds_a_log_that_is_right_by_itself() {
     }
     assert!(whole.look(folder.path(), genesis, &[]).is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_tells_what_is_not_signed_by_whom_it_names() {
+    let story = tell().await.unwrap();
+    let world = &story.vault.world;
+    let backup = "backup --json --config vault/keyturnd.toml --to backup";
+    world.keyturnd(backup.split(' ')).unwrap().ok().unwrap();
+    for key in ["log.key", "node.pem"] {
+        fs::copy(world.vault().join(key), world.folder().join(key)).unwrap();
+    }
+    let folder = world.folder().join("backup");
+    let genesis = story.vault.facts.reference.digest.to_string();
+    let dan = story.vault.who("dan").unwrap();
+    let approval = |text| text;
+    for (name, log, want) in [
+        ("honest", story.forged(), false),
+        (
+            "false",
+            story
+                .forged()
+                .resign("ceremony.approved", 0, "approval", dan, approval),
+            true,
+        ),
+    ] {
+        fs::remove_dir_all(folder.join("tile")).unwrap();
+        fs::remove_file(folder.join("checkpoint")).unwrap();
+        log.publish(&folder);
+        let restore = [
+            "restore",
+            "--json",
+            "--from",
+            "backup",
+            "--dir",
+            name,
+            "--genesis",
+            &genesis,
+            "--listen",
+            "127.0.0.1:1",
+            "--log-key",
+            "log.key",
+            "--node-key",
+            "node.pem",
+        ];
+        let made = world.keyturnd(restore).unwrap().ok().unwrap();
+        let made = made.json().unwrap();
+        let findings = made["findings"].as_array().unwrap();
+        let signature = |one: &Value| one.as_str().is_some_and(|one| one.contains(": signature:"));
+        assert_eq!(findings.iter().any(signature), want, "{name}: {made}");
+    }
+}
