@@ -89,7 +89,7 @@ fn accept(context: Context) -> Result<(), Refusal> {
 
 #[cfg(not(feature = "yubikey"))]
 fn accept(_: Context) -> Result<(), Refusal> {
-    Err(crate::token::no_yubikey())
+    Err(token::no_yubikey())
 }
 
 impl Report {
