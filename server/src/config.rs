@@ -18,14 +18,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use keyturn_vault::definition::MANUAL;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::notify::MAX_NOTIFIERS;
 
 pub use self::connector::{
-    Account, Aws, AwsHost, AwsPassword, AwsRoot, CharacterClass, Connector, Endpoint, Exec, Region,
-    RoleArn, SecretRules, Slots,
+    Account, Aws, AwsHost, AwsPassword, AwsRoot, CharacterClass, Check, Connector, Endpoint, Exec,
+    Guide, Manual, Region, RoleArn, SecretRules, Slots,
 };
 pub use self::notify::Notify;
 pub use self::value::{AbsolutePath, Addresses, Label, Loopback, WebUrl, Within};
@@ -373,6 +374,12 @@ impl Config {
             ));
         }
         for (name, connector) in &self.connectors {
+            if connector.is_manual() != (name.as_ref() == MANUAL) {
+                return Err(format!(
+                    "connector `{}`: the name and the kind `{MANUAL}` belong together",
+                    name.as_ref()
+                ));
+            }
             let rules = connector.rules().map(SecretRules::rules);
             if let Some(Err(error)) = rules.map(|rules| rules.generate()) {
                 return Err(format!(

@@ -104,6 +104,9 @@ pub enum Refused {
     /// The vault goes on: there is nothing to accept.
     #[error("this vault is not in restore mode")]
     NotRestoring,
+    /// A check does not say that people have changed a target.
+    #[error("the check does not see that it was changed: {0}")]
+    NotChanged(crate::connector::Failure),
     /// As much is kept for somebody as may be.
     #[error("{0}")]
     Limit(&'static str),
@@ -150,6 +153,7 @@ impl Refused {
             Self::NoEntropy => "no-entropy",
             Self::RestoreMode => "restore-mode",
             Self::NotRestoring => "not-in-restore-mode",
+            Self::NotChanged(_) => "not-changed",
             Self::Limit(_) => "limit",
             Self::LowSpace => "low-space",
             Self::Busy => "busy",
@@ -189,6 +193,9 @@ impl Refused {
                 "see `keyturn status`; sign nothing but `accept-restore`, after comparing its fingerprint"
             }
             Self::NotRestoring => "nothing was restored; see `keyturn status`",
+            Self::NotChanged(_) => {
+                "change it at the target, or mend the check of the connector `manual`; then complete it again"
+            }
             Self::Limit(_) => "nothing was changed; make room first, or come back later",
             Self::LowSpace => "an operator makes room on the daemon's disk; openings go on",
             Self::Busy => "try again in some seconds",
@@ -221,6 +228,7 @@ impl Refused {
             Self::Vault(_)
             | Self::Attestation(_)
             | Self::WeakToken(_)
+            | Self::NotChanged(_)
             | Self::NotFounded
             | Self::Fork
             | Self::RestoreMode

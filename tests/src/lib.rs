@@ -11,6 +11,7 @@ pub mod aws;
 pub mod harness;
 pub mod inside;
 pub mod keep;
+pub mod listener;
 pub mod memory;
 pub mod page;
 pub mod program;

@@ -426,16 +426,25 @@ impl Founded {
     }
 
     /// As [`Founded::new`], in a world with sinks for copies.
-    pub async fn over(mut world: World, policy: &str) -> Outcome<Self> {
+    pub async fn over(world: World, policy: &str) -> Outcome<Self> {
+        Self::by(&PEOPLE, world, policy).await
+    }
+
+    /// The same, founded by these people.
+    pub async fn by(
+        founders: &[(&'static str, &[&str])],
+        mut world: World,
+        policy: &str,
+    ) -> Outcome<Self> {
         let mut people = BTreeMap::new();
         std::fs::create_dir_all(world.folder().join("people"))?;
-        for (name, _) in PEOPLE {
+        for (name, _) in founders {
             let member = Member::new(name)?;
             let path = world.folder().join("people").join(format!("{name}.enroll"));
             write_private(&path, &member.enrolment()?)?;
-            people.insert(name, member);
+            people.insert(*name, member);
         }
-        world.init(&PEOPLE, policy)?;
+        world.init(founders, policy)?;
         world.start()?;
         let (facts, _) = Facts::read(&world.welcome("alice"))?;
         for (name, member) in &people {

@@ -16,8 +16,8 @@ use keyturn_vault::{
     manifest::{self, Holder, Manifest, SealedGroup},
     reference::Version,
     text::{
-        Approval, CredentialLine, Decision, Details, Purpose, Request, ShareLine, ShareState,
-        SignedText, SubmitKey, Text as _,
+        Approval, Checkin, CredentialLine, Decision, Details, Purpose, Request, Returned,
+        ShareLine, ShareState, SignedText, SubmitKey, Text as _,
     },
     time::Span,
 };
@@ -383,5 +383,65 @@ impl Founded {
         line.credentials().deposit(sealed.deposit(olga)?).await?;
         let named = sealed.line(&definition)?;
         Ok((definition, named))
+    }
+    /// Alice asks for these versions.
+    pub async fn ask(&self, named: Vec<CredentialLine>) -> Outcome<(Asked, Line)> {
+        let (alice, line) = (self.who("alice")?, self.line("alice").await?);
+        let asked = Asked::new(&self.facts, &line, alice, named).await?;
+        line.ceremonies().open(asked.open(alice)?).await?;
+        Ok((asked, line))
+    }
+
+    /// A custodian approves.
+    pub async fn approve(&self, who: &str, asked: &Asked) -> Outcome<()> {
+        let (who, line) = (self.who(who)?, self.line(who).await?);
+        let ballot = Ballot::new(&self.facts, &line, who, &asked.id()).await?;
+        line.ceremonies().approve(ballot.call()?).await?;
+        Ok(())
+    }
+
+    /// Bob and carol approve what alice asks for; gives the secrets in order.
+    pub async fn open(&self, named: Vec<CredentialLine>) -> Outcome<(Asked, Vec<Vec<u8>>)> {
+        let (asked, line) = self.ask(named).await?;
+        for who in ["bob", "carol"] {
+            self.approve(who, &asked).await?;
+        }
+        let release = release(&line, &asked.id()).await?;
+        let release = release.map_err(|view| format!("ended in {:?}", view.state()))?;
+        let secrets = asked.receive(&self.facts, &release)?;
+        Ok((asked, secrets))
+    }
+
+    /// Alice returns what she opened, after signing in with this version.
+    pub async fn check_in(&self, asked: &Asked, worked: Option<u64>) -> Outcome<v1::CeremonyView> {
+        let alice = self.who("alice")?;
+        let mut credentials: Vec<Returned> = Vec::new();
+        for line in &asked.request.credentials {
+            if credentials
+                .iter()
+                .all(|one| one.credential != line.credential)
+            {
+                credentials.push(Returned {
+                    path: line.path.clone(),
+                    credential: line.credential,
+                    worked: worked.and_then(Version::new),
+                    void: None,
+                });
+            }
+        }
+        let checkin = Checkin {
+            vault: asked.request.vault.clone(),
+            ceremony: asked.request.ceremony,
+            request: asked.request.digest(),
+            returned_by: alice.person.clone(),
+            signed: now().stamp(),
+            credentials,
+        };
+        let call = v1::CheckinRequest {
+            checkin: Some(wire_text(&alice.sign_by_device(&checkin)?)),
+        };
+        let line = self.line("alice").await?;
+        let reply = line.ceremonies().checkin(call).await?.into_inner();
+        Ok(reply.ceremony.ok_or("no ceremony in the answer")?)
     }
 }

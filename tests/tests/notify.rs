@@ -9,96 +9,13 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io::Write as _, path::Path, time::Duration};
 
-use keyturn_proto::v1;
-use keyturn_tests::{
-    World,
-    harness::write_private,
-    raw::{Founded, wire_text},
-    story::{Asked, Ballot, release},
-};
-use keyturn_vault::{
-    reference::Version,
-    text::{Checkin, CredentialLine, Returned, Text as _},
-};
+use keyturn_tests::{listener::Listener, raw::Founded, story::Asked};
+use keyturn_vault::text::{CredentialLine, Text as _};
 use keyturnd::notify::{Kind, Notice, Severity};
 
 const SECRET: &[u8] = b"nobody is told this";
-
-/// A program that writes down what it is told, unless a file says that it is down.
-struct Listener {
-    told: PathBuf,
-    down: PathBuf,
-}
-
-impl Listener {
-    fn new(world: &World, name: &str, more: &str) -> Self {
-        let folder = world.folder().join(name);
-        fs::create_dir(&folder).unwrap();
-        let (told, down, program) = (
-            folder.join("told"),
-            folder.join("down"),
-            folder.join("hear"),
-        );
-        let script = format!(
-            "#!/bin/sh\n[ -e {} ] && exit 1\ndoc=$(cat)\nprintf '%s\\n' \"$doc\" >> {}\n",
-            down.display(),
-            told.display()
-        );
-        write_private(&program, script.as_bytes()).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let config = world.vault().join("keyturnd.toml");
-        let mut config = fs::File::options().append(true).open(config).unwrap();
-        write!(
-            config,
-            "\n[notify.{name}]\nkind = \"exec\"\ncommand = \"{}\"\n{more}",
-            program.display()
-        )
-        .unwrap();
-        Self { told, down }
-    }
-
-    fn goes_down(&self) {
-        write_private(&self.down, b"").unwrap();
-    }
-
-    fn comes_back(&self) {
-        fs::remove_file(&self.down).unwrap();
-    }
-
-    /// What it was told, each notice once.
-    fn told(&self) -> Vec<Notice> {
-        let text = fs::read_to_string(&self.told).unwrap_or_default();
-        let mut seen = BTreeSet::new();
-        // A line may be half written; and a daemon that is killed may have told a program nothing yet.
-        let notices = text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
-        notices
-            .filter(|notice: &Notice| seen.insert(notice.id.clone()))
-            .collect()
-    }
-
-    /// Waits until it was told this.
-    async fn until(&self, kind: Kind) -> Vec<Notice> {
-        for _ in 0..1000 {
-            let told = self.told();
-            if told.iter().any(|notice| notice.kind == kind) {
-                return told;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        self.told()
-    }
-}
 
 fn kinds(told: &[Notice]) -> Vec<&'static str> {
     told.iter().map(|notice| notice.kind.name()).collect()
@@ -106,48 +23,9 @@ fn kinds(told: &[Notice]) -> Vec<&'static str> {
 
 /// Alice opens; bob and carol approve.
 async fn open(vault: &Founded, named: &CredentialLine) -> Asked {
-    let (alice, line) = (
-        vault.who("alice").unwrap(),
-        vault.line("alice").await.unwrap(),
-    );
-    let asked = Asked::new(&vault.facts, &line, alice, vec![named.clone()]);
-    let asked = asked.await.unwrap();
-    let open = asked.open(alice).unwrap();
-    line.ceremonies().open(open).await.unwrap();
-    for name in ["bob", "carol"] {
-        let (who, line) = (vault.who(name).unwrap(), vault.line(name).await.unwrap());
-        let ballot = Ballot::new(&vault.facts, &line, who, &asked.id())
-            .await
-            .unwrap();
-        line.ceremonies()
-            .approve(ballot.call().unwrap())
-            .await
-            .unwrap();
-    }
-    let released = release(&line, &asked.id()).await.unwrap().unwrap();
-    assert_eq!(asked.receive(&vault.facts, &released).unwrap(), [SECRET]);
+    let (asked, secrets) = vault.open(vec![named.clone()]).await.unwrap();
+    assert_eq!(secrets, [SECRET]);
     asked
-}
-
-async fn check_in(vault: &Founded, asked: &Asked, named: &CredentialLine) {
-    let alice = vault.who("alice").unwrap();
-    let checkin = Checkin {
-        vault: asked.request.vault.clone(),
-        ceremony: asked.request.ceremony,
-        request: asked.request.digest(),
-        returned_by: alice.person.clone(),
-        signed: keyturn_tests::raw::now().stamp(),
-        credentials: vec![Returned {
-            path: named.path.clone(),
-            credential: named.credential,
-            worked: Version::new(1),
-            void: None,
-        }],
-    };
-    let checkin = Some(wire_text(&alice.sign_by_device(&checkin).unwrap()));
-    let line = vault.line("alice").await.unwrap();
-    let call = v1::CheckinRequest { checkin };
-    line.ceremonies().checkin(call).await.unwrap();
 }
 
 const OPENING: [&str; 5] = [
@@ -162,12 +40,13 @@ const OPENING: [&str; 5] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_is_told_in_order_and_over_a_kill() {
     let mut vault = Founded::new("").await.unwrap();
-    let all = Listener::new(&vault.world, "all", "");
+    let all = Listener::new(&vault.world, "all", "").unwrap();
     let pager = Listener::new(
         &vault.world,
         "pager",
         "least = \"alert\"\nkinds = [\"unseal.*\"]\n",
-    );
+    )
+    .unwrap();
     vault.world.start().unwrap();
     let (_, named) = vault.seal("aws/1/root", SECRET).await.unwrap();
     let asked = open(&vault, &named).await;
@@ -188,13 +67,13 @@ async fn what_happens_is_told_in_order_and_over_a_kill() {
     assert_eq!(voices, ["bob", "carol"]);
 
     // Nobody listens; the daemon is killed with all that waits, and once more.
-    all.goes_down();
-    check_in(&vault, &asked, &named).await;
+    all.goes_down().unwrap();
+    vault.check_in(&asked, Some(1)).await.unwrap();
     let again = open(&vault, &named).await;
     vault.world.kill().unwrap();
     vault.world.start().unwrap();
     vault.world.kill().unwrap();
-    all.comes_back();
+    all.comes_back().unwrap();
     vault.world.start().unwrap();
     let mut told = all.told();
     for _ in 0..1000 {
@@ -218,7 +97,7 @@ async fn what_happens_is_told_in_order_and_over_a_kill() {
         again.id()
     );
 
-    let heard = fs::read_to_string(&all.told).unwrap();
+    let heard = all.heard();
     for private in [
         std::str::from_utf8(SECRET).unwrap(),
         "the identity provider is down",
@@ -235,9 +114,9 @@ async fn a_notifier_is_tried_before_it_is_needed() {
     while !vault.world.log().join("checkpoint").exists() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let good = Listener::new(&vault.world, "good", "");
-    let bad = Listener::new(&vault.world, "bad", "");
-    bad.goes_down();
+    let good = Listener::new(&vault.world, "good", "").unwrap();
+    let bad = Listener::new(&vault.world, "bad", "").unwrap();
+    bad.goes_down().unwrap();
     let config = vault.world.vault().join("keyturnd.toml");
     let config: &Path = &config;
     let gone = "\n[notify.gone]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/\"\nkey = \"/nonexistent\"\n";

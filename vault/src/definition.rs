@@ -24,6 +24,11 @@ pub const MAX_DEFINITION_BYTES: usize = 48 * 1024;
 pub const MAX_SETTINGS: usize = 32;
 /// The most lines of clear metadata.
 pub const MAX_METADATA: usize = 32;
+/// The name of the connector that is people. It is the definition that says so and not a daemon's
+/// configuration, so that an auditor judges by the same rules.
+pub const MANUAL: &str = "manual";
+/// The setting of such a definition by which whoever deposits a version does not complete it: `yes`.
+pub const TWO_PEOPLE: &str = "two-people";
 
 /// The type and version of a definition document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +153,22 @@ impl Definition {
         }
     }
 
+    /// Does a connector rotate it by itself?
+    pub fn is_automatic(&self) -> bool {
+        self.connector.is_some() && self.task().is_none()
+    }
+
+    /// The task that its rotation is for people; none where nobody is given one.
+    pub fn task(&self) -> Option<Task> {
+        let connector = self.connector.as_ref();
+        let connector = connector.filter(|connector| connector.name.as_str() == MANUAL)?;
+        let two_people = connector
+            .settings
+            .iter()
+            .any(|(name, value)| name.as_str() == TWO_PEOPLE && value.as_str() == "yes");
+        Some(Task { two_people })
+    }
+
     /// The groups that can open it: its group, then its fallback group if it has one.
     pub fn groups(&self) -> impl Iterator<Item = &GroupName> {
         [Some(&self.group), self.fallback.as_ref()]
@@ -165,6 +186,13 @@ pub struct Connector {
     /// What the connector is told about the target. Never secret.
     #[serde(default)]
     pub settings: BTreeMap<Name, Line>,
+}
+
+/// A rotation that people do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Whether another person completes it than the one who deposited the new version.
+    pub two_people: bool,
 }
 
 /// What kind of secret a credential holds.

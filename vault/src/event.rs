@@ -437,6 +437,8 @@ events! {
         version: VersionId,
         /// The operator.
         person: PersonId,
+        /// What a check of the target showed.
+        evidence: Evidence,
     }
     /// Refusals by the daemon in one minute.
     RefusalsCounted "refusals.counted" {

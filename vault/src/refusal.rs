@@ -99,6 +99,7 @@ refusals! {
     NothingOwed "nothing-owed" "no rotation is owed" "deposit without `complete`"
     NoConnector "no-connector" "the credential has no connector" "change it at the target and deposit the new secret"
     HasConnector "has-connector" "the credential has a connector, which rotates it" "see `keyturn rotate list`"
+    SamePerson "same-person" "whoever deposited this version does not complete it" "let another operator look at the target, and complete it"
     NotPromotable "not-promotable" "this version is not a live one" "name a live version"
     // Charter and definitions
     Stale "stale" "the change was made for a charter or definition that is no longer in force" "propose it again"

@@ -301,7 +301,9 @@ impl Slot {
                 },
             ) => self.recovered(now, version, manifest, ceremony),
             (_, Event::Worked(version, ceremony)) => self.worked(now, version, ceremony),
-            (_, Event::Complete(version, person)) => self.complete(now, terms, version, person),
+            (_, Event::Complete(version, person, evidence)) => {
+                self.complete(now, terms, (version, person), evidence)
+            }
             (_, Event::Owe(cause)) => self.owe(now, terms, cause),
             (_, Event::Out(ceremony)) => {
                 self.out.insert(ceremony, now.lived);

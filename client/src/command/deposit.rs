@@ -110,7 +110,7 @@ fn pairs(pairs: Vec<Pair>) -> std::collections::BTreeMap<Name, Line> {
 
 impl Source {
     /// The secret: from the file or descriptor as it is, or asked for.
-    fn read(&self, context: &Context) -> Result<SecretBytes, Refusal> {
+    pub(super) fn read(&self, context: &Context) -> Result<SecretBytes, Refusal> {
         let max = u64::try_from(MAX_SECRET_BYTES).unwrap_or(u64::MAX);
         let bytes = match (&self.secret_file, self.secret_fd) {
             (Some(path), _) => {
@@ -221,7 +221,7 @@ impl Deposit {
 }
 
 /// Seals a secret to the charter in force and deposits it; gives the version.
-async fn deposit(
+pub(super) async fn deposit(
     context: &mut Context,
     session: &Session,
     path: &CredentialPath,

@@ -11,9 +11,16 @@ use keyturn_vault::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, open, rotate_now::Now, show};
+use super::{
+    Context,
+    deposit::{Source, deposit},
+    open,
+    rotate_now::Now,
+    show,
+};
 use crate::{
     refusal::Refusal,
+    session::Session,
     ui::{clean, table},
     wire,
 };
@@ -23,11 +30,13 @@ use crate::{
 pub enum Rotate {
     /// What is due, running, late or stuck
     List(List),
+    /// One rotation, what is wrong, and what to do: for one by hand, line by line
+    Show(Show),
     /// Make rotations due now
     Now(Now),
     /// Try again what needs an operator
     Retry(Retry),
-    /// A rotation by hand is done: this is the version that was deposited
+    /// A rotation by hand is done: deposits the new secret, or names the version that was deposited
     Complete(Complete),
     /// Start no rotation for a while
     Pause(Pause),
@@ -55,13 +64,22 @@ pub struct Retry {
     path: CredentialPath,
 }
 
+/// One rotation, and what to do about it.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The credential
+    path: CredentialPath,
+}
+
 /// A rotation by hand is done.
 #[derive(Debug, Args)]
 pub struct Complete {
     /// The credential
     path: CredentialPath,
-    /// The version that was deposited, like v3
-    version: Version,
+    /// The version that was deposited, like v3; without it the new secret is asked for and deposited
+    version: Option<Version>,
+    #[command(flatten)]
+    source: Source,
 }
 
 /// Start no rotation for a while.
@@ -105,11 +123,12 @@ pub struct Claim {
 }
 
 impl Rotate {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let mut client = session.rotations();
         match self {
             Self::List(list) => list.run(&context, client).await,
+            Self::Show(show) => show.run(&context, &session).await,
             Self::Now(now) => now.run(&context, &session).await,
             Self::Retry(retry) => {
                 let credential = open::target(&session, &retry.path)
@@ -123,19 +142,7 @@ impl Rotate {
                     .into_inner();
                 told(&context, reply.rotation)
             }
-            Self::Complete(complete) => {
-                let credential = open::target(&session, &complete.path)
-                    .await?
-                    .definition
-                    .credential
-                    .to_string();
-                let request = v1::CompleteRequest {
-                    credential,
-                    version: complete.version.number(),
-                };
-                let reply = client.complete(request).await?.into_inner();
-                told(&context, reply.rotation)
-            }
+            Self::Complete(complete) => complete.run(&mut context, &session).await,
             Self::Pause(Pause { whom, span }) => whom.pause(&context, client, span).await,
             Self::Resume(Resume { whom }) => whom.pause(&context, client, Span::ZERO).await,
             Self::Claim(claim) => {
@@ -150,6 +157,63 @@ impl Rotate {
             }
         }
     }
+}
+
+impl Show {
+    async fn run(self, context: &Context, session: &Session) -> Result<(), Refusal> {
+        let view = of(session, &self.path).await?;
+        Ok(context.ui.result(&document(&view), || page(&view))?)
+    }
+}
+
+impl Complete {
+    async fn run(self, context: &mut Context, session: &Session) -> Result<(), Refusal> {
+        let before = of(session, &self.path).await?;
+        let version = match self.version {
+            Some(version) => version.number(),
+            None => {
+                for line in &before.guide {
+                    context.ui.note(clean(line));
+                }
+                let secret = self.source.read(context)?;
+                deposit(context, session, &self.path, &secret).await?
+            }
+        };
+        if self.version.is_none() && before.two_people {
+            let document = json!({ "path": self.path, "version": version, "completed": false });
+            return Ok(context.ui.result(&document, || {
+                format!(
+                    "v{version} is deposited. Another operator looks at the target and completes it: \
+                     keyturn rotate complete {} v{version}",
+                    self.path
+                )
+            })?);
+        }
+        let request = v1::CompleteRequest {
+            credential: before.credential,
+            version,
+        };
+        let reply = session.rotations().complete(request).await?.into_inner();
+        told(context, reply.rotation)
+    }
+}
+
+/// The rotation of one credential.
+async fn of(session: &Session, path: &CredentialPath) -> Result<v1::RotationView, Refusal> {
+    let list = v1::ListRotationsRequest {
+        page: None,
+        r#match: path.to_string(),
+        all: true,
+    };
+    let listed = session.rotations().list(list).await?.into_inner();
+    let unknown = || {
+        Refusal::new(
+            "not-found",
+            format_args!("there is no credential {path}"),
+            "see `keyturn credential list`",
+        )
+    };
+    listed.rotations.into_iter().next().ok_or_else(unknown)
 }
 
 impl Whom {
@@ -225,8 +289,40 @@ fn document(view: &v1::RotationView) -> Value {
         "cause": view.cause, "due_ms": view.due_ms, "next_try_ms": view.next_try_ms, "attempts": view.attempts, "version": view.version,
         "held_by": view.held_by, "held_until_ms": view.held_until_ms, "problem_code": view.problem_code, "problem": view.problem,
         "hint": view.hint, "evidence": view.evidence, "late": view.late, "paused_until_ms": view.paused_until_ms,
+        "guide": view.guide, "two_people": view.two_people,
         "keys": view.keys.iter().map(|key| json!({ "key": key.key, "version": key.version })).collect::<Vec<_>>(),
     })
+}
+
+/// All that is to be said of one.
+fn page(view: &v1::RotationView) -> String {
+    let mut lines = vec![format!("{}: {}", clean(&view.path), stands(view))];
+    let moment = |ms: u64| (ms > 0).then(|| show::time(ms)).unwrap_or_default();
+    let keys = view.keys.iter().map(|key| match key.version {
+        0 => clean(&key.key),
+        version => format!("{} (v{version})", clean(&key.key)),
+    });
+    let facts = [
+        ("rotated by", clean(&view.connector)),
+        ("because", clean(&view.cause)),
+        ("due", moment(view.due_ms)),
+        ("tried again", moment(view.next_try_ms)),
+        ("held by", clean(&view.held_by)),
+        ("held until", moment(view.held_until_ms)),
+        ("paused until", moment(view.paused_until_ms)),
+        ("keys", keys.collect::<Vec<_>>().join(", ")),
+        ("seen at the target", clean(&view.evidence)),
+        ("problem", clean(&view.problem)),
+        ("what to do", clean(&view.hint)),
+    ];
+    let said = facts.into_iter().filter(|(_, said)| !said.is_empty());
+    lines.extend(said.map(|(what, said)| format!("  {what}: {said}")));
+    if view.two_people {
+        lines.push("  by two people: one changes and deposits it, another completes it".to_owned());
+    }
+    let guide = view.guide.iter().zip(1_u32..);
+    lines.extend(guide.map(|(line, number)| format!("  {number}. {}", clean(line))));
+    lines.join("\n")
 }
 
 /// How it stands: its state, and what is special about it.
@@ -248,7 +344,7 @@ fn row(view: &v1::RotationView) -> Vec<String> {
         String::new()
     };
     let problem = if view.problem.is_empty() {
-        String::new()
+        clean(&view.hint)
     } else {
         format!("{}; {}", clean(&view.problem), clean(&view.hint))
     };

@@ -4,8 +4,8 @@
 //! It gets the *new* secret only; the daemon holds no old one. Its rights come from the platform the
 //! daemon runs on, never from the vault. [`Connector`] is what every one has; besides it, a target
 //! that holds one secret, which is overwritten, is a [`OneSlot`], and one that holds several keys at a
-//! time, whose secrets it makes itself, a [`TwoSlot`]. A [`Shape`] is one or the other, so a step of
-//! the wrong kind cannot be written down.
+//! time, whose secrets it makes itself, a [`TwoSlot`]. [`Manual`] is people. A [`Shape`] is one of them, so
+//! a step of the wrong kind cannot be written down.
 //!
 //! # Invariants
 //! 1. A failure says whether the target may have changed: [`Failure::Unknown`] means "perhaps", every
@@ -19,6 +19,7 @@ pub mod aws;
 mod build;
 pub mod exec;
 pub mod generate;
+mod manual;
 mod probe;
 
 use std::{
@@ -35,6 +36,7 @@ use thiserror::Error;
 pub use self::{
     build::Connectors,
     generate::{Rules, RulesError},
+    manual::Manual,
     probe::{Facts, Known, MAX_FACTS, Sight, Verdict},
 };
 
@@ -266,6 +268,8 @@ pub enum Shape {
     One(Arc<dyn OneSlot>),
     /// Several keys.
     Two(Arc<dyn TwoSlot>),
+    /// Whatever people change there.
+    Hands(Arc<Manual>),
 }
 
 impl Shape {
@@ -274,6 +278,7 @@ impl Shape {
         match self {
             Self::One(one) => one.as_ref(),
             Self::Two(two) => two.as_ref(),
+            Self::Hands(manual) => manual.as_ref(),
         }
     }
 
@@ -281,14 +286,14 @@ impl Shape {
     pub fn one(&self) -> Option<&dyn OneSlot> {
         match self {
             Self::One(one) => Some(one.as_ref()),
-            Self::Two(_) => None,
+            Self::Two(_) | Self::Hands(_) => None,
         }
     }
 
     /// The connector, where the target holds several keys.
     pub fn two(&self) -> Option<&dyn TwoSlot> {
         match self {
-            Self::One(_) => None,
+            Self::One(_) | Self::Hands(_) => None,
             Self::Two(two) => Some(two.as_ref()),
         }
     }

@@ -64,6 +64,7 @@ impl Fixture {
             out: BTreeMap::new(),
             proven: None,
             evidence: None,
+            owed: None,
             probe: None,
         };
         let mut fixture = Self {

@@ -81,6 +81,7 @@ kinds! {
     VersionDiverged "version.diverged" "a sealed secret is no longer the real one"
     VersionMatches "version.matches" "a sealed secret is the real one again"
     RotationManual "rotation.manual" "a rotation is due and must be done by hand"
+    RotationOverdue "rotation.overdue" "a rotation by hand is overdue"
     RotationFailed "rotation.failed" "an attempt to rotate failed"
     RotationNeedsOperator "rotation.needs-operator" "a rotation is stuck and needs an operator"
     RotationLate "rotation.late" "a rotation is late"

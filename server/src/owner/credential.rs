@@ -116,6 +116,7 @@ impl Core {
             out: BTreeMap::new(),
             proven: None,
             evidence: None,
+            owed: None,
             probe: None,
         };
         txn.put(

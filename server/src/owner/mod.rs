@@ -35,6 +35,7 @@ mod schedule;
 mod signed;
 pub mod slot;
 pub mod summary;
+mod task;
 mod tell;
 pub(crate) mod time;
 mod turn;

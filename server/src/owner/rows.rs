@@ -292,6 +292,19 @@ pub struct Credential {
     /// What the last look at the target saw; none since the current version was proven.
     #[serde(default)]
     pub probe: Option<Probe>,
+    /// Since when a rotation is owed.
+    #[serde(default)]
+    pub owed: Option<Since>,
+}
+
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Since {
+    /// By the wall clock, for people and targets.
+    pub wall: Time,
+    /// In lived time, for what waits.
+    pub lived: Millis,
 }
 
 /// What looks at a target saw.

@@ -66,7 +66,7 @@ impl Core {
             return;
         };
         let (due, job) = (held.slot.is_due(), held.slot.job);
-        let by_hand = held.holding.definition.connector.is_none();
+        let overdue = self.is_overdue(held);
         let bytes = id.to_bytes();
         let late = match self.due.at(DueKind::Late, bytes) {
             _ if !due => None,
@@ -76,14 +76,14 @@ impl Core {
         let never = |is: bool| is.then_some(NEVER);
         let failing = matches!(job, Job::BackingOff { .. } | Job::Revoking { .. });
         self.set_due(txn, DueKind::Late, bytes, late);
-        self.set_due(txn, DueKind::Manual, bytes, never(due && by_hand));
         self.set_due(txn, DueKind::Failing, bytes, never(failing));
         self.set_due(
             txn,
             DueKind::Stuck,
             bytes,
-            never(matches!(job, Job::Stuck(_))),
+            never(overdue || matches!(job, Job::Stuck(_))),
         );
+        self.mark_task(txn, id);
     }
 
     /// An operator wants no rotation begun for so long, of one credential or of all; 0 goes on. Gives

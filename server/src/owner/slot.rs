@@ -199,6 +199,13 @@ impl Core {
         if let Entry::RotationDone { evidence, .. } = event {
             let evidence = evidence.clone();
             self.change_credential(txn, id, |row| row.evidence = Some(evidence));
+        } else if let Entry::RotationCompleted { evidence, .. } = event {
+            let evidence = evidence.clone();
+            self.change_credential(txn, id, |row| {
+                row.evidence = Some(evidence);
+                // What was seen before is of the secret that people have replaced.
+                row.probe = None;
+            });
         } else if matches!(
             event,
             Entry::RotationPromoted { .. }
@@ -238,7 +245,8 @@ impl Core {
             |read: fn(&keyturn_vault::charter::Policy) -> Span| policy.map_or(Span::ZERO, read);
         let target = self.workshop.target(definition);
         Terms {
-            connector: definition.connector.is_some(),
+            connector: definition.is_automatic(),
+            task: definition.task(),
             fence: target.fence,
             deadline: target.deadline,
             grace: span(|policy| policy.grace_secs),
@@ -342,21 +350,34 @@ impl Core {
         self.step_slot(txn, id, Event::SessionsEnded(evidence), DAEMON)
     }
 
-    /// A rotation is asked for by an operator; whether it was due already.
+    /// A rotation is asked for by an operator.
     pub fn rotate_now(
         &mut self,
         txn: &mut Txn,
         id: CredentialId,
         by: &keyturn_vault::reference::PersonRef,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Asked, Refused> {
         self.spare()?;
+        let hands = self.credential(id)?.holding.definition.task().is_some();
         let event = Event::Owe(keyturn_vault::event::Cause::Asked(by.id));
         match self.step_slot(txn, id, event, &by.to_string()) {
-            Ok(()) => Ok(false),
-            Err(Refused::Vault(Refusal::Rotating)) => Ok(true),
+            Ok(()) | Err(Refused::Vault(Refusal::Rotating)) if hands => Ok(Asked::Task),
+            Ok(()) => Ok(Asked::Due),
+            Err(Refused::Vault(Refusal::Rotating)) => Ok(Asked::Already),
             Err(refused) => Err(refused),
         }
     }
+}
+
+/// What a rotation is that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Due from now on.
+    Due,
+    /// Due already, or running.
+    Already,
+    /// A task for people.
+    Task,
 }
 
 /// A random number from 0 to 1000; without one every daemon backs off alike, and no worse.

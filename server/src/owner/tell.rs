@@ -140,6 +140,24 @@ impl Core {
         )
     }
 
+    /// Whether people have still not done what is theirs.
+    pub(super) fn tell_task(
+        &mut self,
+        txn: &mut Txn,
+        id: CredentialId,
+        overdue: bool,
+    ) -> Result<(), Refused> {
+        let what = if overdue {
+            (Kind::RotationOverdue, Severity::Alert)
+        } else {
+            (Kind::RotationManual, Severity::Warning)
+        };
+        tracing::info!(credential = %id, kind = what.0.name(), "rotation");
+        self.tell(txn, what, |core, notice| {
+            notice.credentials.extend(core.named_credential(id));
+        })
+    }
+
     /// What a look at a target changed.
     pub(super) fn tell_look(
         &mut self,

@@ -49,7 +49,7 @@ pub(crate) enum DueKind {
     Stuck,
     /// It failed and is tried again: the same.
     Failing,
-    /// It is due and must be done by hand: the same.
+    /// It is due and must be done by hand: when people are reminded, or the same.
     Manual,
     /// A charter took force and the rosters were not all looked at: at [`NEVER`], like a rotation that runs.
     Rosters,
@@ -252,14 +252,17 @@ impl Core {
                 DueKind::Ceremony | DueKind::CheckOut => {
                     needs.ceremonies.push(CeremonyId::from_bytes(id));
                 }
-                DueKind::Rotation | DueKind::Queued | DueKind::Late | DueKind::Probe => {
+                DueKind::Rotation
+                | DueKind::Queued
+                | DueKind::Late
+                | DueKind::Manual
+                | DueKind::Probe => {
                     needs.credentials.push(CredentialId::from_bytes(id));
                 }
                 DueKind::Running
                 | DueKind::Ending
                 | DueKind::Stuck
                 | DueKind::Failing
-                | DueKind::Manual
                 | DueKind::Rosters
                 | DueKind::Diverged => {}
             }
@@ -284,6 +287,7 @@ impl Core {
                     core.set_due(txn, DueKind::Late, id, Some(NEVER));
                     core.tell_late(txn, credential)
                 }
+                DueKind::Manual => core.remind(txn, CredentialId::from_bytes(id)),
                 DueKind::Probe => {
                     core.probe_tick(txn, CredentialId::from_bytes(id));
                     Ok(())
@@ -292,7 +296,6 @@ impl Core {
                 | DueKind::Ending
                 | DueKind::Stuck
                 | DueKind::Failing
-                | DueKind::Manual
                 | DueKind::Rosters
                 | DueKind::Diverged => Ok(()),
             };

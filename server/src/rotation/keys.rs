@@ -47,7 +47,7 @@ impl Workshop {
     fn two(&self, order: &Order) -> Result<(Arc<dyn TwoSlot>, Target), Failure> {
         match self.connector(&order.definition) {
             Some(Shape::Two(two)) => Ok((two, target(&order.definition))),
-            Some(Shape::One(_)) => Err(Failure::Refused(
+            Some(Shape::One(_) | Shape::Hands(_)) => Err(Failure::Refused(
                 "this credential's target has two slots, its connector one".to_owned(),
             )),
             None => Err(Failure::Refused(

@@ -10,6 +10,7 @@
 //! 3. At most `rotation.concurrent` secrets are here.
 //! 4. No message of a target reaches the log; the last one is shown to operators.
 
+mod hands;
 mod keys;
 mod probe;
 pub mod sealing;

@@ -11,7 +11,7 @@ use keyturn_vault::{
 use tokio::time::timeout;
 
 use super::Workshop;
-use crate::connector::Target;
+use crate::connector::{Shape, Target};
 
 /// The credential at its target.
 pub(super) fn target(definition: &Definition) -> Target {
@@ -40,7 +40,8 @@ impl Workshop {
         let Some(shape) = self.connector(definition) else {
             return Ok(());
         };
-        if shape.two().is_some() != definition.kind.two_slots() {
+        let hands = matches!(shape, Shape::Hands(_));
+        if !hands && shape.two().is_some() != definition.kind.two_slots() {
             return Err(format!(
                 "a credential of the kind {} cannot be rotated by this connector: see `slots` on its page",
                 definition.kind

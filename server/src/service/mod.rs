@@ -13,6 +13,7 @@ pub mod credential_view;
 pub mod findings;
 pub mod lists;
 pub mod rotation;
+mod rotation_view;
 pub mod status;
 pub mod view;
 pub mod watcher;

@@ -1,28 +1,24 @@
 //! `keyturn.v1.Rotation`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::future::join_all;
 use keyturn_proto::v1::{self, rotation_server::Rotation};
 use keyturn_vault::{
     charter::Role,
-    event::{Cause, Evidence, Stuck},
+    event::Evidence,
     id::CredentialId,
     name::{CredentialPath, KeyId},
     reference::Version,
     refusal::Refusal,
-    rotation::{Event, Job},
+    rotation::Event,
     time::Span,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Context, MAX_PAGE, convert, credential_view::matches, page};
 use crate::{
-    owner::{
-        Core, Needs,
-        core::Held,
-        time::{DueKind, NEVER},
-    },
+    owner::{Core, Needs, slot::Asked},
     refusal::Refused,
 };
 
@@ -37,177 +33,6 @@ const MAX_REASON: usize = 500;
 pub struct Service(pub Context);
 
 type Answer<T> = Result<Response<T>, Status>;
-
-impl Core {
-    /// When a credential's check-out ends, by the wall clock; 0 when there is none in memory.
-    pub fn checkout_ends(&self, held: &Held) -> u64 {
-        let out = held.row.out.keys().filter_map(|ceremony| {
-            let live = self.ceremony(*ceremony).ok()?;
-            Some(live.row.checkout.as_ref()?.until)
-        });
-        out.max().map_or(0, |until| self.wall(until))
-    }
-
-    /// When a credential's rotation is due, by the wall clock; 0 when it is not.
-    pub fn rotation_due(&self, id: CredentialId, held: &Held) -> u64 {
-        if held.slot.owed.is_empty() {
-            return 0;
-        }
-        if held.slot.is_due() {
-            let at = self.due.at(DueKind::Queued, id.to_bytes());
-            return at
-                .filter(|at| *at < NEVER)
-                .map_or(self.now().wall.ms(), |at| self.wall(at));
-        }
-        self.checkout_ends(held)
-    }
-
-    /// A time of the vault's own clock on the wall's.
-    pub(crate) fn wall(&self, at: keyturn_vault::machine::Millis) -> u64 {
-        let now = self.now();
-        now.wall
-            .ms()
-            .saturating_add(now.lived.until(at))
-            .saturating_sub(at.until(now.lived))
-    }
-
-    /// A rotation that was loaded, for display.
-    pub fn rotation_view(&self, id: CredentialId) -> Result<v1::RotationView, Refused> {
-        let held = self.credential(id)?;
-        let slot = &held.slot;
-        let definition = &held.holding.definition;
-        let state = state(held);
-        let version = match slot.job {
-            Job::Sealing { version }
-            | Job::Copying { version }
-            | Job::Applying { version, .. }
-            | Job::Testing { version, .. }
-            | Job::Listing { version }
-            | Job::Creating { version, .. }
-            | Job::Revoking { version, .. }
-            | Job::Promoted { version } => version.number(),
-            Job::Idle | Job::Deleting | Job::BackingOff { .. } | Job::Stuck(_) => 0,
-        };
-        let next = if let Job::BackingOff { until } | Job::Revoking { until, .. } = slot.job {
-            self.wall(until)
-        } else {
-            0
-        };
-        let held_by = slot.holds.first().filter(|_| slot.held_until.is_some());
-        let problem = self.workshop.problem(id).unwrap_or_default();
-        Ok(v1::RotationView {
-            credential: id.to_string(),
-            path: definition.path.to_string(),
-            connector: definition
-                .connector
-                .as_ref()
-                .map(|connector| connector.name.to_string())
-                .unwrap_or_default(),
-            state: state.into(),
-            cause: slot
-                .owed
-                .last()
-                .map_or("", |(why, _)| cause(*why))
-                .to_owned(),
-            due_ms: self.rotation_due(id, held),
-            next_try_ms: next,
-            attempts: slot.failures.into(),
-            version,
-            held_by: held_by.map(ToString::to_string).unwrap_or_default(),
-            held_until_ms: slot
-                .held_until
-                .filter(|_| held_by.is_some())
-                .map_or(0, |until| self.wall(until)),
-            problem_code: problem_code(slot.job, &problem).to_owned(),
-            hint: hint(state, slot.job, &problem).to_owned(),
-            problem,
-
-            evidence: match &held.row.evidence {
-                Some(Evidence::Shown(line)) => line.to_string(),
-                Some(Evidence::NotObservable) | None => String::new(),
-            },
-            late: self.due.at(DueKind::Late, id.to_bytes()) == Some(NEVER),
-            paused_until_ms: self.paused_until(slot.paused),
-            keys: slot.keys.ours.iter().map(key_view).collect(),
-        })
-    }
-}
-
-fn key_view((key, version): (&KeyId, &Option<Version>)) -> v1::KeyView {
-    v1::KeyView {
-        key: key.to_string(),
-        version: version.map_or(0, Version::number),
-    }
-}
-
-fn state(held: &Held) -> v1::RotationState {
-    let slot = &held.slot;
-    match slot.job {
-        Job::Idle | Job::Deleting if slot.owed.is_empty() => v1::RotationState::Idle,
-        Job::Idle if held.holding.definition.connector.is_none() && slot.is_due() => {
-            v1::RotationState::Manual
-        }
-        Job::Idle => v1::RotationState::Due,
-        Job::Sealing { .. }
-        | Job::Listing { .. }
-        | Job::Creating { .. }
-        | Job::Deleting
-        | Job::Copying { .. }
-        | Job::Applying { .. }
-        | Job::Testing { .. } => v1::RotationState::Applying,
-        Job::BackingOff { .. } | Job::Revoking { .. } => v1::RotationState::BackingOff,
-        Job::Promoted { .. } => v1::RotationState::Promoted,
-        Job::Stuck(_) => v1::RotationState::NeedsOperator,
-    }
-}
-
-fn cause(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Unseal(_) => "opened",
-        Cause::Asked(_) => "operator",
-        Cause::Age => "max-age",
-        Cause::Roster => "old-roster",
-    }
-}
-
-fn problem_code(job: Job, problem: &str) -> &'static str {
-    match job {
-        Job::Copying { .. } if !problem.is_empty() => "few-copies",
-        Job::Stuck(Stuck::Failures) => "too-many-failures",
-        Job::Stuck(Stuck::Live) => "too-many-live",
-        Job::Stuck(Stuck::Foreign) => "foreign-key",
-        Job::Stuck(Stuck::Full) => "no-room",
-        Job::BackingOff { .. } => "failed",
-        Job::Revoking { .. } => "still-active",
-        Job::Idle
-        | Job::Listing { .. }
-        | Job::Creating { .. }
-        | Job::Deleting
-        | Job::Sealing { .. }
-        | Job::Copying { .. }
-        | Job::Applying { .. }
-        | Job::Testing { .. }
-        | Job::Promoted { .. } => "",
-    }
-}
-
-fn hint(state: v1::RotationState, job: Job, problem: &str) -> &'static str {
-    if matches!(job, Job::Copying { .. }) && !problem.is_empty() {
-        "mount or mend a place for copies; the rotation goes on by itself"
-    } else if let Job::Stuck(Stuck::Failures) = job {
-        "mend the target or the connector, then `keyturn rotate retry`"
-    } else if let Job::Stuck(Stuck::Live) = job {
-        "open it, log in, `keyturn checkin --worked` with the version that works, then retry"
-    } else if let Job::Stuck(Stuck::Foreign) = job {
-        "remove the key that the vault does not know, or `keyturn rotate claim` it; then retry"
-    } else if let Job::Stuck(Stuck::Full) = job {
-        "free a place for a key at the target, then `keyturn rotate retry`"
-    } else if state == v1::RotationState::Manual {
-        "change it at the target, deposit the new secret, then `keyturn rotate complete`"
-    } else {
-        ""
-    }
-}
 
 impl Service {
     /// Every credential whose path matches.
@@ -384,8 +209,9 @@ impl Rotation for Service {
         // Asked together, they share commits.
         for outcome in join_all(steps).await {
             let count = match outcome {
-                Ok((false, _)) => &mut reply.made_due,
-                Ok((true, _)) => &mut reply.already_due,
+                Ok((Asked::Due, _)) => &mut reply.made_due,
+                Ok((Asked::Already, _)) => &mut reply.already_due,
+                Ok((Asked::Task, _)) => &mut reply.manual,
                 Err(Refused::Vault(Refusal::NoConnector)) if by_pattern => &mut reply.manual,
                 Err(Refused::Vault(Refusal::JustRotated)) if by_pattern => &mut reply.recent,
                 Err(refused) => return Err(refused.into()),
@@ -410,7 +236,17 @@ impl Rotation for Service {
         let asked = request.into_inner();
         let id = convert::parse(&asked.credential, "credential")?;
         let version = Version::new(asked.version).ok_or(Refused::Vault(Refusal::NotPromotable))?;
-        let event = Event::Complete(version, caller.person.id);
+        let task = |core: &Core| {
+            let held = core.credential(id)?;
+            Ok((Arc::clone(&held.holding.definition), held.row.owed))
+        };
+        let (definition, owed) = self.0.owner.look(Needs::credentials([id]), task).await?;
+        let evidence = match owed {
+            Some(since) => self.0.workshop.changed(&definition, since.wall).await,
+            None => Ok(Evidence::NotObservable),
+        };
+        let evidence = evidence.map_err(Refused::NotChanged)?;
+        let event = Event::Complete(version, caller.person.id, evidence);
         let rotation = self.step(id, caller.person, event).await?;
         Ok(Response::new(v1::CompleteReply {
             rotation: Some(rotation),

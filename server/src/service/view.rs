@@ -91,7 +91,8 @@ impl Core {
         let ends = self.wall(out.until);
         let afterwards = out.credentials.iter().filter_map(|credential| {
             let definition = &self.credential(*credential).ok()?.holding.definition;
-            Some(match &definition.connector {
+            let connector = definition.connector.as_ref();
+            Some(match connector.filter(|_| definition.is_automatic()) {
                 Some(connector) => format!("{}: rotated by {}", definition.path, connector.name),
                 None => format!("{}: an operator changes it by hand", definition.path),
             })

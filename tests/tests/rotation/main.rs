@@ -8,6 +8,7 @@
 )]
 
 mod at_scale;
+mod by_hand;
 mod one_slot;
 mod stage;
 mod two_slots;

@@ -4,13 +4,9 @@ use std::time::Duration;
 
 use keyturn_proto::v1::{self, RotationState};
 use keyturn_tests::{
-    raw::{Founded, now, wire_text},
-    story::{Asked, Ballot, SealedVersion, release},
+    raw::Founded,
+    story::{SealedVersion, release},
     target::Mood,
-};
-use keyturn_vault::{
-    reference::Version,
-    text::{Checkin, Returned, Text as _},
 };
 
 use crate::stage::{FIRST, Stage, USER};
@@ -201,10 +197,6 @@ async fn without_a_connector_people_rotate_and_say_so() {
         vault.who("olga").unwrap(),
         vault.line("olga").await.unwrap(),
     );
-    let (alice, hers) = (
-        vault.who("alice").unwrap(),
-        vault.line("alice").await.unwrap(),
-    );
     let now_call = v1::RotateNowRequest {
         credentials: vec!["manual/root".to_owned()],
         ..Default::default()
@@ -215,41 +207,8 @@ async fn without_a_connector_people_rotate_and_say_so() {
         "no-connector"
     );
 
-    let asked = Asked::new(&vault.facts, &hers, alice, vec![named])
-        .await
-        .unwrap();
-    hers.ceremonies()
-        .open(asked.open(alice).unwrap())
-        .await
-        .unwrap();
-    for who in ["bob", "carol"] {
-        let (who, line) = (vault.who(who).unwrap(), vault.line(who).await.unwrap());
-        let ballot = Ballot::new(&vault.facts, &line, who, &asked.id())
-            .await
-            .unwrap();
-        line.ceremonies()
-            .approve(ballot.call().unwrap())
-            .await
-            .unwrap();
-    }
-    release(&hers, &asked.id()).await.unwrap().unwrap();
-    let checkin = Checkin {
-        vault: asked.request.vault.clone(),
-        ceremony: asked.request.ceremony,
-        request: asked.request.digest(),
-        returned_by: alice.person.clone(),
-        signed: now().stamp(),
-        credentials: vec![Returned {
-            path: definition.path.clone(),
-            credential: definition.credential,
-            worked: Version::new(1),
-            void: None,
-        }],
-    };
-    let call = v1::CheckinRequest {
-        checkin: Some(wire_text(&alice.sign_by_device(&checkin).unwrap())),
-    };
-    hers.ceremonies().checkin(call).await.unwrap();
+    let (asked, _) = vault.open(vec![named]).await.unwrap();
+    vault.check_in(&asked, Some(1)).await.unwrap();
     let list = line
         .rotations()
         .list(v1::ListRotationsRequest::default())

@@ -1,19 +1,19 @@
 //! A vault, a target and a daemon whose clock stands still.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use keyturn_proto::v1::{self, RotationState};
 use keyturn_tests::{
     inside::Inside,
-    raw::{Founded, Line, now, wire_text},
-    story::{Asked, Ballot, SealedVersion, definition, release},
+    raw::{Founded, Line, now},
+    story::{Asked, SealedVersion, definition},
     target::Target,
 };
 use keyturn_vault::{
     definition::{Connector, Definition, Kind},
     jcs::Document as _,
     reference::Version,
-    text::{Checkin, CredentialLine, Returned, Text as _},
+    text::CredentialLine,
 };
 
 pub(crate) const USER: &str = "root";
@@ -32,23 +32,40 @@ impl Stage {
     /// A password that somebody deposited.
     pub(crate) async fn new() -> Self {
         let stage = Self::empty(Kind::Text, "accounts").await;
-        let olga = stage.vault.who("olga").unwrap();
-        let sealed = SealedVersion::new(&stage.vault.facts, &stage.definition, 1, FIRST).unwrap();
-        stage
-            .line
-            .credentials()
-            .deposit(sealed.deposit(olga).unwrap())
-            .await
-            .unwrap();
+        stage.deposit(1, FIRST).await;
         stage
     }
 
     /// A credential that nobody has deposited anything for.
     pub(crate) async fn empty(kind: Kind, connector: &str) -> Self {
-        let mut vault = Founded::new("").await.unwrap();
+        let settings = [("user", USER), ("looks", "yes"), ("probe-every", "10m")];
+        Self::configured(kind, connector, &settings, "").await
+    }
+
+    /// The same, over a connector of these settings, whose table may be added to the configuration.
+    pub(crate) async fn configured(
+        kind: Kind,
+        connector: &str,
+        settings: &[(&str, &str)],
+        table: &str,
+    ) -> Self {
+        let vault = Founded::new("").await.unwrap();
+        Self::over(vault, kind, (connector, settings), table).await
+    }
+
+    /// The same, in a vault that is founded.
+    pub(crate) async fn over(
+        mut vault: Founded,
+        kind: Kind,
+        (connector, settings): (&str, &[(&str, &str)]),
+        table: &str,
+    ) -> Self {
         let target = Target::start(&vault.world).unwrap();
         target.set(USER, FIRST).unwrap();
         vault.world.stop().unwrap();
+        let config = vault.world.vault().join("keyturnd.toml");
+        let config = std::fs::File::options().append(true).open(config);
+        config.unwrap().write_all(table.as_bytes()).unwrap();
         let inside = Inside::start(&vault.world, now()).await.unwrap();
         let (olga, line) = (
             vault.who("olga").unwrap(),
@@ -56,14 +73,10 @@ impl Stage {
         );
         let mut definition = definition(&vault.facts, "accounts/root").unwrap();
         definition.kind = kind;
+        let pair = |(name, value): &(&str, &str)| (name.parse().unwrap(), value.parse().unwrap());
         definition.connector = Some(Connector {
             name: connector.parse().unwrap(),
-            settings: [
-                ("user".parse().unwrap(), USER.parse().unwrap()),
-                ("looks".parse().unwrap(), "yes".parse().unwrap()),
-                ("probe-every".parse().unwrap(), "10m".parse().unwrap()),
-            ]
-            .into(),
+            settings: settings.iter().map(pair).collect(),
         });
         let document = olga.sign_document(definition.to_bytes().unwrap()).unwrap();
         let add = v1::AddRequest {
@@ -77,6 +90,15 @@ impl Stage {
             definition,
             line,
         }
+    }
+
+    /// Olga deposits a version.
+    pub(crate) async fn deposit(&self, number: u64, secret: &[u8]) {
+        let olga = self.vault.who("olga").unwrap();
+        let sealed =
+            SealedVersion::new(&self.vault.facts, &self.definition, number, secret).unwrap();
+        let deposit = sealed.deposit(olga).unwrap();
+        self.line.credentials().deposit(deposit).await.unwrap();
     }
 
     /// The daemon stops and starts again; so much time has passed meanwhile.
@@ -133,67 +155,21 @@ impl Stage {
     }
 
     pub(crate) async fn ask(&self) -> (Asked, Line) {
-        let (alice, line) = (
-            self.vault.who("alice").unwrap(),
-            self.vault.line("alice").await.unwrap(),
-        );
-        let asked = Asked::new(&self.vault.facts, &line, alice, self.named().await)
-            .await
-            .unwrap();
-        line.ceremonies()
-            .open(asked.open(alice).unwrap())
-            .await
-            .unwrap();
-        (asked, line)
+        self.vault.ask(self.named().await).await.unwrap()
     }
 
     pub(crate) async fn approve(&self, who: &str, asked: &Asked) {
-        let (who, line) = (
-            self.vault.who(who).unwrap(),
-            self.vault.line(who).await.unwrap(),
-        );
-        let ballot = Ballot::new(&self.vault.facts, &line, who, &asked.id())
-            .await
-            .unwrap();
-        line.ceremonies()
-            .approve(ballot.call().unwrap())
-            .await
-            .unwrap();
+        self.vault.approve(who, asked).await.unwrap();
     }
 
     /// Two custodians open every live version; gives their secrets, oldest first.
     pub(crate) async fn open(&self) -> (Asked, Vec<Vec<u8>>) {
-        let (asked, line) = self.ask().await;
-        for who in ["bob", "carol"] {
-            self.approve(who, &asked).await;
-        }
-        let release = release(&line, &asked.id()).await.unwrap().unwrap();
-        let secrets = asked.receive(&self.vault.facts, &release).unwrap();
-        (asked, secrets)
+        self.vault.open(self.named().await).await.unwrap()
     }
 
     /// Alice returns what she opened.
     pub(crate) async fn check_in(&self, asked: &Asked, worked: Option<u64>) -> v1::CeremonyView {
-        let alice = self.vault.who("alice").unwrap();
-        let checkin = Checkin {
-            vault: asked.request.vault.clone(),
-            ceremony: asked.request.ceremony,
-            request: asked.request.digest(),
-            returned_by: alice.person.clone(),
-            signed: now().stamp(),
-            credentials: vec![Returned {
-                path: self.definition.path.clone(),
-                credential: self.definition.credential,
-                worked: worked.and_then(Version::new),
-                void: None,
-            }],
-        };
-        let call = v1::CheckinRequest {
-            checkin: Some(wire_text(&alice.sign_by_device(&checkin).unwrap())),
-        };
-        let line = self.vault.line("alice").await.unwrap();
-        let reply = line.ceremonies().checkin(call).await.unwrap();
-        reply.into_inner().ceremony.unwrap()
+        self.vault.check_in(asked, worked).await.unwrap()
     }
 
     pub(crate) async fn rotation(&self) -> v1::RotationView {

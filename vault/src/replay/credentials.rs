@@ -275,7 +275,7 @@ impl Replay {
         if !by_maker {
             return Err(fault("signer"));
         }
-        if maker == Maker::Rotation && holding.definition.connector.is_none() {
+        if maker == Maker::Rotation && !holding.definition.is_automatic() {
             return Err(Refusal::NoConnector.into());
         }
         let (number, digest, signature) = (version.version, sealed.digest, signature.clone());
@@ -338,7 +338,8 @@ impl Replay {
             .policy(self.world()?.charter)
             .ok_or_else(|| fault("unknown"))?;
         Ok(Terms {
-            connector: holding.definition.connector.is_some(),
+            connector: holding.definition.is_automatic(),
+            task: holding.definition.task(),
             // Whether the target has a fence is not in the log.
             fence: true,
             deadline: Span::ZERO,

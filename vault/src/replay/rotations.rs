@@ -54,13 +54,14 @@ impl Replay {
                 }
                 rotation::Event::SessionsEnded(evidence)
             }),
-            Event::RotationCompleted { version, person } => {
+            Event::RotationCompleted {
+                version,
+                person,
+                evidence,
+            } => {
                 self.operator(person)?;
-                self.slot_step(
-                    at,
-                    version.credential,
-                    rotation::Event::Complete(version.version, person),
-                )
+                let event = rotation::Event::Complete(version.version, person, evidence);
+                self.slot_step(at, version.credential, event)
             }
             Event::RotationKeyMade { version, key } => self.making(at, version, key),
             Event::RotationPromoted { .. } | Event::RotationStarted { .. } => {

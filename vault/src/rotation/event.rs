@@ -6,13 +6,15 @@ use super::{
     Answer, Cause, CeremonyId, Deserialize, Digest, Entry, Evidence, Millis, PersonId, Seal, Seen,
     Serialize, Span, Two, UNFENCED_QUARANTINE, Version,
 };
-use crate::name::KeyId;
+use crate::{definition::Task, name::KeyId};
 
 /// What policy, definition and chance say at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Whether there is a connector.
+    /// Whether a connector rotates it by itself.
     pub connector: bool,
+    /// What people are given to do, where that is wanted.
+    pub task: Option<Task>,
     /// Whether the target has a fence that stops a late writer.
     pub fence: bool,
     /// How long a call to the target can take at most.
@@ -91,8 +93,9 @@ pub enum Event {
     Hold(CeremonyId),
     /// It has ended.
     Free(CeremonyId),
-    /// An operator says that the owed rotation was done by hand, with this version.
-    Complete(Version, PersonId),
+    /// An operator says that the owed rotation was done by hand, with this version; what a check of the
+    /// target showed.
+    Complete(Version, PersonId, Evidence),
     /// An operator wants a stuck rotation tried again.
     Retry(PersonId),
     /// A new version is sealed: stored with this step.

@@ -1,9 +1,9 @@
 //! The lives of versions: deposited, resealed, proven, retired, destroyed; and what is owed.
 
 use super::{
-    BTreeSet, Cause, CeremonyId, Digest, Effect, Entry, HOLD, Job, Kept, Life, MAX_LIVE, MAX_OWED,
-    Maker, Notice, Now, PersonId, Proof, Refusal, Retiring, Seal, Slot, Stage, Terms, Version,
-    VersionId,
+    BTreeSet, Cause, CeremonyId, Digest, Effect, Entry, Evidence, HOLD, Job, Kept, Life, MAX_LIVE,
+    MAX_OWED, Maker, Notice, Now, PersonId, Proof, Refusal, Retiring, Seal, Slot, Stage, Terms,
+    Version, VersionId,
 };
 
 impl Slot {
@@ -332,7 +332,7 @@ impl Slot {
         cause: Cause,
     ) -> Result<Vec<Effect>, Refusal> {
         if let Cause::Asked(_) = cause {
-            if !terms.connector {
+            if !terms.connector && terms.task.is_none() {
                 return Err(Refusal::NoConnector);
             }
             if !matches!(self.job, Job::Idle)
@@ -383,18 +383,17 @@ impl Slot {
         &mut self,
         now: Now,
         terms: Terms,
-        version: Version,
-        person: PersonId,
+        (version, person): (Version, PersonId),
+        evidence: Evidence,
     ) -> Result<Vec<Effect>, Refusal> {
         if terms.connector {
             return Err(Refusal::HasConnector);
         }
-        if !self
-            .versions
-            .get(&version)
-            .is_some_and(|kept| kept.life.stage.live())
-        {
-            return Err(Refusal::NotPromotable);
+        let kept = self.versions.get(&version);
+        let kept = kept.filter(|kept| kept.life.stage.live());
+        let depositor = kept.ok_or(Refusal::NotPromotable)?.depositor;
+        if terms.task.is_some_and(|task| task.two_people) && depositor == Some(person) {
+            return Err(Refusal::SamePerson);
         }
         if !self
             .owed
@@ -409,6 +408,7 @@ impl Slot {
         Ok(vec![Effect::Log(Entry::RotationCompleted {
             version: self.id(version),
             person,
+            evidence,
         })])
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{tiny::*, walk::Graph};
 use keyturn_vault::{
+    definition::Task,
     digest::Digest,
     event::{Answer, Cause, Event as Entry, Evidence, Seal, Stuck},
     machine::Millis,
@@ -16,6 +17,7 @@ use keyturn_vault::{
 pub(crate) fn terms() -> Terms {
     Terms {
         connector: true,
+        task: None,
         fence: false,
         deadline: Span::from_secs(30),
         grace: Span::ZERO,
@@ -421,10 +423,62 @@ fn a_rotation_goes_its_way() {
 }
 
 #[test]
+fn a_task_is_asked_for_and_completed_by_a_second_person_where_two_are_wanted() {
+    let task = |two_people| Terms {
+        connector: false,
+        task: Some(Task { two_people }),
+        ..terms()
+    };
+    let complete = |i| Event::Complete(v(2), person(i), Evidence::NotObservable);
+    let asked = || (9000, Event::Owe(Cause::Asked(person(ALICE))));
+    for (name, two_people, events, want) in [
+        ("asked for", false, vec![asked()], "rotation.owed notify"),
+        (
+            "completed by who deposited it",
+            false,
+            vec![
+                asked(),
+                (9001, deposit(v(2), CAROL)),
+                (9002, complete(CAROL)),
+            ],
+            "rotation.completed",
+        ),
+        (
+            "where another person must",
+            true,
+            vec![
+                asked(),
+                (9001, deposit(v(2), CAROL)),
+                (9002, complete(CAROL)),
+            ],
+            "same-person",
+        ),
+        (
+            "who does",
+            true,
+            vec![
+                asked(),
+                (9001, deposit(v(2), CAROL)),
+                (9002, complete(ALICE)),
+            ],
+            "rotation.completed",
+        ),
+    ] {
+        let (slot, last) = run(task(two_people), one(), events);
+        assert_eq!(last, want, "{name}");
+        assert_eq!(
+            slot.is_due(),
+            !want.ends_with("completed"),
+            "{name}: what was not completed stays due"
+        );
+    }
+}
+
+#[test]
 fn people_deposit_and_prove_versions() {
     let worked = |number| Event::Worked(v(number), ceremony_id(1));
     let out = || (1, Event::Out(ceremony_id(1)));
-    let complete = |number| Event::Complete(v(number), person(ALICE));
+    let complete = |number| Event::Complete(v(number), person(ALICE), Evidence::NotObservable);
     let by_hand = Terms {
         connector: false,
         ..terms()

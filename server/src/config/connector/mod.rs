@@ -2,6 +2,7 @@
 
 mod aws;
 mod exec;
+mod manual;
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -9,6 +10,7 @@ use serde::Deserialize;
 
 pub use self::aws::{Account, Aws, AwsHost, AwsPassword, AwsRoot, Endpoint, Region, RoleArn};
 pub use self::exec::{Exec, Slots};
+pub use self::manual::{Check, Guide, Manual};
 use super::Within;
 use crate::connector::generate::{self, Rules};
 
@@ -26,6 +28,8 @@ pub enum Connector {
     AwsIamMfa(Aws),
     /// The root user of a member account.
     AwsRoot(AwsRoot),
+    /// People.
+    Manual(Manual),
 }
 
 impl Connector {
@@ -33,6 +37,7 @@ impl Connector {
     pub fn program(&self) -> Option<&Path> {
         match self {
             Self::Exec(exec) => Some(exec.command.as_ref()),
+            Self::Manual(manual) => manual.check.as_ref().map(Check::program),
             Self::AwsIamPassword(_)
             | Self::AwsIamAccessKey(_)
             | Self::AwsIamMfa(_)
@@ -40,12 +45,19 @@ impl Connector {
         }
     }
 
+    /// Whether it is people.
+    pub(super) fn is_manual(&self) -> bool {
+        matches!(self, Self::Manual(_))
+    }
+
     /// What the secrets that it sets look like; none where the target makes them.
     pub(super) fn rules(&self) -> Option<&SecretRules> {
         match self {
             Self::Exec(exec) => (exec.slots == Slots::One).then_some(&exec.rules),
             Self::AwsIamPassword(password) => Some(&password.rules),
-            Self::AwsIamAccessKey(_) | Self::AwsIamMfa(_) | Self::AwsRoot(_) => None,
+            Self::AwsIamAccessKey(_) | Self::AwsIamMfa(_) | Self::AwsRoot(_) | Self::Manual(_) => {
+                None
+            }
         }
     }
 }

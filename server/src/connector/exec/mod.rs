@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use keyturn_seal::secret::SecretBytes;
-use keyturn_vault::name::KeyId;
+use keyturn_vault::{name::KeyId, time::Time};
 use zeroize::Zeroizing;
 
 use self::wire::{Answer, Ask, Before, Credential};
@@ -49,15 +49,7 @@ pub struct Exec {
 
 /// The connector that a configuration describes.
 pub fn build(config: &config::Exec) -> Shape {
-    let exec = Exec {
-        program: AsRef::<std::path::Path>::as_ref(&config.command).to_owned(),
-        args: config.args.clone(),
-        env: config.env.clone(),
-        timeout: config.deadline_secs.secs(),
-        rules: config.rules.rules(),
-        quota: config.quota.size(),
-        settle: config.settle_secs.secs(),
-    };
+    let exec = Exec::of(config);
     match config.slots {
         config::Slots::One => Shape::One(Arc::new(exec)),
         config::Slots::Two => Shape::Two(Arc::new(exec)),
@@ -72,6 +64,7 @@ struct With<'a> {
     key: Option<&'a KeyId>,
     secret: Option<&'a SecretBytes>,
     known: Option<&'a Known>,
+    since: Option<Time>,
 }
 
 impl<'a> With<'a> {
@@ -99,6 +92,29 @@ impl<'a> With<'a> {
 }
 
 impl Exec {
+    /// By a configuration.
+    pub fn of(config: &config::Exec) -> Self {
+        Self {
+            program: AsRef::<std::path::Path>::as_ref(&config.command).to_owned(),
+            args: config.args.clone(),
+            env: config.env.clone(),
+            timeout: config.deadline_secs.secs(),
+            rules: config.rules.rules(),
+            quota: config.quota.size(),
+            settle: config.settle_secs.secs(),
+        }
+    }
+
+    /// Whether the secret at the target was changed since then.
+    pub(super) async fn changed(&self, target: &Target, since: Time) -> Result<Evidence, Failure> {
+        let with = With {
+            since: Some(since),
+            ..With::target(target)
+        };
+        let answer = self.call("changed", with).await?;
+        Ok(answer.shown())
+    }
+
     async fn call(&self, action: &'static str, with: With<'_>) -> Result<Answer, Failure> {
         let limit = match with.attempt {
             Some(attempt) => self.timeout.min(attempt.left()?),
@@ -117,6 +133,7 @@ impl Exec {
             key: with.key.map(KeyId::as_str),
             secret: secret.as_deref().map(String::as_str),
             known: with.known.map(Before::of),
+            since: with.since.map(|since| since.stamp().to_string()),
             deadline_secs: limit.as_secs(),
         };
         let ask =
@@ -210,9 +227,7 @@ impl OneSlot for Exec {
 
     async fn evidence(&self, target: &Target) -> Result<Evidence, Failure> {
         let answer = self.call("evidence", With::target(target)).await?;
-        Ok(answer
-            .evidence
-            .map_or(Evidence::NotObservable, Evidence::Shown))
+        Ok(answer.shown())
     }
 }
 

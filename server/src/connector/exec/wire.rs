@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use zeroize::Zeroizing;
 
 use super::{
-    super::{Created, Facts, Key, Known, MAX_FACTS, Sight, Target, Verdict},
+    super::{Created, Evidence, Facts, Key, Known, MAX_FACTS, Sight, Target, Verdict},
     Failure,
 };
 
@@ -35,6 +35,8 @@ pub(super) struct Ask<'a> {
     pub(super) secret: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) known: Option<Before<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) since: Option<String>,
     pub(super) deadline_secs: u64,
 }
 
@@ -161,6 +163,12 @@ impl Answer {
             }),
             Outcome::Unknown => Err(Failure::Unknown(answer.message)),
         }
+    }
+
+    /// What the target showed of an older secret.
+    pub(super) fn shown(self) -> Evidence {
+        self.evidence
+            .map_or(Evidence::NotObservable, Evidence::Shown)
     }
 
     /// The key that the target made.

@@ -57,6 +57,7 @@ impl Fold<'_> {
                     out: BTreeMap::new(),
                     proven: None,
                     evidence: None,
+                    owed: None,
                     probe: None,
                 });
                 row.definition = *definition;
