@@ -37,6 +37,9 @@ class Simulator:
         self.lock = threading.RLock()
         self.calls = []
         self.faults = []
+        # Calls that a test holds: how many, and when they go on.
+        self.held = 0
+        self.gone_on = threading.Event()
         self.keys = auth.Keys()
         self.world = gaps.World(self.ask_moto, self.keys)
 
@@ -67,6 +70,9 @@ class Simulator:
             time.sleep(wait)
         if kind == "down":
             return self.end(record, (0, [], b""))
+        if kind == "hold-before":
+            self.hold()
+            return self.end(record, (0, [], b""))
         try:
             if kind == "throttle":
                 raise Refusal(400, "Throttling", "Rate exceeded")
@@ -86,9 +92,18 @@ class Simulator:
             result = Refusal(500, "ServiceFailure", "the simulator failed", sender=False).answer()
         if kind == "answers-late":
             time.sleep(wait)
-        if kind == "lost":
+        if kind == "hold-after":
+            self.hold()
+        if kind in ("lost", "hold-after"):
             return self.end(record, (0, [], b""))
         return self.end(record, result)
+
+    def hold(self):
+        """The client waits here, until the test lets it go on or it is killed."""
+        with self.lock:
+            self.held += 1
+            gone_on = self.gone_on
+        gone_on.wait()
 
     def end(self, record, result):
         record["status"] = result[0]
@@ -147,12 +162,18 @@ class Simulator:
         return 200, [("Content-Type", "application/json")], json.dumps(reply).encode()
 
     def sim_fault(self, ask):
-        """{"action", "kind", "times", "ms", "skip"}; {} clears all."""
+        """{"action", "kind", "times", "ms", "skip"}; {} clears all, and lets what is held end without an answer."""
         if not ask:
             self.faults.clear()
+            self.gone_on.set()
+            self.held, self.gone_on = 0, threading.Event()
         else:
             self.faults.append({"times": 1, **ask})
         return {}
+
+    def sim_held(self, ask):
+        """How many calls are held."""
+        return {"held": self.held}
 
     def sim_calls(self, ask):
         """All calls since the last time this was asked with {"clear": true}."""

@@ -165,7 +165,19 @@ impl Simulator {
         self.ask("fault", &fault).map(drop)
     }
 
-    /// All goes well again.
+    /// The next call of an action waits: before anything is done, or after it. Then it ends without an answer.
+    pub fn hold(&self, action: &str, after: bool) -> Outcome<()> {
+        let kind = if after { "hold-after" } else { "hold-before" };
+        self.fault(action, kind, 1, 0)
+    }
+
+    /// Whether somebody waits in a call that is held.
+    pub fn holds(&self) -> Outcome<bool> {
+        let held = self.ask("held", &json!({}))?;
+        Ok(held.get("held").and_then(Value::as_u64) > Some(0))
+    }
+
+    /// All goes well again; what is held ends.
     pub fn mend(&self) -> Outcome<()> {
         self.ask("fault", &json!({})).map(drop)
     }

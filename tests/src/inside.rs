@@ -30,7 +30,12 @@ pub struct Inside {
 impl Inside {
     /// Starts it; by its clock it is `wall`.
     pub async fn start(world: &World, wall: Time) -> Outcome<Self> {
-        let config = Config::load(&world.vault().join("keyturnd.toml"))?;
+        Self::at(&world.vault().join("keyturnd.toml"), wall).await
+    }
+
+    /// The same, over a configuration.
+    pub async fn at(config: &Path, wall: Time) -> Outcome<Self> {
+        let config = Config::load(config)?;
         let connectors = Connectors::of(&config.connectors);
         Self::serving(config, connectors, Clock::by_hand(wall)).await
     }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aws;
+pub mod clocked;
 pub mod harness;
 pub mod inside;
 pub mod keep;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{ErrorKind, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -32,7 +32,8 @@ pub enum Mood {
 /// The service, running.
 pub struct Target {
     folder: PathBuf,
-    service: Child,
+    /// None in another hand, which does not end it.
+    service: Option<Child>,
 }
 
 /// What stands between the daemon and the account service.
@@ -74,11 +75,20 @@ impl Target {
             .arg(folder.join("place"))
             .stdin(Stdio::null())
             .spawn()?;
+        let service = Some(service);
         let target = Self { folder, service };
         target.becomes(Mood::Well)?;
         target.wait()?;
         target.configure(world)?;
         Ok(target)
+    }
+
+    /// The same target, for somebody who does not end it.
+    pub fn another(&self) -> Self {
+        Self {
+            folder: self.folder.clone(),
+            service: None,
+        }
     }
 
     /// Names the connector in the configuration of a vault.
@@ -105,9 +115,15 @@ impl Target {
         Ok(fs::rename(new, self.folder.join("stop"))?)
     }
 
-    /// Calls go through again.
+    /// Calls go through again; what waits does nothing more.
     pub fn goes_on(&self) -> Outcome<()> {
-        Ok(fs::remove_file(self.folder.join("stop"))?)
+        for file in ["stop", "reached"] {
+            match fs::remove_file(self.folder.join(file)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether the daemon waits in the call that stops.
@@ -224,7 +240,9 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         // Already gone is as good.
-        let _ = self.service.kill();
-        let _ = self.service.wait();
+        if let Some(service) = &mut self.service {
+            let _ = service.kill();
+            let _ = service.wait();
+        }
     }
 }

@@ -103,14 +103,14 @@ async fn a_task_reminds_escalates_and_ends_when_the_check_sees_the_change() {
     assert!(view.hint.contains("rotate complete"), "{}", view.hint);
 
     // Reminders come by themselves, also after a restart; the third is an alert.
-    stage.inside.clock.advance(25 * HOUR);
+    stage.advance(25 * HOUR);
     listener.until_told(Notice::RotationManual, 2).await;
     assert_eq!(stage.counts().await.needs_operator, 0);
     stage = stage.restart(20 * HOUR).await;
     assert_eq!(listener.count(Notice::RotationManual), 2, "not yet");
-    stage.inside.clock.advance(5 * HOUR);
+    stage.advance(5 * HOUR);
     listener.until_told(Notice::RotationManual, 3).await;
-    stage.inside.clock.advance(25 * HOUR);
+    stage.advance(25 * HOUR);
     let told = listener.until(Notice::RotationOverdue).await;
     let overdue = told.iter().find(|one| one.kind == Notice::RotationOverdue);
     assert_eq!(overdue.unwrap().severity, Severity::Alert);
@@ -130,7 +130,7 @@ async fn a_task_reminds_escalates_and_ends_when_the_check_sees_the_change() {
     let counts = stage.counts().await;
     assert_eq!((counts.manual, counts.needs_operator), (0, 0));
     let told = listener.told().len();
-    stage.inside.clock.advance(50 * HOUR);
+    stage.advance(50 * HOUR);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(
         listener.told().len(),

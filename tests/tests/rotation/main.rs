@@ -8,7 +8,9 @@
 )]
 
 mod at_scale;
+mod aws;
 mod by_hand;
+mod killed;
 mod one_slot;
 mod stage;
 mod two_slots;

@@ -23,7 +23,7 @@ async fn what_was_opened_is_rotated_after_its_check_in() {
         (view.state(), view.cause.as_str()),
         (RotationState::Due, "opened")
     );
-    stage.inside.clock.advance(MINUTE);
+    stage.advance(MINUTE);
     assert!(
         stage.target.accepts(USER, FIRST).unwrap(),
         "not while it is checked out"
@@ -51,9 +51,9 @@ async fn what_was_opened_is_rotated_after_its_check_in() {
 async fn a_check_out_that_nobody_returns_ends_by_time() {
     let stage = Stage::new().await;
     stage.open().await;
-    stage.inside.clock.advance(59 * MINUTE);
+    stage.advance(59 * MINUTE);
     assert_eq!(stage.rotation().await.state(), RotationState::Due);
-    stage.inside.clock.advance(2 * MINUTE);
+    stage.advance(2 * MINUTE);
     stage.idle().await;
     assert!(!stage.target.accepts(USER, FIRST).unwrap());
 }
@@ -88,7 +88,7 @@ async fn a_failing_target_is_tried_again_and_locks_nobody_out() {
             );
             stage.check_in(&asked, None).await;
             stage.target.becomes(Mood::Well).unwrap();
-            stage.inside.clock.advance(2 * MINUTE);
+            stage.advance(2 * MINUTE);
         }
         stage.idle().await;
         let (_, secrets) = stage.open().await;
@@ -108,7 +108,7 @@ async fn a_target_that_never_takes_it_needs_an_operator() {
         stage
             .until("a failure", |view| view.attempts == attempts)
             .await;
-        stage.inside.clock.advance(180 * MINUTE);
+        stage.advance(180 * MINUTE);
     }
     let stuck = stage
         .until("stuck", |view| view.state() == RotationState::NeedsOperator)
@@ -153,7 +153,7 @@ async fn a_restart_in_every_state_ends_in_a_password_that_a_quorum_has() {
         if state == RotationState::Due {
             stage.check_in(&asked, None).await;
         }
-        stage.inside.clock.advance(2 * MINUTE);
+        stage.advance(2 * MINUTE);
         stage.idle().await;
         let (_, secrets) = stage.open().await;
         assert_eq!(secrets.len(), 1, "{name}");
@@ -171,15 +171,15 @@ async fn a_ceremony_holds_a_due_rotation_and_not_for_ever() {
     stage.check_in(&first, None).await;
     let held = stage.until("held", |view| view.held_until_ms > 0).await;
     assert_eq!(held.held_by, second.id());
-    stage.inside.clock.advance(30 * MINUTE);
+    stage.advance(30 * MINUTE);
     assert_eq!(stage.rotation().await.state(), RotationState::Due);
     assert!(
         stage.target.accepts(USER, FIRST).unwrap(),
         "nothing is rolled while it is held"
     );
 
-    stage.inside.clock.advance(29 * MINUTE);
-    stage.inside.clock.advance(2 * MINUTE);
+    stage.advance(29 * MINUTE);
+    stage.advance(2 * MINUTE);
     stage.idle().await;
     let ended = release(&line, &second.id()).await.unwrap().unwrap_err();
     assert!(
@@ -254,14 +254,14 @@ async fn a_secret_that_somebody_changed_is_seen_without_it() {
             if problems().await.contains(&"diverged".to_owned()) == wanted {
                 return;
             }
-            stage.inside.clock.advance(Duration::from_secs(30));
+            stage.advance(Duration::from_secs(30));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("diverged is not {wanted}: {:?}", problems().await);
     };
     // Looks that see nothing new.
     for _ in 0..40 {
-        stage.inside.clock.advance(MINUTE);
+        stage.advance(MINUTE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(!problems().await.contains(&"diverged".to_owned()));
@@ -275,7 +275,7 @@ async fn a_secret_that_somebody_changed_is_seen_without_it() {
         credentials: vec![stage.definition.path.to_string()],
         ..Default::default()
     };
-    stage.inside.clock.advance(60 * MINUTE);
+    stage.advance(60 * MINUTE);
     stage.line.rotations().now(now).await.unwrap();
     stage.idle().await;
     until(false).await;

@@ -4,7 +4,7 @@ use std::{io::Write as _, time::Duration};
 
 use keyturn_proto::v1::{self, RotationState};
 use keyturn_tests::{
-    inside::Inside,
+    clocked::Clocked,
     raw::{Founded, Line, now},
     story::{Asked, SealedVersion, definition},
     target::Target,
@@ -14,6 +14,7 @@ use keyturn_vault::{
     jcs::Document as _,
     reference::Version,
     text::CredentialLine,
+    time::Time,
 };
 
 pub(crate) const USER: &str = "root";
@@ -23,7 +24,7 @@ pub(crate) const FIRST: &[u8] = b"the first password";
 pub(crate) struct Stage {
     pub(crate) vault: Founded,
     pub(crate) target: Target,
-    pub(crate) inside: Inside,
+    pub(crate) daemon: Clocked,
     pub(crate) definition: Definition,
     pub(crate) line: Line,
 }
@@ -66,7 +67,7 @@ impl Stage {
         let config = vault.world.vault().join("keyturnd.toml");
         let config = std::fs::File::options().append(true).open(config);
         config.unwrap().write_all(table.as_bytes()).unwrap();
-        let inside = Inside::start(&vault.world, now()).await.unwrap();
+        let daemon = Clocked::start(&vault.world, now()).unwrap();
         let (olga, line) = (
             vault.who("olga").unwrap(),
             vault.line("olga").await.unwrap(),
@@ -86,10 +87,24 @@ impl Stage {
         Self {
             vault,
             target,
-            inside,
+            daemon,
             definition,
             line,
         }
+    }
+
+    /// The connector makes the first secret.
+    pub(crate) async fn adopt(&self) {
+        self.rotate_now().await;
+        self.idle().await;
+    }
+
+    pub(crate) async fn rotate_now(&self) {
+        let now = v1::RotateNowRequest {
+            credentials: vec![self.definition.path.to_string()],
+            ..Default::default()
+        };
+        self.line.rotations().now(now).await.unwrap();
     }
 
     /// Olga deposits a version.
@@ -101,14 +116,26 @@ impl Stage {
         self.line.credentials().deposit(deposit).await.unwrap();
     }
 
+    /// Lets time go by.
+    pub(crate) fn advance(&self, span: Duration) -> Time {
+        self.daemon.advance(span).unwrap()
+    }
+
     /// The daemon stops and starts again; so much time has passed meanwhile.
     pub(crate) async fn restart(mut self, away: Duration) -> Self {
-        let stopped = self.inside.stop().await.unwrap();
-        let ms = stopped
-            .ms()
-            .saturating_add(u64::try_from(away.as_millis()).unwrap());
-        let wall = keyturn_vault::time::Time::from_ms(ms);
-        self.inside = Inside::start(&self.vault.world, wall).await.unwrap();
+        let stopped = self.advance(Duration::ZERO);
+        self.daemon.stop().unwrap();
+        let wall = stopped.ms() + u64::try_from(away.as_millis()).unwrap();
+        self.daemon = Clocked::start(&self.vault.world, Time::from_ms(wall)).unwrap();
+        self.line = self.vault.line("olga").await.unwrap();
+        self
+    }
+
+    /// The daemon is killed and started again, at once but for what happens in between.
+    pub(crate) async fn killed(mut self, between: impl FnOnce()) -> Self {
+        self.daemon.kill().unwrap();
+        between();
+        self.daemon = Clocked::start(&self.vault.world, now()).unwrap();
         self.line = self.vault.line("olga").await.unwrap();
         self
     }
@@ -198,7 +225,7 @@ impl Stage {
             } else {
                 Duration::from_millis(20)
             };
-            self.inside.clock.advance(step);
+            self.advance(step);
             tokio::time::sleep(Duration::from_millis(20)).await;
             last = self.rotation().await;
         }

@@ -14,24 +14,8 @@ impl Stage {
     /// A credential whose first key the connector had made: no human ever saw it.
     async fn adopted() -> Self {
         let stage = Self::empty(Kind::AwsIamAccessKey, "keys").await;
-        stage.rotate_now().await;
-        stage.adoption().await;
+        stage.adopt().await;
         stage
-    }
-
-    async fn rotate_now(&self) {
-        let now = v1::RotateNowRequest {
-            credentials: vec![self.definition.path.to_string()],
-            ..Default::default()
-        };
-        self.line.rotations().now(now).await.unwrap();
-    }
-
-    async fn adoption(&self) {
-        let done = |view: &v1::RotationView| {
-            view.state() == RotationState::Idle && view.keys.iter().any(|key| key.version > 0)
-        };
-        self.until("adopted", done).await;
     }
 
     /// The keys at the target that are accepted.
@@ -107,7 +91,7 @@ async fn a_target_that_fails_leaves_no_key_behind_and_locks_nobody_out() {
             "{mood:?}: the old key works until the new one is proven"
         );
         stage.target.becomes(Mood::Well).unwrap();
-        stage.inside.clock.advance(2 * MINUTE);
+        stage.advance(2 * MINUTE);
         stage.idle().await;
         let second = stage.active();
         assert_eq!(second.len(), 1, "{mood:?}");
@@ -199,7 +183,7 @@ async fn a_restart_while_a_key_is_made_ends_with_one_that_a_quorum_has() {
         .await;
     stage = stage.restart(2 * MINUTE).await;
     stage.target.becomes(Mood::Well).unwrap();
-    stage.inside.clock.advance(2 * MINUTE);
+    stage.advance(2 * MINUTE);
     stage.idle().await;
     let active = stage.active();
     assert_eq!(active.len(), 1);
@@ -228,7 +212,7 @@ async fn what_is_paused_waits_until_it_is_resumed() {
     let (asked, _) = stage.open().await;
     pause(3600, vec![]).await.unwrap();
     stage.check_in(&asked, None).await;
-    stage.inside.clock.advance(5 * MINUTE);
+    stage.advance(5 * MINUTE);
     let due = stage.rotation().await;
     assert_eq!(due.state(), RotationState::Due);
     pause(0, vec![]).await.unwrap();
@@ -237,7 +221,7 @@ async fn what_is_paused_waits_until_it_is_resumed() {
         nothing.metadata().get("keyturn-code").unwrap(),
         "not-paused"
     );
-    stage.inside.clock.advance(2 * MINUTE);
+    stage.advance(2 * MINUTE);
     stage.idle().await;
     assert_eq!(stage.current().await, 2);
 
@@ -246,11 +230,11 @@ async fn what_is_paused_waits_until_it_is_resumed() {
         .await
         .unwrap();
     stage.check_in(&asked, None).await;
-    stage.inside.clock.advance(59 * MINUTE);
+    stage.advance(59 * MINUTE);
     let late = stage.rotation().await;
     assert_eq!(late.state(), RotationState::Due);
     assert!(late.paused_until_ms > 0);
-    stage.inside.clock.advance(2 * MINUTE);
+    stage.advance(2 * MINUTE);
     stage.idle().await;
     assert_eq!(stage.current().await, 3);
 }

@@ -1,0 +1,254 @@
+//! The daemon is killed (SIGKILL) at every step of a rotation at its target, and at every pair of steps.
+//!
+//! # Invariants
+//! 1. Nobody is locked out: at every moment a quorum opens a secret that the target accepts.
+//! 2. It ends by itself, in one version that the target accepts, and the older ones are refused there.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use keyturn_proto::v1::{self, RotationState};
+use keyturn_tests::{raw::now, target::Target};
+use keyturn_vault::definition::Kind;
+
+use crate::stage::{Stage, USER};
+
+/// Vaults that are tried side by side: each waits most of the time.
+const LANES: usize = 3;
+
+/// A call to the target that a test holds: what is asked, and whether it is held after it took effect.
+pub(crate) type Step = (&'static str, bool);
+
+/// A target whose calls can be held, as people see it.
+pub(crate) trait Place {
+    /// The next call of this kind waits.
+    fn hold(&self, step: Step);
+    /// Whether a call waits.
+    fn holds(&self) -> bool;
+    /// What waits ends without an answer, and nothing waits any more.
+    fn release(&self);
+    /// What somebody does with what they opened.
+    fn used(&self) {}
+    /// Whether the target accepts it.
+    async fn accepts(&self, secret: &[u8]) -> bool;
+    /// Whether it no longer does.
+    async fn refuses(&self, secret: &[u8]) -> bool {
+        !self.accepts(secret).await
+    }
+}
+
+impl Stage {
+    /// Lets so much time go by as nothing that runs is cut short by.
+    async fn pass(&self, view: &v1::RotationView) {
+        if matches!(view.state(), RotationState::BackingOff | RotationState::Due) {
+            self.advance(Duration::from_secs(30));
+            // The target's dates are real.
+            self.daemon.jump(now()).unwrap();
+        } else {
+            self.advance(Duration::from_millis(20));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    /// Waits until a call is held; not where the rotation is done before.
+    async fn held(&self, place: &impl Place, name: &str) -> bool {
+        for _ in 0..3000 {
+            if place.holds() {
+                return true;
+            }
+            let view = self.rotation().await;
+            if view.state() == RotationState::Idle {
+                return false;
+            }
+            self.pass(&view).await;
+        }
+        panic!("{name}: {:?}", self.rotation().await)
+    }
+
+    /// Waits until the rotation is done.
+    pub(crate) async fn settles(&self, name: &str) {
+        for _ in 0..3000 {
+            let view = self.rotation().await;
+            if view.state() == RotationState::Idle {
+                return;
+            }
+            assert_ne!(
+                view.state(),
+                RotationState::NeedsOperator,
+                "{name}: {view:?}"
+            );
+            self.pass(&view).await;
+        }
+        panic!("{name}: {:?}", self.rotation().await)
+    }
+
+    /// Opens every live version; one at least is accepted (invariant 1).
+    pub(crate) async fn is_open(
+        &self,
+        place: &impl Place,
+        name: &str,
+    ) -> (keyturn_tests::story::Asked, Vec<Vec<u8>>) {
+        let (asked, secrets) = self.open().await;
+        for secret in &secrets {
+            if place.accepts(secret).await {
+                return (asked, secrets);
+            }
+        }
+        panic!("{name}: none of {} secrets is accepted", secrets.len())
+    }
+}
+
+/// Kills the daemon at `first`, and after that at each of `seconds` too, and lets it end each time.
+pub(crate) async fn killed_at(mut stage: Stage, place: &impl Place, first: Step, seconds: &[Step]) {
+    let (mut asked, mut secrets) = stage.is_open(place, "before").await;
+    let mut twice = 0;
+    let plans = seconds.iter().copied().map(Some);
+    for second in std::iter::once(None).chain(plans) {
+        let name = format!("killed at {first:?}, then at {second:?}");
+        place.used();
+        place.hold(first);
+        stage.check_in(&asked, None).await;
+        assert!(stage.held(place, &name).await, "{name}: it is reached");
+        stage = stage.killed(|| place.release()).await;
+        if let Some(second) = second {
+            place.hold(second);
+            if stage.held(place, &name).await {
+                stage = stage.killed(|| place.release()).await;
+                twice += 1;
+            }
+            place.release();
+        } else {
+            let (asked, _) = stage.is_open(place, &name).await;
+            stage.check_in(&asked, None).await;
+        }
+        stage.settles(&name).await;
+        let before = std::mem::take(&mut secrets);
+        (asked, secrets) = stage.is_open(place, &name).await;
+        assert_eq!(secrets.len(), 1, "{name}: invariant 2");
+        for old in before {
+            assert!(place.refuses(&old).await, "{name}: invariant 2");
+        }
+    }
+    assert!(twice > 0, "no pair that begins at {first:?} was reached");
+}
+
+/// Every first step in a vault of its own, some side by side; each lane has what `lane` makes.
+pub(crate) fn side_by_side<L, F: Future<Output = ()>>(
+    firsts: &[Step],
+    lane: impl Fn() -> L + Sync,
+    run: impl Fn(L, Step) -> F + Sync,
+) where
+    L: Clone,
+{
+    let left = Mutex::new(firsts.to_vec());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    std::thread::scope(|scope| {
+        for _ in 0..LANES.min(firsts.len()) {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread();
+                let runtime = { runtime }.enable_all().build().unwrap();
+                let lane = lane();
+                while let Some(first) = next() {
+                    runtime.block_on(Box::pin(run(lane.clone(), first)));
+                }
+            });
+        }
+    });
+}
+
+/// A password of the account service.
+struct Password<'a>(&'a Target);
+
+impl Place for Password<'_> {
+    fn hold(&self, (action, after): Step) {
+        self.0.stops(action, after).unwrap();
+    }
+
+    fn holds(&self) -> bool {
+        self.0.reached()
+    }
+
+    fn release(&self) {
+        self.0.goes_on().unwrap();
+    }
+
+    async fn accepts(&self, secret: &[u8]) -> bool {
+        self.0.accepts(USER, secret).unwrap()
+    }
+}
+
+/// A key of the account service.
+struct Key<'a>(&'a Target);
+
+impl Place for Key<'_> {
+    fn hold(&self, step: Step) {
+        Password(self.0).hold(step);
+    }
+
+    fn holds(&self) -> bool {
+        self.0.reached()
+    }
+
+    fn release(&self) {
+        Password(self.0).release();
+    }
+
+    async fn accepts(&self, secret: &[u8]) -> bool {
+        let keys = self.0.key_list(USER).unwrap();
+        keys.iter()
+            .any(|(key, _)| self.0.accepts_key(USER, key, secret).unwrap())
+    }
+}
+
+#[test]
+fn a_password_survives_a_kill_at_every_pair_of_steps() {
+    let steps = [
+        ("apply", false),
+        ("apply", true),
+        ("test", false),
+        ("test", true),
+        ("end-sessions", false),
+        ("end-sessions", true),
+        ("evidence", false),
+    ];
+    side_by_side(
+        &steps,
+        || (),
+        |(), first| async move {
+            let stage = Stage::new().await;
+            let target = stage.target.another();
+            killed_at(stage, &Password(&target), first, &steps).await;
+        },
+    );
+}
+
+#[test]
+fn a_key_survives_a_kill_at_every_pair_of_steps() {
+    let steps = [
+        ("keys", false),
+        ("delete", false),
+        ("delete", true),
+        ("create", false),
+        ("create", true),
+        ("test", false),
+        ("test", true),
+        ("deactivate", false),
+        ("deactivate", true),
+    ];
+    side_by_side(
+        &steps,
+        || (),
+        |(), first| async move {
+            let stage = Stage::empty(Kind::AwsIamAccessKey, "keys").await;
+            stage.adopt().await;
+            // From the second key on there is one to delete first.
+            let (asked, _) = stage.open().await;
+            stage.check_in(&asked, None).await;
+            stage.idle().await;
+            let target = stage.target.another();
+            killed_at(stage, &Key(&target), first, &steps).await;
+        },
+    );
+}
