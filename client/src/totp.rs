@@ -82,6 +82,11 @@ impl Totp {
         })
     }
 
+    /// How long a code is good, in seconds.
+    pub fn period(&self) -> u64 {
+        self.period_secs
+    }
+
     /// The codes at a second since 1970.
     pub fn at(&self, secs: u64) -> Option<Codes> {
         let step = secs.checked_div(self.period_secs)?;

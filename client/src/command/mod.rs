@@ -10,6 +10,7 @@ pub mod case;
 pub mod charter;
 pub mod check_old;
 pub mod checkin;
+mod codes;
 pub mod confirm;
 pub mod copy;
 pub mod credential;
@@ -36,6 +37,7 @@ mod restore_case;
 pub mod rotate;
 pub mod rotate_now;
 pub mod show;
+pub mod sink;
 pub mod status;
 pub mod unseal;
 

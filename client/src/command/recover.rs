@@ -128,7 +128,7 @@ impl Recover {
         match self {
             Self::Request(command) => command.run(&context),
             Self::Share(command) => command.run(context),
-            Self::Open(command) => command.run(context),
+            Self::Open(command) => command.run(context).await,
             Self::Import(command) => command.run(&context).await,
         }
     }

@@ -8,17 +8,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write as _,
     path::PathBuf,
-    process::Stdio,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use clap::Args;
 use keyturn_proto::v1;
 use keyturn_seal::{Release, Released, SecretBytes, ShareIdentity, ShareKey, encrypt_to};
 use keyturn_vault::{
     charter::Person,
+    definition::Kind,
     digest::Digest,
     event::Event,
     file::Blob,
@@ -28,7 +26,12 @@ use keyturn_vault::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Context, show};
+use super::{
+    Context,
+    codes::{self, Watched},
+    show,
+    sink::{self, Sink},
+};
 use crate::{
     clock,
     home::{Home, write_file},
@@ -38,33 +41,6 @@ use crate::{
     ui::{clean, clip},
     verify::{VerifyError, log, log::Proven},
 };
-
-/// Where the secret goes.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Sink {
-    /// Write the secret to this file, which only you may read
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["exec", "raw"])]
-    pub output: Option<PathBuf>,
-    /// Run this command with the secret on its standard input
-    #[arg(long, value_name = "COMMAND", conflicts_with = "raw")]
-    pub exec: Option<String>,
-    /// Print the bytes of the secret and nothing else; of a seed, itself and not its codes
-    #[arg(long, conflicts_with = "json")]
-    pub raw: bool,
-    /// Put the secret into your terminal's clipboard (OSC 52, also over ssh) instead of printing it
-    #[arg(long, conflicts_with_all = ["output", "exec", "raw"])]
-    pub clip: bool,
-}
-
-impl Sink {
-    /// Whether the secret could be handed on, before it is asked for.
-    pub fn ready(&self) -> Result<(), Refusal> {
-        if self.clip {
-            clip::terminal()?;
-        }
-        Ok(())
-    }
-}
 
 /// A request of this person, as the home keeps it until check-in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -276,7 +252,11 @@ pub fn keep_receipt(home: &Home, name: &str, proven: &Proven) -> Result<PathBuf,
 
 impl Delivered {
     /// What was opened without the vault.
-    pub fn recovered(ceremony: CeremonyId, line: &CredentialLine, secret: SecretBytes) -> Self {
+    pub fn recovered(
+        ceremony: CeremonyId,
+        line: &CredentialLine,
+        (kind, secret): (Kind, SecretBytes),
+    ) -> Self {
         let released = Released {
             credential: line.credential.to_string(),
             version: line.version.number(),
@@ -285,7 +265,7 @@ impl Delivered {
         let secrets = vec![Named {
             path: line.path.to_string(),
             current: true,
-            seed: false,
+            seed: is_seed(kind),
             released,
         }];
         Self {
@@ -306,7 +286,7 @@ impl Delivered {
     }
 
     /// Hands the secrets on.
-    pub fn hand_on(self, context: &Context, sink: Sink) -> Result<(), Refusal> {
+    pub async fn hand_on(self, context: &Context, sink: Sink) -> Result<(), Refusal> {
         for problem in &self.problems {
             context.ui.warn(problem);
         }
@@ -338,16 +318,28 @@ impl Delivered {
             return self.told(context);
         }
         if let Some(command) = sink.exec {
-            run(&command, &self.whole()?)?;
+            sink::run(&command, &self.whole()?)?;
             return self.told(context);
         }
-        let text = || {
+        let several = self.secrets.len() > 1;
+        let watched: Vec<Watched> = if context.ui.screen() {
             self.secrets
                 .iter()
-                .map(|secret| secret.line(self.secrets.len() > 1))
-                .collect::<String>()
+                .filter_map(|secret| secret.watched(several))
+                .collect()
+        } else {
+            Vec::new()
         };
-        Ok(context.ui.result(&self.document(true), text)?)
+        let printed = |secret: &&Named| watched.is_empty() || secret.watched(several).is_none();
+        let text = || {
+            let lines = self.secrets.iter().filter(printed);
+            lines.map(|secret| secret.line(several)).collect::<String>()
+        };
+        context.ui.result(&self.document(true), text)?;
+        if !watched.is_empty() {
+            codes::watch(context, &watched, self.ends_ms).await;
+        }
+        Ok(())
     }
 
     fn told(&self, context: &Context) -> Result<(), Refusal> {
@@ -426,13 +418,35 @@ impl Delivered {
     }
 }
 
+/// Whether people get the codes of such a secret.
+pub fn is_seed(kind: Kind) -> bool {
+    matches!(kind, Kind::TotpSeed | Kind::Mfa)
+}
+
 impl Named {
+    /// The seed that codes are made of; none where it is not one.
+    fn totp(&self) -> Option<Totp> {
+        // Exposed to make what the person asked for of it.
+        Totp::parse(self.released.secret.expose()).filter(|_| self.seed)
+    }
+
+    /// As it is shown on a terminal, where it is a seed.
+    fn watched(&self, several: bool) -> Option<Watched> {
+        let seed = self.totp()?;
+        let name = if several { self.title() } else { String::new() };
+        Some(Watched { name, seed })
+    }
+
+    /// Path and version, where there are several.
+    fn title(&self) -> String {
+        let mark = if self.current { "" } else { " (not current)" };
+        format!("{} v{}{mark}: ", self.path, self.released.version)
+    }
+
     /// The codes of now.
     fn codes(&self) -> Result<Codes, Refusal> {
-        // Exposed to make what the person asked for of it.
-        let seed = Totp::parse(self.released.secret.expose());
         let secs = clock::now().ms().checked_div(1000).unwrap_or_default();
-        seed.and_then(|seed| seed.at(secs)).ok_or_else(|| {
+        self.totp().and_then(|seed| seed.at(secs)).ok_or_else(|| {
             Refusal::new(
                 "malformed",
                 format_args!("{} is not a seed that codes can be made of", self.path),
@@ -454,41 +468,7 @@ impl Named {
             Err(_) => format!("base64:{}", BASE64_STANDARD.encode(bytes)),
         };
         let end = if text.ends_with('\n') { "" } else { "\n" };
-        let mark = if self.current { "" } else { " (not current)" };
-        if several {
-            format!(
-                "{} v{}{mark}: {text}{end}",
-                self.path, self.released.version
-            )
-        } else {
-            format!("{text}{end}")
-        }
-    }
-}
-
-/// Runs a command with the secret on its standard input.
-fn run(command: &str, secret: &SecretBytes) -> Result<(), Refusal> {
-    let failed = |why: &dyn std::fmt::Display| {
-        Refusal::new(
-            "file",
-            format_args!("the command failed: {why}"),
-            "the secret was delivered; get it again with `keyturn unseal --resume`",
-        )
-    };
-    let mut child = std::process::Command::new("/bin/sh")
-        .args(["-c", command])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::inherit())
-        .spawn()
-        .map_err(|error| failed(&error))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // Exposed to the command that the person named; one that does not read is its own business.
-        let _ = stdin.write_all(secret.expose());
-    }
-    let status = child.wait().map_err(|error| failed(&error))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(failed(&status))
+        let title = if several { self.title() } else { String::new() };
+        format!("{title}{text}{end}")
     }
 }

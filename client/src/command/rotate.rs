@@ -169,15 +169,14 @@ impl Show {
 impl Complete {
     async fn run(self, context: &mut Context, session: &Session) -> Result<(), Refusal> {
         let before = of(session, &self.path).await?;
-        let version = match self.version {
-            Some(version) => version.number(),
-            None => {
-                for line in &before.guide {
-                    context.ui.note(clean(line));
-                }
-                let secret = self.source.read(context)?;
-                deposit(context, session, &self.path, &secret).await?
+        let version = if let Some(version) = self.version {
+            version.number()
+        } else {
+            for line in &before.guide {
+                context.ui.note(clean(line));
             }
+            let secret = self.source.read(context)?;
+            deposit(session, &self.path, &secret).await?
         };
         if self.version.is_none() && before.two_people {
             let document = json!({ "path": self.path, "version": version, "completed": false });
@@ -297,7 +296,10 @@ fn document(view: &v1::RotationView) -> Value {
 /// All that is to be said of one.
 fn page(view: &v1::RotationView) -> String {
     let mut lines = vec![format!("{}: {}", clean(&view.path), stands(view))];
-    let moment = |ms: u64| (ms > 0).then(|| show::time(ms)).unwrap_or_default();
+    let moment = |ms: u64| match ms {
+        0 => String::new(),
+        ms => show::time(ms),
+    };
     let keys = view.keys.iter().map(|key| match key.version {
         0 => clean(&key.key),
         version => format!("{} (v{version})", clean(&key.key)),

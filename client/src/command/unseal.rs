@@ -9,7 +9,6 @@ use clap::Args;
 use keyturn_proto::v1::{CeremonyState, CeremonyView};
 use keyturn_seal::ShareIdentity;
 use keyturn_vault::{
-    definition::Kind,
     id::{CeremonyId, CredentialId, GroupName},
     name::{CredentialPath, Line},
     text::{Purpose, Request},
@@ -23,8 +22,9 @@ use super::{
     approve::{Case, Held},
     follow::{News, Picture, follow},
     open::{About, Ask, prepare, send, target},
-    release::{self, Sink},
+    release::{self, is_seed},
     show,
+    sink::Sink,
 };
 use crate::{
     refusal::{Refusal, told},
@@ -272,7 +272,7 @@ async fn wait(
                 &waiting.key,
                 *release,
             )?;
-            return delivered.hand_on(context, sink);
+            return delivered.hand_on(context, sink).await;
         }
     }
     Err(ended(context, picture.view(), ceremony))
@@ -285,7 +285,7 @@ async fn seeds(session: &Session, request: &Request) -> BTreeSet<CredentialId> {
     let paths: BTreeSet<_> = request.credentials.iter().map(|line| &line.path).collect();
     for path in paths {
         if let Ok(target) = target(session, path).await
-            && matches!(target.definition.kind, Kind::TotpSeed | Kind::Mfa)
+            && is_seed(target.definition.kind)
         {
             seeds.insert(target.definition.credential);
         }

@@ -59,6 +59,7 @@ pub struct Ui {
     colour_out: bool,
     colour_err: bool,
     live: bool,
+    screen: bool,
 }
 
 impl Ui {
@@ -69,6 +70,7 @@ impl Ui {
             colour_out: !plain && !json && io::stdout().is_terminal(),
             colour_err: !plain && io::stderr().is_terminal(),
             live: io::stderr().is_terminal(),
+            screen: !json && io::stdout().is_terminal() && io::stderr().is_terminal(),
         }
     }
 
@@ -80,6 +82,11 @@ impl Ui {
     /// Whether standard error is a terminal on which lines can be redrawn.
     pub fn live(&self) -> bool {
         self.live
+    }
+
+    /// Whether results are read from a terminal, by somebody who sees it change.
+    pub fn screen(&self) -> bool {
+        self.screen
     }
 
     /// The result of a command: the document with `--json`, otherwise the text.

@@ -20,7 +20,8 @@ use crate::{
     command::{
         Context,
         copy::Copy,
-        release::{self, Delivered, Kept, Sink},
+        release::{self, Delivered, Kept},
+        sink::Sink,
     },
     home::HomeError,
     refusal::{Refusal, told},
@@ -46,7 +47,7 @@ pub struct Open {
 }
 
 impl Open {
-    pub(super) fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         self.sink.ready()?;
         let copy = Copy::at(&self.export);
         let (_, chain) = known(&context, &copy)?;
@@ -109,7 +110,9 @@ impl Open {
             "when the vault is back: keyturn recover import {}",
             text.ceremony
         ));
-        Delivered::recovered(text.ceremony, &text.credential, secret).hand_on(&context, self.sink)
+        let opened = (version.manifest.kind, secret);
+        let delivered = Delivered::recovered(text.ceremony, &text.credential, opened);
+        delivered.hand_on(&context, self.sink).await
     }
 }
 
