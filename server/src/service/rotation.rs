@@ -236,7 +236,7 @@ impl Rotation for Service {
         let asked = request.into_inner();
         let id = convert::parse(&asked.credential, "credential")?;
         let version = Version::new(asked.version).ok_or(Refused::Vault(Refusal::NotPromotable))?;
-        let task = |core: &Core| {
+        let task = move |core: &Core| {
             let held = core.credential(id)?;
             Ok((Arc::clone(&held.holding.definition), held.row.owed))
         };
