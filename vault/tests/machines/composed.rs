@@ -78,7 +78,7 @@ thread_local! {
     static TINIES: RefCell<BTreeMap<Key, Rc<Tiny>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-fn make_tiny(lives: &[(Version, Life, bool)], changed: bool, out: bool) -> Tiny {
+pub(crate) fn make_tiny(lives: &[(Version, Life, bool)], changed: bool, out: bool) -> Tiny {
     let charter = CHARTERS[usize::from(changed)].clone();
     let versions = lives.iter().map(|(version, life, roster)| {
         let at = usize::try_from(version.number()).unwrap() - 1;
@@ -796,7 +796,7 @@ impl Model {
 }
 
 /// A ceremony's time is over.
-fn over(ceremony: Option<&mut Ceremony<u8>>) -> bool {
+pub(crate) fn over(ceremony: Option<&mut Ceremony<u8>>) -> bool {
     match ceremony.map(|ceremony| &mut ceremony.row.state) {
         Some(
             State::Open { until } | State::Approved { until } | State::Authorized { until, .. },
@@ -808,7 +808,7 @@ fn over(ceremony: Option<&mut Ceremony<u8>>) -> bool {
     }
 }
 
-fn stepped(
+pub(crate) fn stepped(
     ceremony: Ceremony<u8>,
     tiny: &Tiny,
     event: Event<u8>,
@@ -822,7 +822,7 @@ fn stepped(
 }
 
 /// Two custodians come, and nothing else happens: the versions that are opened.
-fn come(tiny: &Tiny, mut ceremony: Ceremony<u8>, pair: [u8; 2]) -> BTreeSet<Version> {
+pub(crate) fn come(tiny: &Tiny, mut ceremony: Ceremony<u8>, pair: [u8; 2]) -> BTreeSet<Version> {
     let (text, lines) = (ceremony.row.request, ceremony.row.ask.lines.clone());
     let mut opened = BTreeSet::new();
     for i in pair {

@@ -50,7 +50,7 @@ fn made(version: Version, key: KeyId) -> Event {
 
 /// A call that has not been answered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Call {
+pub(crate) enum Call {
     List(Version),
     Create(Version),
     Copy(Version),
@@ -61,17 +61,17 @@ enum Call {
 
 /// Whose a key at the target is, in truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Whose {
+pub(crate) enum Whose {
     Ours,
     Foreign,
 }
 
 /// The slot, the target, and everything between them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Model {
-    slot: Slot,
+pub(crate) struct Model {
+    pub(crate) slot: Slot,
     /// The keys at the target: whose, whether active, and the sealed version with its secret.
-    target: BTreeMap<KeyId, (Whose, bool, Option<Version>)>,
+    pub(crate) target: BTreeMap<KeyId, (Whose, bool, Option<Version>)>,
     calls: BTreeSet<Call>,
     /// Whether a create may still take effect.
     late: bool,
@@ -90,7 +90,7 @@ enum Moment {
 }
 
 impl Model {
-    fn start(dates: bool) -> Self {
+    pub(crate) fn start(dates: bool) -> Self {
         let slot = Slot::new(credential(1))
             .step(now(BASE), terms(), deposit(v(1), BOB))
             .state;
@@ -106,7 +106,7 @@ impl Model {
         model.step(claim).unwrap().canonical()
     }
 
-    fn step(mut self, event: Event) -> Option<Self> {
+    pub(crate) fn step(mut self, event: Event) -> Option<Self> {
         let before = self.slot.clone();
         let step = self.slot.step(now(BASE), terms(), event);
         self.slot = step.state;
@@ -142,7 +142,7 @@ impl Model {
         Some(self)
     }
 
-    fn crash(mut self) -> Option<Self> {
+    pub(crate) fn crash(mut self) -> Option<Self> {
         self.late |= self
             .calls
             .iter()
@@ -306,6 +306,13 @@ impl Model {
     }
 
     fn successors(&self) -> Vec<Self> {
+        let mut all = self.at_the_target();
+        all.extend(self.by_people());
+        all.into_iter().map(Self::canonical).collect()
+    }
+
+    /// Whatever the target, time, an operator and strangers do.
+    pub(crate) fn at_the_target(&self) -> Vec<Self> {
         let mut all: Vec<Option<Self>> = self
             .calls
             .iter()
@@ -327,18 +334,6 @@ impl Model {
         all.extend(moments.map(|moment| self.pass(moment)));
         all.push(self.clone().step(Event::Tick));
         all.push(self.clone().crash());
-        let (user, other) = (ceremony_id(1), ceremony_id(2));
-        if self.slot.out.is_empty() {
-            let opened = self.clone().step(Event::Owe(Cause::Unseal(user)));
-            all.push(opened.and_then(|model| model.step(Event::Out(user))));
-        } else {
-            all.push(self.clone().step(Event::Returned(user)));
-        }
-        if self.slot.holds.is_empty() {
-            all.push(self.clone().step(Event::Hold(other)));
-        } else {
-            all.push(self.clone().step(Event::Free(other)));
-        }
         // Somebody else makes a key, but not in the seconds in which a create of ours is not
         // answered, where only dates tell the two apart.
         if self.strangers == 0 && !(self.dates && self.slot.keys.asked.is_some()) {
@@ -360,10 +355,28 @@ impl Model {
         });
         all.push(Some(cleaned));
         all.push(self.clone().step(Event::Retry(person(ALICE))));
-        all.into_iter().flatten().map(Self::canonical).collect()
+        all.into_iter().flatten().collect()
     }
 
-    fn check(&self) {
+    /// Whatever ceremonies and check-outs do to the slot.
+    fn by_people(&self) -> Vec<Self> {
+        let mut all = Vec::new();
+        let (user, other) = (ceremony_id(1), ceremony_id(2));
+        if self.slot.out.is_empty() {
+            let opened = self.clone().step(Event::Owe(Cause::Unseal(user)));
+            all.push(opened.and_then(|model| model.step(Event::Out(user))));
+        } else {
+            all.push(self.clone().step(Event::Returned(user)));
+        }
+        if self.slot.holds.is_empty() {
+            all.push(self.clone().step(Event::Hold(other)));
+        } else {
+            all.push(self.clone().step(Event::Free(other)));
+        }
+        all.into_iter().flatten().collect()
+    }
+
+    pub(crate) fn check(&self) {
         let live: Vec<_> = self.slot.live().collect();
         let opens = |(_, active, of): &(Whose, bool, Option<Version>)| {
             *active && of.is_some_and(|of| live.contains(&of))
@@ -389,7 +402,7 @@ impl Model {
     }
 
     /// Nothing more will happen by itself.
-    fn quiet(&self) -> bool {
+    pub(crate) fn quiet(&self) -> bool {
         self.calls.is_empty()
             && match self.slot.job {
                 Job::Idle => {
@@ -400,9 +413,8 @@ impl Model {
             }
     }
 
-    /// The same state with the clock at `BASE`; versions that are gone or have no key left out; the
-    /// others, and the keys, numbered from 1.
-    fn canonical(mut self) -> Self {
+    /// The same state with the clock at `BASE`: moments have passed or have not.
+    pub(crate) fn still(mut self) -> Self {
         self.check();
         let shift = |moment: Millis| Millis(BASE + u64::from(moment.0 > BASE));
         let slot = &mut self.slot;
@@ -414,15 +426,43 @@ impl Model {
         if let Some(retiring) = &mut slot.retiring {
             retiring.latest = shift(retiring.latest);
         }
-        let keys = &slot.keys;
-        slot.versions
-            .retain(|version, kept| kept.life.stage.live() || keys.of(*version).is_some());
         for kept in slot.versions.values_mut() {
             kept.retired = kept.retired.map(|_| Millis(BASE));
             kept.depositor = None;
             // What a rotation proved differs from a proven deposit in nothing here.
             kept.life.rolled |= kept.life.proven;
         }
+        if let Some(asked) = &mut slot.keys.asked {
+            asked.at = Time::from_ms(BASE);
+        }
+        slot.asked = slot
+            .asked
+            .map(|(version, until)| (version, shift(until)))
+            .filter(|(_, until)| until.0 > BASE);
+        if let Job::Creating { until, .. }
+        | Job::Testing { until, .. }
+        | Job::Revoking { until, .. }
+        | Job::BackingOff { until } = &mut slot.job
+        {
+            *until = shift(*until);
+        }
+        let copying = matches!(slot.job, Job::Copying { .. });
+        self.calls
+            .retain(|call| copying || !matches!(call, Call::Copy(_)));
+        if (1..=4).contains(&slot.failures) {
+            slot.failures = 4;
+        }
+        self
+    }
+
+    /// The same, and versions that are gone or have no key left out; the others, and the keys, numbered
+    /// from 1.
+    fn canonical(self) -> Self {
+        let mut model = self.still();
+        let slot = &mut model.slot;
+        let keys = &slot.keys;
+        slot.versions
+            .retain(|version, kept| kept.life.stage.live() || keys.of(*version).is_some());
         let ranks: BTreeMap<Version, Version> =
             slot.versions.keys().copied().zip((1..).map(v)).collect();
         let next = v(u64::try_from(ranks.len()).unwrap() + 1);
@@ -441,7 +481,7 @@ impl Model {
             *newest = newest.and_then(below);
         }
         let mut names: BTreeMap<KeyId, KeyId> = BTreeMap::new();
-        let known: BTreeSet<KeyId> = self
+        let known: BTreeSet<KeyId> = model
             .target
             .keys()
             .chain(slot.keys.ours.keys())
@@ -451,7 +491,7 @@ impl Model {
             names.insert(key, id(number));
         }
         let name = |key: &KeyId| names.get(key).cloned();
-        self.target = std::mem::take(&mut self.target)
+        model.target = std::mem::take(&mut model.target)
             .into_iter()
             .filter_map(|(key, (whose, active, of))| {
                 let of = of.and_then(|of| ranks.get(&of).copied());
@@ -465,44 +505,19 @@ impl Model {
         slot.keys.deleting = slot.keys.deleting.as_ref().and_then(name);
         if let Some(asked) = &mut slot.keys.asked {
             asked.before = asked.before.iter().filter_map(name).collect();
-            asked.at = Time::from_ms(BASE);
         }
-        slot.asked = slot
-            .asked
-            .map(|(version, until)| (rank(version), shift(until)))
-            .filter(|(_, until)| until.0 > BASE);
-        slot.job = match slot.job {
-            Job::Listing { version } => Job::Listing {
-                version: rank(version),
-            },
-            Job::Creating { version, until } => Job::Creating {
-                version: rank(version),
-                until: shift(until),
-            },
-            Job::Copying { version } => Job::Copying {
-                version: rank(version),
-            },
-            Job::Testing {
-                version,
-                until,
-                last,
-            } => Job::Testing {
-                version: rank(version),
-                until: shift(until),
-                last,
-            },
-            Job::Promoted { version } => Job::Promoted {
-                version: rank(version),
-            },
-            Job::Revoking { version, until } => Job::Revoking {
-                version: rank(version),
-                until: shift(until),
-            },
-            Job::BackingOff { until } => Job::BackingOff {
-                until: shift(until),
-            },
-            job => job,
-        };
+        if let Some((version, _)) = &mut slot.asked {
+            *version = rank(*version);
+        }
+        if let Job::Listing { version }
+        | Job::Creating { version, .. }
+        | Job::Copying { version }
+        | Job::Testing { version, .. }
+        | Job::Promoted { version }
+        | Job::Revoking { version, .. } = &mut slot.job
+        {
+            *version = rank(*version);
+        }
         if let Some(retiring) = &mut slot.retiring {
             retiring.proven = rank(retiring.proven);
             retiring.versions = retiring
@@ -511,7 +526,7 @@ impl Model {
                 .filter_map(|version| ranks.get(version).copied())
                 .collect();
         }
-        self.calls = std::mem::take(&mut self.calls)
+        model.calls = std::mem::take(&mut model.calls)
             .into_iter()
             .map(|call| match call {
                 Call::List(version) => Call::List(rank(version)),
@@ -521,12 +536,8 @@ impl Model {
                 Call::Deactivate(keys) => Call::Deactivate(keys.iter().filter_map(name).collect()),
                 Call::Delete(key) => Call::Delete(name(&key).unwrap_or(key)),
             })
-            .filter(|call| !matches!((call, slot.job), (Call::Copy(_), job) if !matches!(job, Job::Copying { .. })))
             .collect();
-        if (1..=4).contains(&slot.failures) {
-            slot.failures = 4;
-        }
-        self
+        model
     }
 }
 

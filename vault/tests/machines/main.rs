@@ -15,6 +15,7 @@ mod alone;
 mod ceremony;
 mod change;
 mod composed;
+mod composed_keys;
 mod keys;
 mod refusal;
 mod replay;
