@@ -18,7 +18,7 @@ use crate::config;
 /// The setting of a definition that names its guide.
 const GUIDE: &str = "guide";
 /// The time of a call that asks nobody.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// People, and what this host knows to tell them.
 #[derive(Clone, Debug)]
