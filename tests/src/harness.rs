@@ -150,6 +150,24 @@ impl World {
         Ok(write_private(&self.folder.join(ROOTS), roots.as_bytes())?)
     }
 
+    /// Enrols these people, founds the vault and lets them join, all at the command line.
+    pub fn found(&mut self, people: &[(&str, &[&str])]) -> Outcome<()> {
+        for (name, _) in people {
+            let out = format!("people/{name}.enroll");
+            self.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
+        }
+        let made = self.init(people, "")?.json()?;
+        let genesis = made.pointer("/charter/sha256").and_then(|it| it.as_str());
+        let genesis = genesis.ok_or("no digest of the charter")?;
+        self.start()?;
+        for (name, _) in people {
+            let welcome = self.welcome(name).display().to_string();
+            let join = ["--yes-sha256", genesis, "join", &welcome];
+            self.keyturn(name, join)?.ok()?;
+        }
+        Ok(())
+    }
+
     /// The welcome file of a founder.
     pub fn welcome(&self, person: &str) -> PathBuf {
         self.vault()

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod page;
 pub mod program;
 pub mod raw;
+pub mod slow;
 pub mod stage;
 pub mod story;
 pub mod target;

@@ -93,6 +93,12 @@ impl Terminal {
         Ok(())
     }
 
+    /// Presses these keys.
+    pub fn types(&mut self, keys: &str) -> Outcome<()> {
+        write!(self.keys, "{keys}")?;
+        Ok(self.keys.flush()?)
+    }
+
     /// The exit code, and all that was shown.
     pub fn ends(mut self) -> Outcome<(i32, String)> {
         let status = self.child.wait()?;

@@ -25,20 +25,7 @@ fn founded() -> Outcome<World> {
         ("carol", &["custodian"]),
         ("dan", &["custodian"]),
     ];
-    for (name, _) in people {
-        let out = format!("people/{name}.enroll");
-        world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
-    }
-    world.init(&people, "")?;
-    world.start()?;
-    let welcome: Value = serde_json::from_slice(&fs::read(world.welcome("bob"))?)?;
-    let genesis = text(&welcome["genesis"]["digest"]);
-    for (name, _) in people {
-        let welcome = world.welcome(name).display().to_string();
-        world
-            .keyturn(name, ["--yes-sha256", &genesis, "join", &welcome])?
-            .ok()?;
-    }
+    world.found(&people)?;
     Ok(world)
 }
 

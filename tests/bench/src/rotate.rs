@@ -1,22 +1,12 @@
 //! Rotating a whole vault after an incident: how long it takes beside what the target alone costs, and
 //! what an unseal costs meanwhile.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use keyturn_proto::v1;
-use keyturn_seal::SecretBytes;
-use keyturn_tests::Outcome;
-use keyturnd::connector::{
-    About, Attempt, Connector, Connectors, Evidence, Failure, OneSlot, Rules, RulesError, Shape,
-    Target,
-};
-use tonic::async_trait;
+use keyturn_tests::{Outcome, slow::Slow, story::definition};
+use keyturn_vault::jcs::Document as _;
+use keyturnd::connector::{Connectors, Shape};
 
 use crate::{
     figures::{Section, Times, count, instant, time},
@@ -37,77 +27,9 @@ const CONCURRENT: u32 = 8;
 /// A rotation that takes longer than this is a failure of the daemon.
 const PATIENCE: Duration = Duration::from_hours(2);
 
-/// A target that answers after [`ANSWERS_IN`] and holds nothing.
-#[derive(Default)]
-struct Slow {
-    set: AtomicU32,
-    busy: AtomicU32,
-    busiest: AtomicU32,
-}
-
-impl Slow {
-    async fn answer(&self) {
-        let busy = self.busy.fetch_add(1, Ordering::SeqCst) + 1;
-        self.busiest.fetch_max(busy, Ordering::SeqCst);
-        tokio::time::sleep(ANSWERS_IN).await;
-        self.busy.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[async_trait]
-impl Connector for Slow {
-    fn about(&self) -> About {
-        About {
-            kind: "slow",
-            fence: false,
-            rights: &[],
-        }
-    }
-
-    fn deadline(&self) -> Duration {
-        Duration::from_secs(30)
-    }
-
-    async fn check_self(&self) -> Result<String, Failure> {
-        Ok("the bench".to_owned())
-    }
-
-    async fn check(&self, _: &Target) -> Result<(), Failure> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl OneSlot for Slow {
-    fn rules(&self, _: &Target) -> Result<Rules, RulesError> {
-        Ok(Rules::default())
-    }
-
-    async fn apply(&self, _: &Target, _: Attempt, _: &SecretBytes) -> Result<(), Failure> {
-        self.answer().await;
-        self.set.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-
-    async fn test(&self, _: &Target, _: Attempt, _: &SecretBytes) -> Result<(), Failure> {
-        self.answer().await;
-        Ok(())
-    }
-
-    async fn end_sessions(&self, _: &Target) -> Result<(), Failure> {
-        tokio::time::sleep(ANSWERS_IN).await;
-        Ok(())
-    }
-
-    async fn evidence(&self, _: &Target) -> Result<Evidence, Failure> {
-        tokio::time::sleep(ANSWERS_IN).await;
-        Ok(Evidence::NotObservable)
-    }
-}
-
 /// The table.
 pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
-    let target = Arc::new(Slow::default());
+    let target = Arc::new(Slow::new(ANSWERS_IN));
     let connectors = Connectors::default().with("slow", Shape::One(Arc::<Slow>::clone(&target)));
     let (mut place, inside) = Place::new().await?.inside(connectors).await?;
     place.rotated_by("slow", credentials).await?;
@@ -123,19 +45,27 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
     let asked = begun.elapsed();
     let mut meanwhile = Times::default();
     let mut highest = memory("VmRSS:")?;
+    let mut logged = Times::default();
+    let (mut stop, mut stood) = (None, Duration::ZERO);
     while !done(&place).await? {
         meanwhile.extend(&race(place.prepare(1).await?, go).await?.0);
         highest = highest.max(memory("VmRSS:")?);
+        logged.push(entry(&place, logged.count()).await?);
+        // Half-way it is stopped, and goes on when nothing runs any more.
+        if stop.is_none() && target.rotated() >= credentials / 2 {
+            let stopping = instant();
+            stop = Some(stopped(&place).await?);
+            stood = stopping.elapsed();
+        }
         if begun.elapsed() > PATIENCE {
             return Err("the rotations do not end".into());
         }
     }
-    let took = begun.elapsed();
-    let set = target.set.load(Ordering::SeqCst);
-    let busiest = target.busiest.load(Ordering::SeqCst);
+    let took = begun.elapsed().saturating_sub(stood);
+    let (set, busiest) = (target.rotated(), target.busiest());
     inside.stop().await?;
     let many = u32::try_from(credentials)?;
-    if set < many || busiest > CONCURRENT {
+    if set < credentials || busiest > usize::try_from(CONCURRENT)? {
         return Err(format!("{set} of {many} were set, {busiest} at once").into());
     }
     let floor = ANSWERS_IN * CALLS * many / CONCURRENT;
@@ -145,7 +75,8 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
             "{} credentials whose target answers every call in 50 ms, {CONCURRENT} at once, as the configuration has it. The floor is \
              what the target alone costs: credentials × {CALLS} calls (set, sign in) × 50 ms ÷ {CONCURRENT}; ending sessions and \
              evidence come on top and hold no place. Daemon, target, people and the measuring are one process here; memory is \
-             its resident set. One connection goes on requesting, approving and opening meanwhile.",
+             its resident set. One connection goes on requesting, approving and opening meanwhile. Half-way all is paused and \
+             resumed; that time does not count.",
             count(f64::from(many))
         ),
         &["", "", "÷ floor"],
@@ -160,6 +91,16 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
         ("unseal before, p50", time(before.p50()), empty()),
         ("unseal meanwhile, p50", time(meanwhile.p50()), empty()),
         ("unseal meanwhile, p99", time(meanwhile.p99()), empty()),
+        (
+            "an entry in the log meanwhile, p50",
+            time(logged.p50()),
+            empty(),
+        ),
+        (
+            "stopped half-way: until nothing runs",
+            time(stop.unwrap_or_default()),
+            empty(),
+        ),
         ("memory before", mib(resident), empty()),
         ("memory meanwhile, highest", mib(highest), empty()),
     ] {
@@ -195,6 +136,37 @@ async fn ask(place: &Place, credentials: usize) -> Outcome<()> {
     } else {
         Err(format!("{made} of {credentials} were made due").into())
     }
+}
+
+/// Adds a credential without a version: one entry in the log; gives how long that took.
+async fn entry(place: &Place, number: usize) -> Outcome<Duration> {
+    let definition = definition(&place.vault.facts, &format!("log/{number}"))?;
+    let olga = place.vault.who("olga")?;
+    let definition = Some(olga.sign_document(definition.to_bytes()?)?);
+    let begun = instant();
+    let add = v1::AddRequest { definition };
+    place.operator().credentials().add(add).await?;
+    Ok(begun.elapsed())
+}
+
+/// Pauses everything, waits until nothing runs, and lets it go on; gives how long it took to stand still.
+async fn stopped(place: &Place) -> Outcome<Duration> {
+    let pause = |for_secs| v1::PauseRequest {
+        for_secs,
+        credentials: Vec::new(),
+    };
+    let begun = instant();
+    place.operator().rotations().pause(pause(3600)).await?;
+    let running = async || {
+        let status = place.operator().status().await?;
+        Outcome::Ok(status.rotations.unwrap_or_default().running)
+    };
+    while running().await? > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let took = begun.elapsed();
+    place.operator().rotations().pause(pause(0)).await?;
+    Ok(took)
 }
 
 /// Whether all are.

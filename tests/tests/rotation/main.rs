@@ -12,5 +12,7 @@ mod aws;
 mod by_hand;
 mod killed;
 mod one_slot;
+mod people;
+mod schedule;
 mod stage;
 mod two_slots;
