@@ -84,6 +84,7 @@ impl Target {
     }
 
     /// The same target, for somebody who does not end it.
+    #[must_use]
     pub fn another(&self) -> Self {
         Self {
             folder: self.folder.clone(),

@@ -7,11 +7,11 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "each command is answered")]
 
-use std::{path::Path, time::Duration};
+use std::{io::BufRead as _, path::Path, time::Duration};
 
 use keyturn_tests::{Outcome, inside::Inside};
 use keyturn_vault::time::Time;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use keyturnd::clock::Clock;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
@@ -21,15 +21,22 @@ async fn main() -> Outcome<()> {
     };
     let inside = Inside::at(Path::new(&config), Time::from_ms(wall.parse()?)).await?;
     println!("serving");
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(line) = lines.next_line().await? {
+    let clock = inside.clock.clone();
+    tokio::task::spawn_blocking(move || obey(&clock)).await??;
+    inside.stop().await?;
+    Ok(())
+}
+
+/// Does what standard input says, to its end.
+fn obey(clock: &Clock) -> Outcome<()> {
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
         match line.split_once(' ') {
-            Some(("advance", ms)) => inside.clock.advance(Duration::from_millis(ms.parse()?)),
-            Some(("jump", ms)) => inside.clock.jump(Time::from_ms(ms.parse()?)),
+            Some(("advance", ms)) => clock.advance(Duration::from_millis(ms.parse()?)),
+            Some(("jump", ms)) => clock.jump(Time::from_ms(ms.parse()?)),
             _ => return Err(format!("no command {line:?}").into()),
         }
-        println!("{}", inside.clock.now().ms());
+        println!("{}", clock.now().ms());
     }
-    inside.stop().await?;
     Ok(())
 }
