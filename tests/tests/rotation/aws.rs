@@ -241,8 +241,8 @@ impl User {
         let id = text.lines().next().unwrap().rsplit(' ').next().unwrap();
         let attempt = Attempt::within(1, Duration::from_secs(3));
         let secret = SecretBytes::from_slice(secret);
-        let signed = keys.test(&target, attempt, &id.parse().unwrap(), &secret);
-        signed.await.is_ok()
+        let id = id.parse().unwrap();
+        keys.test(&target, attempt, &id, &secret).await.is_ok()
     }
 }
 

@@ -12,7 +12,7 @@ use keyturn_tests::{
     aws::{Simulator, policies},
     harness::write_private,
     listener::Listener,
-    raw::{Founded, now},
+    raw::Founded,
     target::Mood,
 };
 use keyturn_vault::{definition::Kind, time::Time};
