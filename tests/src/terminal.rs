@@ -27,7 +27,12 @@ impl Terminal {
     pub fn keyturn(world: &World, person: &str, args: &str) -> Outcome<Self> {
         let program = Program::path("keyturn")?;
         let home = world.home(person);
-        let line = format!("'{}' --home '{}' {args}", program.display(), home.display());
+        // In the shell's place: what is typed to interrupt it interrupts nothing else.
+        let line = format!(
+            "exec '{}' --home '{}' {args}",
+            program.display(),
+            home.display()
+        );
         let mut command = Command::new("script");
         command.args([
             "--quiet",

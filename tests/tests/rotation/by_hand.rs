@@ -86,7 +86,7 @@ impl Stage {
         code.to_str().unwrap().to_owned()
     }
 
-    async fn counts(&self) -> v1::RotationCounts {
+    async fn standing(&self) -> v1::RotationCounts {
         self.line.status().await.unwrap().rotations.unwrap()
     }
 }
@@ -96,7 +96,7 @@ async fn a_task_reminds_escalates_and_ends_when_the_check_sees_the_change() {
     let (mut stage, check, listener) = by_hand(&[]).await;
     let (asked, _) = stage.open().await;
     stage.check_in(&asked, Some(1)).await;
-    listener.until(Notice::RotationManual).await;
+    stage.told(&listener, Notice::RotationManual, 1).await;
     let view = stage.rotation().await;
     assert_eq!(view.state(), RotationState::Manual);
     assert_eq!(view.guide, ["sign in", "change the password"]);
@@ -104,17 +104,17 @@ async fn a_task_reminds_escalates_and_ends_when_the_check_sees_the_change() {
 
     // Reminders come by themselves, also after a restart; the third is an alert.
     stage.advance(25 * HOUR);
-    listener.until_told(Notice::RotationManual, 2).await;
-    assert_eq!(stage.counts().await.needs_operator, 0);
+    stage.told(&listener, Notice::RotationManual, 2).await;
+    assert_eq!(stage.standing().await.needs_operator, 0);
     stage = stage.restart(20 * HOUR).await;
     assert_eq!(listener.count(Notice::RotationManual), 2, "not yet");
     stage.advance(5 * HOUR);
-    listener.until_told(Notice::RotationManual, 3).await;
+    stage.told(&listener, Notice::RotationManual, 3).await;
     stage.advance(25 * HOUR);
-    let told = listener.until(Notice::RotationOverdue).await;
+    let told = stage.told(&listener, Notice::RotationOverdue, 1).await;
     let overdue = told.iter().find(|one| one.kind == Notice::RotationOverdue);
     assert_eq!(overdue.unwrap().severity, Severity::Alert);
-    let counts = stage.counts().await;
+    let counts = stage.standing().await;
     assert_eq!((counts.manual, counts.needs_operator), (1, 1));
 
     assert_eq!(stage.complete("olga", 1).await, "not-changed");
@@ -127,7 +127,7 @@ async fn a_task_reminds_escalates_and_ends_when_the_check_sees_the_change() {
     let done = stage.rotation().await;
     assert_eq!(done.state(), RotationState::Idle);
     assert_eq!(done.evidence, "last changed today");
-    let counts = stage.counts().await;
+    let counts = stage.standing().await;
     assert_eq!((counts.manual, counts.needs_operator), (0, 0));
     let told = listener.told().len();
     stage.advance(50 * HOUR);

@@ -5,17 +5,19 @@ use std::{io::Write as _, time::Duration};
 use keyturn_proto::v1::{self, RotationState};
 use keyturn_tests::{
     clocked::Clocked,
+    listener::Listener,
     raw::{Founded, Line, now},
-    story::{Asked, SealedVersion, definition},
+    story::{self, Asked, SealedVersion},
     target::Target,
 };
 use keyturn_vault::{
-    definition::{Connector, Definition, Kind},
+    definition::{self, Connector, Definition},
     jcs::Document as _,
     reference::Version,
     text::CredentialLine,
     time::Time,
 };
+use keyturnd::notify::{Kind, Notice};
 
 pub(crate) const USER: &str = "root";
 pub(crate) const FIRST: &[u8] = b"the first password";
@@ -32,20 +34,20 @@ pub(crate) struct Stage {
 impl Stage {
     /// A password that somebody deposited.
     pub(crate) async fn new() -> Self {
-        let stage = Self::empty(Kind::Text, "accounts").await;
+        let stage = Self::empty(definition::Kind::Text, "accounts").await;
         stage.deposit(1, FIRST).await;
         stage
     }
 
     /// A credential that nobody has deposited anything for.
-    pub(crate) async fn empty(kind: Kind, connector: &str) -> Self {
+    pub(crate) async fn empty(kind: definition::Kind, connector: &str) -> Self {
         let settings = [("user", USER), ("looks", "yes"), ("probe-every", "10m")];
         Self::configured(kind, connector, &settings, "").await
     }
 
     /// The same, over a connector of these settings, whose table may be added to the configuration.
     pub(crate) async fn configured(
-        kind: Kind,
+        kind: definition::Kind,
         connector: &str,
         settings: &[(&str, &str)],
         table: &str,
@@ -57,7 +59,7 @@ impl Stage {
     /// The same, in a vault that is founded.
     pub(crate) async fn over(
         mut vault: Founded,
-        kind: Kind,
+        kind: definition::Kind,
         (connector, settings): (&str, &[(&str, &str)]),
         table: &str,
     ) -> Self {
@@ -72,7 +74,7 @@ impl Stage {
             vault.who("olga").unwrap(),
             vault.line("olga").await.unwrap(),
         );
-        let mut definition = definition(&vault.facts, "accounts/root").unwrap();
+        let mut definition = story::definition(&vault.facts, "accounts/root").unwrap();
         definition.kind = kind;
         let pair = |(name, value): &(&str, &str)| (name.parse().unwrap(), value.parse().unwrap());
         definition.connector = Some(Connector {
@@ -206,6 +208,19 @@ impl Stage {
         };
         let reply = self.line.rotations().list(list).await.unwrap();
         reply.into_inner().rotations.remove(0)
+    }
+
+    /// Lets seconds go by until people are told this so often; gives all that they were told.
+    pub(crate) async fn told(&self, who: &Listener, kind: Kind, times: usize) -> Vec<Notice> {
+        for _ in 0..1500 {
+            if who.count(kind) >= times {
+                return who.told();
+            }
+            // By this clock a notice that was not taken is sent again.
+            self.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{kind:?} is not told {times} times: {:?}", who.told())
     }
 
     /// Lets time go by, a little at a time, until the rotation stands like this.
