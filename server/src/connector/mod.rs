@@ -37,7 +37,7 @@ pub use self::{
     build::Connectors,
     generate::{Rules, RulesError},
     manual::Manual,
-    probe::{Facts, Known, MAX_FACTS, Sight, Verdict},
+    probe::{Facts, Known, MAX_FACTS, PROBE_EVERY, Sight, Verdict},
 };
 
 /// The credential at its target, as the definition has it. Nothing here is secret.

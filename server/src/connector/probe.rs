@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use keyturn_vault::{name::KeyId, time::Time};
 
+/// The setting of a definition that says how often its target is looked at, like `1h`. It is the daemon's own:
+/// every connector lets it pass.
+pub const PROBE_EVERY: &str = "probe-every";
 /// The most facts that are kept of a probe.
 pub const MAX_FACTS: usize = 32;
 

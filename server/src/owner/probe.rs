@@ -18,7 +18,7 @@ use super::{
     txn::{After, Txn},
 };
 use crate::{
-    connector::{Known, Sight, Verdict},
+    connector::{Known, PROBE_EVERY, Sight, Verdict},
     refusal::Refused,
     rotation::Look,
 };
@@ -29,8 +29,6 @@ const EVERY: Span = Span::from_hours(6);
 const CROWDED: Span = Span::from_mins(1);
 /// The bounds of what it may say.
 const BOUNDS: (Span, Span) = (Span::from_mins(5), Span::from_days(7));
-/// The setting of a definition: a span, like `1h`.
-const PROBE_EVERY: &str = "probe-every";
 /// A version that was proven, or seen to be the real one, longer ago is worth a look by people.
 const PROOF_AGE: Span = Span::from_days(180);
 

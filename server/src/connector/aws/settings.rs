@@ -1,6 +1,6 @@
 //! What a definition says of a credential at AWS.
 
-use crate::connector::{Failure, Target};
+use crate::connector::{Failure, PROBE_EVERY, Target};
 
 /// The settings of one definition, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) fn only(target: &Target, allowed: &[&str]) -> Result<(), String> {
     match target
         .settings
         .keys()
-        .find(|name| !allowed.contains(&name.as_str()))
+        .find(|name| *name != PROBE_EVERY && !allowed.contains(&name.as_str()))
     {
         None => Ok(()),
         Some(odd) => Err(format!(
