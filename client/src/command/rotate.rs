@@ -176,7 +176,7 @@ impl Complete {
                 context.ui.note(clean(line));
             }
             let secret = self.source.read(context)?;
-            deposit(session, &self.path, &secret).await?
+            deposit(context, session, &self.path, &secret).await?
         };
         if self.version.is_none() && before.two_people {
             let document = json!({ "path": self.path, "version": version, "completed": false });
