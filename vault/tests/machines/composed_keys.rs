@@ -63,6 +63,7 @@ struct Model {
 /// What people do, and the time of what they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
+    Age,
     Open,
     Approve(u8),
     Resend(u8),
@@ -199,6 +200,10 @@ impl Model {
         let live = state.is_some_and(|state| !state.is_final());
         let tiny = model.tiny();
         let done = match action {
+            Action::Age if self.keys.slot.versions.len() == 1 && self.keys.slot.owed.is_empty() => {
+                model.rotate(rotation::Event::Owe(Cause::Age));
+                true
+            }
             Action::Open if !self.opened => {
                 let request = tiny.request(UNSEAL, &[1]);
                 let opened = Ceremony::open(now(BASE), tiny.world(), request, 0).ok()?;
@@ -256,7 +261,11 @@ impl Model {
                 model.checkout(checkout::Event::Tick);
                 true
             }
-            Action::Open | Action::Approve(_) | Action::Resend(_) | Action::UnsealOver => false,
+            Action::Age
+            | Action::Open
+            | Action::Approve(_)
+            | Action::Resend(_)
+            | Action::UnsealOver => false,
         };
         done.then_some(model)
     }
@@ -269,6 +278,7 @@ impl Model {
 
     fn successors(&self) -> Vec<Self> {
         let people = [
+            Action::Age,
             Action::Open,
             Action::Approve(BOB),
             Action::Approve(CAROL),
