@@ -35,7 +35,7 @@ mod schedule;
 mod signed;
 pub mod slot;
 pub mod summary;
-mod task;
+pub mod task;
 mod tell;
 pub(crate) mod time;
 mod turn;

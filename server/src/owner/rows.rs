@@ -294,17 +294,7 @@ pub struct Credential {
     pub probe: Option<Probe>,
     /// Since when a rotation is owed.
     #[serde(default)]
-    pub owed: Option<Since>,
-}
-
-/// A moment, by both clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Since {
-    /// By the wall clock, for people and targets.
-    pub wall: Time,
-    /// In lived time, for what waits.
-    pub lived: Millis,
+    pub owed: Option<super::task::Since>,
 }
 
 /// What looks at a target saw.

@@ -4,15 +4,25 @@
 //! 1. A task has a row that brings its next reminder: no restart forgets it.
 //! 2. A task is over when nothing is owed any more, and not before.
 
-use keyturn_vault::id::CredentialId;
+use keyturn_vault::{id::CredentialId, machine::Millis, time::Time};
+use serde::{Deserialize, Serialize};
 
 use super::{
     core::{Core, Held},
-    rows,
     time::{DueKind, NEVER},
     txn::Txn,
 };
 use crate::refusal::Refused;
+
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Since {
+    /// By the wall clock, for people and targets.
+    pub wall: Time,
+    /// In lived time, for what waits.
+    pub lived: Millis,
+}
 
 impl Core {
     /// Keeps the rows of what is owed, and of what people do about it (invariants 1 and 2).
@@ -32,7 +42,7 @@ impl Core {
         };
         let owed = !held.slot.owed.is_empty();
         if owed != held.row.owed.is_some() {
-            let since = rows::Since {
+            let since = Since {
                 wall: now.wall,
                 lived: now.lived,
             };
