@@ -284,6 +284,8 @@ impl TwoSlot for Mfa {
         if !is_virtual(key.as_str()) {
             return Err(Failure::Refused(format!("{key} is not a virtual device")));
         }
+        // One that was enabled by an attempt that then failed is still assigned, and AWS deletes none that is.
+        self.deactivate(target, key).await?;
         let clients = self.platform.of_account(settings.account).await?;
         let call = Call::change(
             "DeleteVirtualMFADevice",
