@@ -308,9 +308,9 @@ impl Model {
     fn still(mut self) -> Self {
         self.keys = self.keys.still();
         if let Some(ceremony) = &mut self.unseal {
-            ceremony.row.spent.clear();
+            ceremony.row.said.spent.clear();
             if ceremony.row.state.is_final() {
-                ceremony.row.votes.clear();
+                ceremony.row.said.votes.clear();
                 ceremony.row.ask.lines.clear();
             }
         }
