@@ -47,7 +47,8 @@ impl Stage {
             // The target's dates are real.
             self.daemon.jump(now()).unwrap();
         } else {
-            self.advance(Duration::from_millis(20));
+            // No faster than the calls that it waits for.
+            self.advance(Duration::from_millis(10));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
