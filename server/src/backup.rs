@@ -22,11 +22,13 @@ use std::{
 
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use keyturn_audit::note::{SignedCheckpoint, Vkey};
+use keyturn_audit::{
+    note::{SignedCheckpoint, Vkey},
+    tree::Hash,
+};
 use keyturn_vault::{
-    id::CredentialId,
+    id::CeremonyId,
     layout::{File, Place},
-    reference::Version,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -39,7 +41,7 @@ use tokio::{
 use crate::{
     config::{Config, ConfigError},
     copies::{
-        sink::{Directory, Sink, SinkError},
+        sink::{Directory, Fixed, MAX_FILE_BYTES, Sink, SinkError},
         worker,
     },
     keys::{self, LogKeyError},
@@ -54,8 +56,12 @@ use crate::{
 const SOCKET: &str = "backup.sock";
 /// A command that takes nothing for so long has gone.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The longest line on the socket, in bytes: a sealed secret, or an entry.
-const MAX_LINE: u64 = 256 * 1024;
+/// When nobody can come in, it is tried again after this time.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+/// The longest line on the socket, in bytes: a file in base64, with what is around it.
+const MAX_LINE: usize = MAX_FILE_BYTES / 3 * 4 + 4096;
+/// Files that belong together at most: a version's.
+const MAX_TOGETHER: usize = 1024;
 /// Entries that are appended together.
 const PIECE: usize = 256;
 
@@ -141,10 +147,14 @@ impl Made {
 enum Frame {
     /// What the command has already: entries of the log.
     Have(u64),
-    /// A file.
-    Put { place: String, bytes: String },
+    /// A file; those that belong together end with one that is the last.
+    Put {
+        place: String,
+        bytes: String,
+        last: bool,
+    },
     /// A version that was destroyed.
-    Remove(CredentialId, Version),
+    Remove(Fixed),
     /// The next entry of the log.
     Entry(String),
     /// The checkpoint over all entries so far: the end.
@@ -224,15 +234,20 @@ async fn receive(stream: UnixStream, sink: &Directory, vkey: &Vkey) -> Result<()
     let have = sink.log_size().await?;
     send(&mut write, &Frame::Have(have)).await.map_err(gone)?;
     let mut lines = BufReader::new(read);
-    let mut entries = Vec::new();
+    let (mut files, mut entries) = (Vec::new(), Vec::new());
     loop {
         match next(&mut lines).await.map_err(gone)? {
-            Frame::Put { place, bytes } => {
+            Frame::Put { place, bytes, last } => {
                 let place = Place::parse(&place).ok_or_else(odd)?;
                 let bytes = BASE64_STANDARD.decode(bytes).map_err(|_| odd())?;
-                sink.put(vec![File { place, bytes }]).await?;
+                files.push(File { place, bytes });
+                if last {
+                    sink.put(std::mem::take(&mut files)).await?;
+                } else if files.len() >= MAX_TOGETHER {
+                    return Err(odd());
+                }
             }
-            Frame::Remove(credential, version) => sink.remove(credential, version).await?,
+            Frame::Remove(version) => sink.remove(version).await?,
             Frame::Entry(entry) => {
                 entries.push(BASE64_STANDARD.decode(entry).map_err(|_| odd())?);
                 if entries.len() >= PIECE {
@@ -259,7 +274,8 @@ async fn send(to: &mut OwnedWriteHalf, frame: &Frame) -> io::Result<()> {
 
 async fn next(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Frame> {
     let mut line = Vec::new();
-    let read = from.take(MAX_LINE).read_until(b'\n', &mut line).await?;
+    let most = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
+    let read = from.take(most).read_until(b'\n', &mut line).await?;
     if read == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -287,7 +303,15 @@ pub(crate) async fn serve(
             come = listener.accept() => come,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Ok((stream, _)) = come else { continue };
+        let stream = match come {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Too many open files, most likely: whoever asks waits, and the processor is not kept busy.
+                tracing::warn!(%error, "nobody can be handed a backup for a moment");
+                tokio::time::sleep(REFUSED_FOR).await;
+                continue;
+            }
+        };
         let serves = mode.borrow().serves();
         let newest = published.newest().filter(|_| serves);
         tokio::select! {
@@ -367,19 +391,34 @@ impl Sink for Wire {
     }
 
     async fn put(&self, files: Vec<File>) -> Result<(), SinkError> {
+        let mut left = files.len();
         for file in files {
+            left = left.saturating_sub(1);
             let (place, bytes) = (file.place.to_string(), BASE64_STANDARD.encode(file.bytes));
-            self.send(Frame::Put { place, bytes }).await?;
+            let last = left == 0;
+            self.send(Frame::Put { place, bytes, last }).await?;
         }
         Ok(())
     }
 
-    async fn remove(&self, credential: CredentialId, version: Version) -> Result<(), SinkError> {
-        self.send(Frame::Remove(credential, version)).await
+    async fn remove(&self, version: Fixed) -> Result<(), SinkError> {
+        self.send(Frame::Remove(version)).await
+    }
+
+    async fn aside(&self) -> Result<usize, SinkError> {
+        Ok(0)
     }
 
     async fn log_size(&self) -> Result<u64, SinkError> {
         Ok(self.size)
+    }
+
+    async fn leaf(&self, _: u64) -> Result<Option<Hash>, SinkError> {
+        Ok(None)
+    }
+
+    async fn begin_anew(&self, _: CeremonyId) -> Result<(), SinkError> {
+        Err(SinkError::Stopping)
     }
 
     async fn append(

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     config::Config,
     connector::Connectors,
-    copies::{Copies, changes, head, sinks},
+    copies::{Copies, LogKeys, changes, head, sinks},
     desk::Desks,
     gauges::{self, Meter},
     health::Health,
@@ -26,7 +26,7 @@ use crate::{
     mode::{self, Mode},
     notify,
     owner::{
-        self, Reporter,
+        self, Needs, Reporter, Txn, WeakOwner,
         core::{Core, Objects, read},
         outbox::Outbox,
         rows,
@@ -169,7 +169,8 @@ impl Vault {
             &mut core,
         )
         .await?;
-        let copying = copy(config, &log_key, (&view, &published, &mode), &clock);
+        let keys = LogKeys::of(log_key.vkey(), &chain);
+        let copying = copy(config, &keys, (&view, &published, &mode), &clock);
         workshop.copy_to(copying.places.clone(), config.copies.min.size());
         let (owner, owner_task) = owner::start(core, Arc::clone(&view), Arc::clone(&health));
         let printer = tokio::spawn(printer.run(mode.clone()));
@@ -356,8 +357,8 @@ async fn begin(
     core: &mut Core,
 ) -> Result<watch::Receiver<Mode>, VaultError> {
     let why = restoring.as_ref().map(|row| row.why.clone());
-    let (vkey, edge) = (log_key.vkey(), core.edge());
-    let mode = mode::of(config, vkey, edge, store, (vault, why)).await;
+    let (keys, edge) = (LogKeys::of(log_key.vkey(), chain), core.edge());
+    let mode = mode::of(config, &keys, edge, store, (vault, why)).await;
     if let Some(why) = mode.why() {
         tracing::error!(%why, "nothing changes until a quorum accepts it");
     }
@@ -383,12 +384,12 @@ struct Copying {
 /// Starts the copies of what is published; they begin when the vault goes on.
 fn copy(
     config: &Config,
-    key: &LogKey,
+    keys: &LogKeys,
     (store, published, mode): (&Arc<dyn Store>, &Published, &watch::Receiver<Mode>),
     clock: &Clock,
 ) -> Copying {
-    let (newest, vkey) = (published.follow(), key.vkey().clone());
-    let sinks = sinks(&config.copies, config.data.as_ref(), &vkey);
+    let newest = published.follow();
+    let sinks = sinks(&config.copies, config.data.as_ref(), keys);
     let (places, mut tasks) = Copies::start(sinks, store, &newest, mode);
     let status = watch::Sender::new(head::Status {
         wanted: config.audit.head_copy.is_some(),
@@ -397,9 +398,11 @@ fn copy(
     let head = status.subscribe();
     if let Some(folder) = &config.audit.head_copy {
         let (folder, mut mode, clock) = (folder.as_ref().to_owned(), mode.clone(), clock.clone());
+        let (keys, store) = (keys.clone(), Arc::clone(store));
         tasks.push(tokio::spawn(async move {
             if mode::served(&mut mode).await {
-                head::keep(folder, vkey, newest, status, clock).await;
+                head::resume(&folder, &keys, store.as_ref()).await;
+                head::keep(folder, keys, newest, status, clock).await;
             }
         }));
     }
@@ -419,15 +422,29 @@ fn watch_over(context: &Context, metrics: Metrics) -> Vec<JoinHandle<()>> {
             let (owner, mut mode) = (owner.clone(), context.mode.clone());
             tokio::spawn(async move {
                 if mode::served(&mut mode).await {
-                    changes::log(place, owner).await;
+                    let alarm = changes::alarm(place.clone(), owner.clone());
+                    tokio::join!(changes::log(place, owner), alarm);
                 }
             })
         })
         .collect();
+    tasks.push(tokio::spawn(tell_low_space(context.space.clone(), owner)));
     let (space, health) = (context.space.clone(), Arc::clone(&context.health));
     tasks.push(tokio::spawn(space.watch(health)));
     tasks.push(tokio::spawn(gauges::keep(context.clone(), metrics)));
     tasks
+}
+
+/// Tells people each time that room on the disk becomes low.
+async fn tell_low_space(space: Space, owner: WeakOwner) {
+    while space.until(true).await {
+        let told = (notify::Kind::SpaceLow, notify::Severity::Alert);
+        let step = move |core: &mut Core, txn: &mut Txn| core.tell_of_place(txn, told, None);
+        if let Err(refused) = owner.insist(Needs::nothing(), step).await {
+            tracing::warn!(%refused, "nobody is told that room is low");
+        }
+        space.until(false).await;
+    }
 }
 
 fn routes(context: &Context) -> Routes {

@@ -216,21 +216,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
     )
     .map_err(|source| file(&request.dir.join("pins.json"), source))?;
     let welcomes = welcome(request, &charter, &bytes, genesis, &enrolled, &node_key)?;
-    let mut vault = rows::Vault {
-        node: node.id,
-        genesis,
-        in_force: None,
-        joins: BTreeMap::new(),
-        founders: BTreeMap::new(),
-        invitations: BTreeMap::new(),
-        devices: Vec::new(),
-        charters: Vec::new(),
-        joined: Vec::new(),
-        seen: BTreeMap::new(),
-        paused: None,
-        sinks: BTreeMap::new(),
-        restores: Vec::new(),
-    };
+    let mut vault = rows::Vault::new(node.id, genesis);
     vault.founders = welcomes
         .iter()
         .map(|one| (one.token, one.proof.clone()))

@@ -7,15 +7,18 @@
 //! 1. In restore mode no transaction is committed but what [`crate::owner`] lets through for
 //!    `accept-restore`, and nothing is copied or signed.
 
-use std::{fs, io, path::PathBuf};
-
-use keyturn_audit::{note::Vkey, tile::CHECKPOINT, tree::Edge};
-use keyturn_vault::{digest::Digest, id::CeremonyId, reference::Head};
+use keyturn_audit::tree::Edge;
+use keyturn_vault::{digest::Digest, reference::Head};
 use tokio::sync::watch;
 
 use crate::{
     config::Config,
-    copies::head::{self, HeadCheck, HeadCopyError},
+    copies::{
+        LogKeys,
+        head::{self, HeadCheck, HeadCopyError},
+        history,
+        sink::Directory,
+    },
     owner::rows,
     run::whole,
     store::Store,
@@ -74,17 +77,28 @@ impl Mode {
         Some(format!("restore mode: {how}: {}", said.join("; ")))
     }
 
-    /// The highest head that a place shows to be lost, and which place.
-    pub fn lost(&self) -> Option<(Head, String)> {
+    /// The heads that places show to be lost, each with its place.
+    pub fn shown(&self) -> Vec<(Head, String)> {
         let Self::Restore { lost, .. } = self else {
-            return None;
+            return Vec::new();
         };
-        let heads = lost.iter().filter_map(|lost| {
-            let (size, root) = lost.check.lost()?;
-            let root = Digest(root);
-            Some((Head { size, root }, lost.place.clone()))
-        });
-        heads.max_by_key(|(head, _)| head.size)
+        let head = |lost: &Lost| Some((lost.head()?, lost.place.clone()));
+        lost.iter().filter_map(head).collect()
+    }
+
+    /// The highest of them.
+    pub fn lost(&self) -> Option<(Head, String)> {
+        let shown = self.shown().into_iter();
+        shown.max_by_key(|(head, _)| head.size)
+    }
+}
+
+impl Lost {
+    /// The head that the store does not lead to.
+    fn head(&self) -> Option<Head> {
+        let (size, root) = self.check.lost()?;
+        let root = Digest(root);
+        Some(Head { size, root })
     }
 }
 
@@ -94,32 +108,34 @@ pub async fn served(mode: &mut watch::Receiver<Mode>) -> bool {
 }
 
 /// What the places of a configuration say about the store at a start. A place that is away is no
-/// reason to refuse a quorum: it is said, and looked at again when something is written there.
+/// reason to refuse a quorum: it is said, and looked at again when something is written there. What a
+/// quorum gave up before may still lie in one.
 pub async fn of(
     config: &Config,
-    vkey: &Vkey,
+    keys: &LogKeys,
     edge: &Edge,
     store: &dyn Store,
     (vault, restored): (&rows::Vault, Option<String>),
 ) -> Mode {
     let mut lost: Vec<Lost> = Vec::new();
     if let Some(folder) = &config.audit.head_copy {
-        let check = head::check(folder.as_ref(), vkey, edge, store);
+        let check = head::check(folder.as_ref(), keys, edge, store);
         lost.extend(judged("audit.head_copy", check).await);
     }
     for sink in &config.copies.sinks {
-        let check = head::glance(sink.path(), vkey, edge);
-        lost.extend(judged(sink.name(), check).await);
+        let check = head::glance(sink.path(), keys, edge);
+        let Some(found) = judged(sink.name(), check).await else {
+            continue;
+        };
+        let place = Directory::new(sink.name(), sink.path(), keys.clone());
+        let size = found.head().map_or(0, |head| head.size);
+        let given_up = history::given_up(&place, store, size).await;
+        if !matches!(given_up, Ok(Some(_))) {
+            lost.push(found);
+        }
     }
-    // What a quorum has accepted as lost may still lie where nobody could set it aside.
-    lost.retain(|lost| {
-        let (size, root) = lost.check.lost().unwrap_or_default();
-        let accepted = Some(Head {
-            size,
-            root: Digest(root),
-        });
-        vault.restores.iter().all(|known| known.lost != accepted)
-    });
+    let given_up = |head| vault.restores.iter().any(|restore| restore.gave_up(head));
+    lost.retain(|lost| !lost.head().is_some_and(given_up));
     if lost.is_empty() && restored.is_none() {
         return Mode::Serving;
     }
@@ -128,29 +144,6 @@ pub async fn of(
         tracing::error!(%why, "nothing changes until a quorum accepts it");
     }
     mode
-}
-
-/// Renames what lies in places for copies, so that the log that goes on is copied there from its
-/// beginning; sealed versions and documents stay. A place that is away is left, and said.
-pub(crate) fn set_aside(places: &[PathBuf], ceremony: CeremonyId) {
-    for place in places {
-        let aside = place.join(format!("before-{ceremony}"));
-        let moved = fs::create_dir(&aside).and_then(|()| {
-            for name in [CHECKPOINT, "tile"] {
-                match fs::rename(place.join(name), aside.join(name)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            fs::File::open(place)?.sync_all()
-        });
-        match moved {
-            Ok(()) => tracing::info!(place = %place.display(), "what was lost is set aside"),
-            Err(error) => {
-                tracing::warn!(place = %place.display(), %error, "what was lost cannot be set aside; rename its `checkpoint` and `tile`");
-            }
-        }
-    }
 }
 
 async fn judged(

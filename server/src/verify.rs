@@ -6,9 +6,10 @@
 
 use keyturn_hsm::approval::ApprovalKey;
 use keyturn_vault::{
-    charter::Charter,
+    charter::{Chain, Charter},
     check::{self, Check},
     digest::Digest,
+    event::Maker,
     id::{PersonId, TokenId},
     key::PublicKey,
     reference::Signer,
@@ -73,6 +74,12 @@ pub fn text_by_token(
             "it is not signed by the token that it names",
         ))
     }
+}
+
+/// Who made a version, by whose key signed its manifest: a node seals what a rotation made.
+pub fn maker(chain: &Chain, signed_by: Signer) -> Maker {
+    let person = chain.all().find_map(|charter| signer(charter, signed_by));
+    person.map_or(Maker::Rotation, Maker::Deposit)
 }
 
 /// Whose token or device this is.

@@ -11,6 +11,7 @@ use std::{
     env, fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -84,11 +85,14 @@ impl Stage {
         let config = fs::read_to_string(&path).unwrap();
         let listen = format!("[listen]\nmetrics = \"{http}\"\n");
         let config = config.replace("[listen]\n", &listen);
-        fs::write(
-            &path,
-            format!("{config}\n[store]\nlow_water_mib = 8\nballast_mib = 4\n"),
-        )
-        .unwrap();
+        let hear = vault.world.folder().join("hear");
+        let told = vault.world.folder().join("told");
+        fs::write(&hear, format!("#!/bin/sh\ncat >> {}\n", told.display())).unwrap();
+        fs::set_permissions(&hear, fs::Permissions::from_mode(0o755)).unwrap();
+        let store = "[store]\nlow_water_mib = 8\nballast_mib = 4\n";
+        let hear = hear.display();
+        let notify = format!("[notify.all]\nkind = \"exec\"\ncommand = \"{hear}\"\n");
+        fs::write(&path, format!("{config}\n{store}\n{notify}")).unwrap();
         Self { vault, data, http }
     }
 
@@ -107,6 +111,18 @@ impl Stage {
             .unwrap();
         let block = vec![7; 4096];
         while self.free() > leave && filler.write_all(&block).is_ok() {}
+    }
+
+    /// Waits until people are told of this kind.
+    fn until_told(&self, kind: &str) {
+        let told = self.vault.world.folder().join("told");
+        for _ in 0..STEPS {
+            if fs::read_to_string(&told).is_ok_and(|told| told.contains(kind)) {
+                return;
+            }
+            std::thread::sleep(STEP);
+        }
+        panic!("nobody is told of {kind}");
     }
 
     fn ask(&self, page: &str) -> String {
@@ -200,6 +216,7 @@ fn a_disk_that_fills_up_keeps_its_last_room_for_ceremonies() {
 
         stage.fill(5 * MIB);
         stage.until("low on space");
+        stage.until_told("vault.low-space");
         let refused = stage.deposit(&definition, 2).await.unwrap_err();
         let word = refused.metadata().get(CODE_TRAILER).unwrap();
         assert_eq!(word.to_str().unwrap(), "low-space");

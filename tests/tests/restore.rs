@@ -72,11 +72,14 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Entries of the log that the daemon has published.
+    fn log_size(&self) -> u64 {
+        size_of(&self.world.log().join("checkpoint"))
+    }
+
     /// Entries of the log in the place for copies.
     fn copied_size(&self) -> u64 {
-        let text = fs::read_to_string(self.sink.join("checkpoint")).unwrap_or_default();
-        let size = text.lines().nth(1).map(str::parse);
-        size.and_then(Result::ok).unwrap_or_default()
+        size_of(&self.sink.join("checkpoint"))
     }
 
     fn copied(&self, enough: impl Fn(u64) -> bool) -> Outcome<()> {
@@ -132,6 +135,10 @@ impl Stage {
 
     /// `keyturnd restore` from this folder to a bare host.
     fn restore(&self, from: &str, keys: bool) -> Outcome<Reply> {
+        self.restore_with(from, keys, &[])
+    }
+
+    fn restore_with(&self, from: &str, keys: bool, more: &[&str]) -> Outcome<Reply> {
         let address = self.world.address().to_string();
         let genesis = &self.genesis;
         let mut args = vec![
@@ -149,12 +156,17 @@ impl Stage {
         if keys {
             args.extend(["--log-key", "log.key", "--node-key", "node.pem"]);
         }
+        args.extend(more);
         self.world.keyturnd(args)
     }
 
     /// From the bare host to a daemon in restore mode; gives the pin of its server.
     fn restored(&mut self, keys: bool) -> Outcome<String> {
-        let made = self.restore("copies", keys)?.ok()?.json()?;
+        self.restored_from("copies", keys, &[])
+    }
+
+    fn restored_from(&mut self, from: &str, keys: bool, more: &[&str]) -> Outcome<String> {
+        let made = self.restore_with(from, keys, more)?.ok()?.json()?;
         assert_eq!(made["findings"], Value::Array(Vec::new()));
         assert_eq!(made["new_log_key"], !keys);
         assert_eq!(made["new_node"], !keys);
@@ -171,7 +183,12 @@ impl Stage {
 
     /// Bob asks and agrees, carol agrees; alice follows.
     fn accepted(&self, pin: &str) -> Outcome<()> {
-        let asked = self.accept("bob", pin, &["--ask-only"])?.ok()?.json()?;
+        self.accepted_for("bob", pin)
+    }
+
+    /// The same, as somebody else asked.
+    fn accepted_for(&self, who: &str, pin: &str) -> Outcome<()> {
+        let asked = self.accept(who, pin, &["--ask-only"])?.ok()?.json()?;
         let digest = text(&asked["sha256"]);
         for (who, state) in [("bob", "open"), ("carol", "applied")] {
             let yes = ["--yes-sha256", &digest];
@@ -193,6 +210,13 @@ impl Stage {
         let told = |one: &Value| format!("{}: {}", text(&one["code"]), text(&one["what"]));
         Ok(findings.iter().map(told).collect())
     }
+}
+
+/// Entries that a checkpoint covers; none where there is none.
+fn size_of(checkpoint: &std::path::Path) -> u64 {
+    let text = fs::read_to_string(checkpoint).unwrap_or_default();
+    let size = text.lines().nth(1).map(str::parse);
+    size.and_then(Result::ok).unwrap_or_default()
 }
 
 fn files(folder: &std::path::Path) -> Vec<PathBuf> {
@@ -224,6 +248,10 @@ fn until(what: &str, mut done: impl FnMut() -> bool) -> Outcome<()> {
 enum At {
     /// Checked out: a rotation is owed.
     Out,
+    /// The new version is sealed; no copy of it is begun.
+    Sealed,
+    /// All of its copy is written but the manifest, which makes it whole.
+    HalfCopied,
     /// In this call to the target: before it, or after it took effect.
     Call(&'static str, bool),
     /// After the rotation.
@@ -234,6 +262,8 @@ enum At {
 fn the_disk_is_lost_at_every_step_of_a_rotation_and_everything_opens() {
     for (at, keys) in [
         (At::Out, false),
+        (At::Sealed, true),
+        (At::HalfCopied, false),
         (At::Call("apply", false), true),
         (At::Call("apply", true), false),
         (At::Call("test", false), true),
@@ -243,15 +273,34 @@ fn the_disk_is_lost_at_every_step_of_a_rotation_and_everything_opens() {
         (At::Done, true),
     ] {
         let mut stage = Stage::new().unwrap();
-        if let At::Call(action, after) = at {
-            stage.target.stops(action, after).unwrap();
+        let (sink, away) = (stage.sink.clone(), stage.sink.with_extension("away"));
+        let folder = fs::read_dir(sink.join("credentials")).unwrap().next();
+        let second = folder.unwrap().unwrap().path().join("v2");
+        match at {
+            At::Call(action, after) => stage.target.stops(action, after).unwrap(),
+            // Nothing can be written under the name that a manifest has at first.
+            At::HalfCopied => fs::create_dir_all(second.join("manifest.new")).unwrap(),
+            At::Out | At::Sealed | At::Done => {}
         }
         let (ceremony, _) = stage.open().unwrap();
+        if matches!(at, At::Sealed) {
+            let size = stage.log_size();
+            stage.copied(|there| there >= size).unwrap();
+            fs::rename(&sink, &away).unwrap();
+        }
         if !matches!(at, At::Out) {
             stage.check_in(&ceremony).unwrap();
         }
         match at {
             At::Out => {}
+            At::Sealed | At::HalfCopied => {
+                let waits = || {
+                    let list = stage.world.keyturn("alice", ["--json", "rotate", "list"]);
+                    list.unwrap().ok().unwrap().stdout.contains("few-copies")
+                };
+                until("it waits for its copy", waits).unwrap();
+                assert!(stage.target.accepts(USER, FIRST.as_bytes()).unwrap());
+            }
             At::Call(..) => {
                 until(&format!("{at:?}"), || stage.target.reached()).unwrap();
             }
@@ -261,11 +310,20 @@ fn the_disk_is_lost_at_every_step_of_a_rotation_and_everything_opens() {
             }
         }
         stage.lose(keys).unwrap();
+        match at {
+            At::Sealed => fs::rename(&away, &sink).unwrap(),
+            At::HalfCopied => {
+                assert!(second.join("payload.age").exists());
+                fs::remove_dir(second.join("manifest.new")).unwrap();
+            }
+            At::Out | At::Call(..) | At::Done => {}
+        }
         let pin = stage.restored(keys).unwrap();
         if matches!(at, At::Call(..)) {
             stage.target.goes_on().unwrap();
         }
-        stage.accepted(&pin).unwrap();
+        // Who asks is she who has seen the most of what is lost.
+        stage.accepted_for("alice", &pin).unwrap();
 
         stage.before = ceremony;
         let (_, secrets) = stage.open().unwrap();
@@ -414,6 +472,146 @@ fn whoever_has_seen_more_says_what_is_lost() {
     let findings = stage.findings("alice").unwrap();
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].starts_with("lost-entries"), "{findings:?}");
+}
+
+/// Opens, returns and waits until the target has another password.
+fn rotated(stage: &Stage) {
+    let size = stage.copied_size();
+    let (ceremony, _) = stage.open().unwrap();
+    stage.check_in(&ceremony).unwrap();
+    let void = || !stage.target.accepts(USER, FIRST.as_bytes()).unwrap();
+    until("rotated", void).unwrap();
+    stage.copied(|now| now > size).unwrap();
+    let idle = || {
+        let list = stage.world.keyturn("alice", ["--json", "rotate", "list"]);
+        let list = list.unwrap().ok().unwrap().json().unwrap();
+        list["rotations"].as_array().is_some_and(Vec::is_empty)
+    };
+    until("the rotation is over", idle).unwrap();
+}
+
+/// The only secret that the target accepts lies in the place for copies; the backup knows nothing of it.
+#[test]
+fn a_restore_from_an_old_backup_takes_back_what_only_a_sink_has_and_overwrites_nothing() {
+    let mut stage = Stage::new().unwrap();
+    let backup = "backup --config vault/keyturnd.toml --to old";
+    let made = stage.world.keyturnd(backup.split(' ')).unwrap();
+    made.ok().unwrap();
+    rotated(&stage);
+    stage.lose(true).unwrap();
+    let sink = stage.sink.clone();
+    let more = ["--sink", sink.to_str().unwrap()];
+    let pin = stage.restored_from("old", true, &more).unwrap();
+    stage.accepted(&pin).unwrap();
+    let (_, secrets) = stage.open().unwrap();
+    let accepted = |secret: &String| stage.target.accepts(USER, secret.as_bytes()).unwrap();
+    assert!(secrets.iter().any(accepted), "{} opened", secrets.len());
+    assert!(!sink.join("set-aside").exists());
+}
+
+fn serves(stage: &Stage) -> bool {
+    let status = stage.world.keyturn("dan", ["--json", "status"]).unwrap();
+    status.ok().unwrap().json().unwrap()["restore_mode"] == false
+}
+
+/// More than one transaction takes back.
+#[test]
+fn all_that_only_a_sink_has_is_taken_back_however_much_it_is() {
+    const MANY: usize = 30;
+    let mut stage = Stage::new().unwrap();
+    let path = |n: usize| format!("many/{n}");
+    let with_secret = ["--secret-file", "secret"];
+    for n in 0..MANY {
+        let (path, more) = (path(n), "--kind text --group ops --policy default");
+        let add = ["credential", "add", &path].into_iter();
+        let add = add.chain(more.split(' ')).chain(with_secret);
+        stage.world.keyturn("alice", add).unwrap().ok().unwrap();
+    }
+    let backup = "backup --config vault/keyturnd.toml --to old";
+    let made = stage.world.keyturnd(backup.split(' ')).unwrap();
+    made.ok().unwrap();
+    for n in 0..MANY {
+        let path = path(n);
+        let deposit = ["credential", "deposit", &path].into_iter();
+        let deposit = deposit.chain(with_secret);
+        stage.world.keyturn("alice", deposit).unwrap().ok().unwrap();
+    }
+    let size = stage.log_size();
+    stage.copied(|there| there >= size).unwrap();
+    stage.lose(true).unwrap();
+    let sink = stage.sink.clone();
+    let more = ["--sink", sink.to_str().unwrap()];
+    let pin = stage.restored_from("old", true, &more).unwrap();
+    stage.accepted_for("alice", &pin).unwrap();
+    until("all is taken back", || serves(&stage)).unwrap();
+    for n in [0, 15, 29] {
+        let show = ["--json", "credential", "show", &path(n)].map(str::to_owned);
+        let shown = stage.world.keyturn("alice", show).unwrap().ok().unwrap();
+        let versions = shown.json().unwrap()["versions"].as_array().map(Vec::len);
+        assert_eq!(versions, Some(2), "{n}: {}", shown.stdout);
+    }
+    let findings = stage.findings("alice").unwrap();
+    let odd = findings
+        .iter()
+        .filter(|what| !what.starts_with("lost-entries"));
+    assert_eq!(odd.count(), 0, "{findings:?}");
+    // It is finished: a restart serves.
+    stage.world.start().unwrap();
+    assert!(serves(&stage));
+}
+
+/// The same, and that place is away until the vault goes on with a version of the same number.
+#[test]
+fn a_place_that_comes_back_after_a_restore_keeps_the_only_secret_that_works() {
+    let mut stage = Stage::new().unwrap();
+    let backup = "backup --config vault/keyturnd.toml --to old";
+    let made = stage.world.keyturnd(backup.split(' ')).unwrap();
+    made.ok().unwrap();
+    rotated(&stage);
+    stage.lose(true).unwrap();
+    let (sink, away) = (stage.sink.clone(), stage.sink.with_extension("away"));
+    let more = ["--sink", sink.to_str().unwrap()];
+    let made = stage.restore_with("old", true, &more).unwrap();
+    let pin = text(&made.ok().unwrap().json().unwrap()["server_pin"]);
+    fs::rename(&sink, &away).unwrap();
+    stage.target.configure(&stage.world).unwrap();
+    stage.world.start().unwrap();
+    let warned = stage.accept("bob", &pin, &["--ask-only"]).unwrap();
+    let warned = warned.ok().unwrap().stderr;
+    assert!(warned.contains("cannot be looked at"), "{warned}");
+    stage.accepted_for("alice", &pin).unwrap();
+    let deposit = ["credential", "deposit", PATH, "--secret-file", "secret"];
+    stage.world.keyturn("alice", deposit).unwrap().ok().unwrap();
+    // Its log is another history now; what an operator is told to do makes it take the new one.
+    for name in ["checkpoint", "tile"] {
+        fs::rename(away.join(name), away.join(format!("{name}.lost"))).unwrap();
+    }
+    fs::rename(&away, &sink).unwrap();
+    let tree = sink.join("set-aside/1");
+    until("it is set aside", || tree.exists()).unwrap();
+    let told = || {
+        let status = stage.world.keyturn("dan", ["--json", "status"]).unwrap();
+        status.ok().unwrap().stdout.contains("\"set-aside\"")
+    };
+    until("it is told", told).unwrap();
+
+    let mut ask = vec!["--json", "recover", "request", PATH, "--reason", "now"];
+    let tree = tree.display().to_string();
+    ask.extend(["--export", &tree, "--out", "asked"]);
+    let asked = stage.world.keyturn("alice", ask).unwrap().ok().unwrap();
+    let digest = text(&asked.json().unwrap()["request_sha256"]);
+    for who in ["bob", "carol"] {
+        let answer = ["recover", "share", "asked", "--export", &tree, "--out", who];
+        let yes = ["--yes-sha256", &digest];
+        let answered = stage.world.keyturn(who, yes.iter().chain(&answer)).unwrap();
+        answered.ok().unwrap();
+    }
+    let open = [
+        "recover", "open", "asked", "bob", "carol", "--export", &tree, "--output", "opened",
+    ];
+    stage.world.keyturn("alice", open).unwrap().ok().unwrap();
+    let secret = fs::read(stage.world.folder().join("opened")).unwrap();
+    assert!(stage.target.accepts(USER, &secret).unwrap());
 }
 
 #[test]

@@ -25,6 +25,9 @@ use crate::{
     wire,
 };
 
+/// What is said where the vault does not have the details.
+const NO_DETAILS: &str = "not there: erased, or not in the copy that the vault was restored from";
+
 /// A verified request with all that belongs to it.
 #[derive(Clone)]
 pub struct Case {
@@ -32,7 +35,7 @@ pub struct Case {
     pub request: Request,
     /// Its text with the signature.
     pub signed: SignedText,
-    /// The free text; none when it was erased.
+    /// The free text; none where the vault does not have it any more.
     pub details: Option<String>,
     /// The versions that it names, in its order.
     pub sealed: Vec<Sealed>,
@@ -185,7 +188,7 @@ impl Case {
             &self
                 .details
                 .as_deref()
-                .map_or_else(|| "(erased)\n".to_owned(), clean),
+                .map_or_else(|| format!("({NO_DETAILS})\n"), clean),
         );
         if let Some(difference) = self.difference(session).await? {
             text.push_str("--- what it changes ---\n");
@@ -216,7 +219,7 @@ impl Case {
             .as_deref()
             .and_then(|details| Details::parse(details).ok());
         let reason = details.map_or_else(
-            || "(the details were erased)".to_owned(),
+            || format!("({NO_DETAILS})"),
             |details| details.reason.to_string(),
         );
         let ticket = request

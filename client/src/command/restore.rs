@@ -32,6 +32,9 @@ use super::{
 };
 use crate::{refusal::Refusal, session::Session, ui::Style, verify::VerifyError, wire};
 
+/// The finding that says what of the places for copies is not taken back.
+const LEFT: &str = "left-in-copy";
+
 /// Accept what was restored: a lost log, or lost keys.
 #[derive(Debug, Args)]
 pub struct AcceptRestore {
@@ -59,6 +62,13 @@ impl AcceptRestore {
             .into_inner();
         if !status.restore_mode {
             return accepted(&context, &mut session, None).await;
+        }
+        for left in &status.findings {
+            if left.code == LEFT {
+                context
+                    .ui
+                    .warn(format_args!("{}: {}", left.message, left.hint));
+            }
         }
         session.follow_charter().await?;
         let wanted = wanted(&session).await?;

@@ -23,8 +23,8 @@ pub struct Known {
     pub proven: Option<Time>,
     /// What the target calls its key, where it holds several.
     pub key: Option<KeyId>,
-    /// What the first look after the last proof saw; none where there was no look since. The
-    /// connector compares what must not have changed.
+    /// What the first look after the last proof saw that found the secret real; none where there was no such
+    /// look since. The connector compares what must not have changed.
     pub facts: Option<Facts>,
 }
 

@@ -1,4 +1,5 @@
-//! What the vault's log says of a place for copies: that it went, came, or caught up.
+//! What the vault's log says of a place for copies: that it went, came, or caught up; and what people are told
+//! at once, because the only copy of a secret may be at stake.
 //!
 //! # Invariants
 //! 1. A place makes at most one entry in [`BETWEEN`], however often it comes and goes.
@@ -9,7 +10,10 @@ use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
 use super::Status;
-use crate::owner::{Core, Needs, Txn, WeakOwner};
+use crate::{
+    notify::{Kind, Severity},
+    owner::{Core, Needs, Txn, WeakOwner},
+};
 
 /// A place must be so for this long before it is logged.
 pub const STEADY: Duration = Duration::from_secs(10);
@@ -26,6 +30,54 @@ pub async fn log(place: watch::Receiver<Status>, owner: WeakOwner) {
         if owner.insist(Needs::nothing(), step).await.is_err() {
             return;
         }
+    }
+}
+
+/// Tells people when a place holds another history, until it is no longer watched or the daemon stops.
+pub async fn alarm(mut place: watch::Receiver<Status>, owner: WeakOwner) {
+    let mut known = Alarming::default();
+    loop {
+        let (name, seen) = {
+            let status = place.borrow_and_update();
+            (status.name.clone(), Alarming::of(&status))
+        };
+        for told in seen.beyond(known) {
+            let name = name.clone();
+            let step =
+                move |core: &mut Core, txn: &mut Txn| core.tell_of_place(txn, told, Some(&name));
+            if owner.insist(Needs::nothing(), step).await.is_err() {
+                return;
+            }
+        }
+        known = seen;
+        if place.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What of a place's state people are told at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Alarming {
+    foreign: bool,
+    aside: usize,
+}
+
+impl Alarming {
+    fn of(status: &Status) -> Self {
+        Self {
+            foreign: status.foreign,
+            aside: status.aside,
+        }
+    }
+
+    /// What is worse than before.
+    fn beyond(self, before: Self) -> impl Iterator<Item = (Kind, Severity)> {
+        let foreign = self.foreign && !before.foreign;
+        let aside = self.aside > before.aside;
+        let foreign = foreign.then_some((Kind::CopiesForeign, Severity::Alert));
+        let aside = aside.then_some((Kind::CopiesAside, Severity::Alert));
+        foreign.into_iter().chain(aside)
     }
 }
 
@@ -77,6 +129,26 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    #[test]
+    fn people_are_told_of_what_became_worse_and_once() {
+        let state = |foreign, aside| Alarming { foreign, aside };
+        for (before, now, want) in [
+            (state(false, 0), state(false, 0), &[][..]),
+            (state(false, 0), state(true, 0), &[Kind::CopiesForeign]),
+            (state(true, 0), state(true, 0), &[]),
+            (state(true, 0), state(false, 2), &[Kind::CopiesAside]),
+            (state(false, 2), state(false, 1), &[]),
+            (
+                state(false, 1),
+                state(true, 2),
+                &[Kind::CopiesForeign, Kind::CopiesAside],
+            ),
+        ] {
+            let told: Vec<_> = now.beyond(before).map(|(kind, _)| kind).collect();
+            assert_eq!(told, want, "{before:?} {now:?}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_flapping_place_makes_few_entries_and_the_last_is_true() {

@@ -31,6 +31,8 @@ pub(crate) struct Fixture {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) key: LogKey,
     pub(crate) edge: Edge,
+    /// What its secrets are told from another history's by.
+    pub(crate) history: &'static str,
     definition: Definition,
     row: rows::Credential,
 }
@@ -71,6 +73,7 @@ impl Fixture {
             store,
             key: LogKey::from_seed(ORIGIN, &[3; 32]).unwrap(),
             edge: Edge::new(),
+            history: "",
             definition,
             row,
         };
@@ -177,13 +180,14 @@ impl Fixture {
     pub(crate) fn sealed(&self, version: u64) -> SealedVersion {
         let manifest = include_bytes!("../../../vault/testdata/valid/manifest.aws.json");
         let mut manifest = Manifest::from_bytes(manifest).unwrap();
-        let payload = format!("sealed secret {version}").into_bytes();
+        let payload = format!("sealed secret {version}{}", self.history).into_bytes();
         manifest.version = number(version);
         manifest.ciphertext = Digest::of(&payload);
         manifest.definition = Digest::of(&self.definition.to_bytes().unwrap());
         let mut envelopes = Vec::new();
         for holder in manifest.groups.iter_mut().flat_map(|g| &mut g.holders) {
-            let envelope = format!("envelope {} of {version}", holder.x).into_bytes();
+            let envelope = format!("envelope {} of {version}{}", holder.x, self.history);
+            let envelope = envelope.into_bytes();
             holder.envelope = Digest::of(&envelope);
             envelopes.push(envelope);
         }

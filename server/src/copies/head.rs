@@ -4,8 +4,9 @@
 //! a store that is behind it, or that another history leads to, was set back or forked.
 //!
 //! # Invariants
-//! 1. A copy is only ever replaced by a checkpoint over a larger tree.
-//! 2. Only a checkpoint that the log's key signed is a copy; anything else is said, never trusted.
+//! 1. A copy is only ever replaced by a checkpoint over a larger tree; one that a quorum gave up in a
+//!    restore is moved aside first.
+//! 2. Only a checkpoint that a key of the log signed is a copy; anything else is said, never trusted.
 
 use std::{
     cmp::Ordering,
@@ -15,17 +16,20 @@ use std::{
 };
 
 use keyturn_audit::{
-    note::{OpenError, SignedCheckpoint, Vkey},
+    note::{OpenError, SignedCheckpoint},
     publish::{Disk, Os},
     tile::CHECKPOINT,
     tree::{Edge, Hash},
 };
-use keyturn_vault::time::Time;
+use keyturn_vault::{digest::Digest, reference::Head, time::Time};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::LogKeys;
 use crate::clock::Clock;
-use crate::store::{KeyRange, MAX_PAGE_ROWS, Store, StoreError};
+use crate::owner::{core::read as read_row, rows};
+use crate::run::whole;
+use crate::store::{KeyRange, MAX_PAGE_ROWS, Name, Store, StoreError};
 
 /// The largest checkpoint that is read, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
@@ -125,7 +129,7 @@ pub enum HeadCopyError {
 }
 
 /// Reads the copy in a folder; none when there is none.
-pub fn read(folder: &Path, vkey: &Vkey) -> Result<Option<SignedCheckpoint>, HeadCopyError> {
+pub fn read(folder: &Path, keys: &LogKeys) -> Result<Option<SignedCheckpoint>, HeadCopyError> {
     let path = folder.join(CHECKPOINT);
     let bytes = match Os.read(&path, MAX_BYTES) {
         // A missing folder is not a missing copy.
@@ -135,16 +139,15 @@ pub fn read(folder: &Path, vkey: &Vkey) -> Result<Option<SignedCheckpoint>, Head
         bytes => bytes.map_err(|source| failed("read", &path, source))?,
     };
     let text = String::from_utf8_lossy(&bytes);
-    let checkpoint = SignedCheckpoint::open(&text, vkey);
-    checkpoint
+    keys.open(&text)
         .map(Some)
         .map_err(|source| HeadCopyError::Foreign { path, source })
 }
 
 /// As [`read`], on a thread where waiting harms nobody.
-async fn fetch(folder: &Path, vkey: &Vkey) -> Result<Option<SignedCheckpoint>, HeadCopyError> {
-    let (path, vkey) = (folder.to_owned(), vkey.clone());
-    let read = tokio::task::spawn_blocking(move || read(&path, &vkey));
+async fn fetch(folder: &Path, keys: &LogKeys) -> Result<Option<SignedCheckpoint>, HeadCopyError> {
+    let (path, keys) = (folder.to_owned(), keys.clone());
+    let read = tokio::task::spawn_blocking(move || read(&path, &keys));
     match tokio::time::timeout(PATIENCE, read).await {
         Ok(read) => read.unwrap_or(Err(HeadCopyError::Stopping)),
         Err(_) => Err(HeadCopyError::Silent(folder.to_owned())),
@@ -153,8 +156,12 @@ async fn fetch(folder: &Path, vkey: &Vkey) -> Result<Option<SignedCheckpoint>, H
 
 /// Compares the copy in a folder with the store's head by its size alone, where that is smaller: for
 /// a copy of the log, which cannot be continued by another history without that being seen.
-pub async fn glance(folder: &Path, vkey: &Vkey, edge: &Edge) -> Result<HeadCheck, HeadCopyError> {
-    let Some(copy) = fetch(folder, vkey).await? else {
+pub async fn glance(
+    folder: &Path,
+    keys: &LogKeys,
+    edge: &Edge,
+) -> Result<HeadCheck, HeadCopyError> {
+    let Some(copy) = fetch(folder, keys).await? else {
         return Ok(HeadCheck::Absent);
     };
     let (size, root) = (copy.size(), *copy.root());
@@ -170,12 +177,12 @@ pub async fn glance(folder: &Path, vkey: &Vkey, edge: &Edge) -> Result<HeadCheck
 /// hashing as many entries as the copy covers when they are not.
 pub async fn check(
     folder: &Path,
-    vkey: &Vkey,
+    keys: &LogKeys,
     edge: &Edge,
     store: &dyn Store,
 ) -> Result<HeadCheck, HeadCopyError> {
-    let check = glance(folder, vkey, edge).await?;
-    let (HeadCheck::Behind { size }, Some(copy)) = (check, fetch(folder, vkey).await?) else {
+    let check = glance(folder, keys, edge).await?;
+    let (HeadCheck::Behind { size }, Some(copy)) = (check, fetch(folder, keys).await?) else {
         return Ok(check);
     };
     let root = *copy.root();
@@ -210,11 +217,11 @@ async fn root_at(store: &dyn Store, size: u64) -> Result<Hash, HeadCopyError> {
 pub fn write(
     folder: &Path,
     checkpoint: &SignedCheckpoint,
-    vkey: &Vkey,
+    keys: &LogKeys,
 ) -> Result<(), HeadCopyError> {
     let (path, temporary) = (folder.join(CHECKPOINT), folder.join("checkpoint.new"));
     let (there, here) = (
-        read(folder, vkey)?.map_or(0, |copy| copy.size()),
+        read(folder, keys)?.map_or(0, |copy| copy.size()),
         checkpoint.size(),
     );
     match there.cmp(&here) {
@@ -232,6 +239,41 @@ pub fn write(
         .map_err(|source| failed("make durable", &path, source))
 }
 
+/// Moves a copy aside that shows what a quorum gave up in a restore: the next one begins anew.
+pub fn begin_anew(
+    folder: &Path,
+    keys: &LogKeys,
+    restores: &[rows::Restored],
+) -> Result<(), HeadCopyError> {
+    let Some(copy) = read(folder, keys)? else {
+        return Ok(());
+    };
+    let (size, root) = (copy.size(), Digest(*copy.root()));
+    let Some(restore) = restores.iter().find(|one| one.gave_up(Head { size, root })) else {
+        return Ok(());
+    };
+    let aside = folder.join(format!("before-{}", restore.ceremony));
+    let (from, to) = (folder.join(CHECKPOINT), aside.join(CHECKPOINT));
+    Os.make_dir(&aside)
+        .and_then(|_| Os.rename(&from, &to))
+        .and_then(|()| Os.sync_dir(&aside))
+        .and_then(|()| Os.sync_dir(folder))
+        .map_err(|source| failed("move aside", &from, source))
+}
+
+/// The same by what the store knows, with every start; a copy that cannot be moved is said.
+pub async fn resume(folder: &Path, keys: &LogKeys, store: &dyn Store) {
+    let vault = read_row::<rows::Vault>(store, &Name::Vault.key()).await;
+    let restores = vault.ok().flatten().map(|vault| vault.restores);
+    let (folder, keys) = (folder.to_owned(), keys.clone());
+    let moved = tokio::task::spawn_blocking(move || {
+        begin_anew(&folder, &keys, &restores.unwrap_or_default())
+    });
+    if let Ok(Err(error)) = moved.await {
+        tracing::warn!(error = %whole(&error), "the head's copy cannot be looked at");
+    }
+}
+
 /// How the copy is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -247,7 +289,7 @@ pub struct Status {
 /// now is tried again with the next checkpoint, at the latest after `AGAIN`, and said once.
 pub async fn keep(
     folder: PathBuf,
-    vkey: Vkey,
+    keys: LogKeys,
     mut newest: watch::Receiver<Option<SignedCheckpoint>>,
     status: watch::Sender<Status>,
     clock: Clock,
@@ -256,8 +298,8 @@ pub async fn keep(
         let checkpoint = newest.borrow_and_update().clone();
         let mut failed = false;
         if let Some(checkpoint) = checkpoint {
-            let (folder, vkey) = (folder.clone(), vkey.clone());
-            let write = move || write(&folder, &checkpoint, &vkey);
+            let (folder, keys) = (folder.clone(), keys.clone());
+            let write = move || write(&folder, &checkpoint, &keys);
             let written = tokio::task::spawn_blocking(write).await;
             let written = written.unwrap_or(Err(HeadCopyError::Stopping));
             failed = written.is_err();
@@ -276,9 +318,7 @@ pub async fn keep(
 }
 
 fn report(status: &watch::Sender<Status>, written: Result<(), HeadCopyError>, now: Time) {
-    let problem = written
-        .err()
-        .map(|error: HeadCopyError| crate::run::whole(&error));
+    let problem = written.err().map(|error: HeadCopyError| whole(&error));
     if status.borrow().problem != problem {
         if let Some(problem) = &problem {
             tracing::warn!(problem, "the head's copy is not written");

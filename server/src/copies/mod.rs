@@ -10,15 +10,18 @@
 //! | [`sink`] | what a place must do; the folder |
 //! | [`worker`] | brings one place up to date |
 //! | [`changes`] | what of it the vault's log says |
+//! | `history` | whether the log that lies there is the store's, or one that was given up |
 //! | [`head`] | the copy of the log's head, and what it says about the store at a start |
 //!
 //! # Invariants
 //! 1. No ceremony waits for a place. Only a rotation does, before it changes its target, with a deadline.
 //! 2. An entry is in a place's copy of the log only after all that it names was copied there.
 //! 3. A place that holds another log, or more of it than the store, is not written to, and is reported.
+//!    Only a log that a quorum gave up in a restore is moved aside there, and then the place begins anew.
 
 pub mod changes;
 pub mod head;
+pub(crate) mod history;
 pub mod sink;
 pub mod worker;
 
@@ -29,8 +32,8 @@ mod tests;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use keyturn_audit::note::{SignedCheckpoint, Vkey};
-use keyturn_vault::{id::CredentialId, reference::Version};
+use keyturn_audit::note::{OpenError, SignedCheckpoint, Vkey};
+use keyturn_vault::{charter::Chain, id::CredentialId, reference::Version};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -49,8 +52,66 @@ use crate::{
 /// Requests of rotations that wait for one place at most.
 const QUEUE: usize = 1024;
 
+/// The keys that a log has had, the present one first: what lies in a place from before a restore may be
+/// signed by an earlier one.
+#[derive(Clone, Debug)]
+pub struct LogKeys {
+    present: Vkey,
+    former: Vec<Vkey>,
+}
+
+impl LogKeys {
+    /// The present key, and those that charters have named.
+    pub fn of(present: &Vkey, chain: &Chain) -> Self {
+        let mut former: Vec<Vkey> = Vec::new();
+        for charter in chain.all() {
+            if let Ok(key) = charter.log_key.as_str().parse::<Vkey>()
+                && key.to_string() != present.to_string()
+                && former
+                    .iter()
+                    .all(|known| known.to_string() != key.to_string())
+            {
+                former.push(key);
+            }
+        }
+        Self {
+            present: present.clone(),
+            former,
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Vkey> {
+        std::iter::once(&self.present).chain(&self.former)
+    }
+
+    /// Opens a checkpoint that one of them has signed.
+    pub fn open(&self, text: &str) -> Result<SignedCheckpoint, OpenError> {
+        let opened = SignedCheckpoint::open(text, &self.present);
+        opened.or_else(|error| {
+            let mut former = self.former.iter();
+            former
+                .find_map(|key| SignedCheckpoint::open(text, key).ok())
+                .ok_or(error)
+        })
+    }
+}
+
+impl From<Vkey> for LogKeys {
+    fn from(present: Vkey) -> Self {
+        Self {
+            present,
+            former: Vec::new(),
+        }
+    }
+}
+
 /// How a place is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, which operators are shown"
+)]
 pub struct Status {
     /// Its name in the configuration.
     pub name: String,
@@ -64,6 +125,10 @@ pub struct Status {
     pub behind: u64,
     /// What is wrong with it.
     pub problem: Option<String>,
+    /// Whether it holds more of the log than the store, or another log.
+    pub foreign: bool,
+    /// Versions of another history that lie there, set aside.
+    pub aside: usize,
     /// Whether it is on the same disk as the data, and so no copy at all when that disk is lost.
     pub same_disk: bool,
 }
@@ -197,11 +262,11 @@ impl Copies {
 }
 
 /// The places of a configuration, and whether each is on the same disk as the data.
-pub fn sinks(config: &config::Copies, data: &Path, vkey: &Vkey) -> Vec<(Box<dyn Sink>, bool)> {
+pub fn sinks(config: &config::Copies, data: &Path, keys: &LogKeys) -> Vec<(Box<dyn Sink>, bool)> {
     let places = config.sinks.iter();
     places
         .map(|sink| {
-            let place = Directory::new(sink.name(), sink.path(), vkey.clone());
+            let place = Directory::new(sink.name(), sink.path(), keys.clone());
             let sink_box: Box<dyn Sink> = Box::new(place);
             (sink_box, same_disk(sink.path(), data))
         })

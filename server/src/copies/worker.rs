@@ -17,13 +17,15 @@ use keyturn_vault::{
     manifest::Manifest,
     reference::Version,
     text::{self, Purpose, Text as _},
+    world::VersionId,
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Status,
-    sink::{Sink, SinkError},
+    history::{self, HistoryError},
+    sink::{Fixed, Sink, SinkError},
 };
 use crate::{
     owner::{
@@ -66,8 +68,38 @@ enum CopyError {
         "version {1} of {0} in the store is not what its manifest lists; restore it from another copy"
     )]
     Version(CredentialId, u64),
-    #[error("it holds {there} entries of the log and the store {here}; was the store set back?")]
+    #[error(
+        "it holds {there} entries of the log and the store {here}: was the store set back? the next start compares them"
+    )]
     Ahead { there: u64, here: u64 },
+    #[error(
+        "the copy of the log there is of another history, of {0} entries; nothing is written there"
+    )]
+    Forked(u64),
+}
+
+impl CopyError {
+    /// Whether the log there is not the store's.
+    const fn is_foreign(&self) -> bool {
+        match self {
+            Self::Ahead { .. } | Self::Forked(_) => true,
+            Self::Sink(SinkError::Log(error)) => {
+                matches!(error, PublishError::Mismatch { .. } | PublishError::Head(_))
+            }
+            Self::Sink(_) | Self::Store(_) | Self::Row(_) | Self::Entry(_) | Self::Version(..) => {
+                false
+            }
+        }
+    }
+}
+
+impl From<HistoryError> for CopyError {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Sink(error) => Self::Sink(error),
+            HistoryError::Store(error) => Self::Row(error),
+        }
+    }
 }
 
 /// Brings a place up to a checkpoint once; says why not.
@@ -88,6 +120,8 @@ pub(super) struct Worker {
     status: watch::Sender<Status>,
     waiting: Vec<Request>,
     wait: Duration,
+    /// Whether the log there was seen to be the store's, since the last failure.
+    ours: bool,
 }
 
 impl Worker {
@@ -102,6 +136,7 @@ impl Worker {
             status,
             waiting: Vec::new(),
             wait: FIRST_WAIT,
+            ours: false,
         }
     }
 
@@ -115,6 +150,8 @@ impl Worker {
             let checkpoint = newest.borrow_and_update().clone();
             let outcome = self.turn(checkpoint.as_ref()).await;
             let failed = outcome.is_err();
+            // It may be another medium when it is back.
+            self.ours &= !failed;
             self.report(checkpoint.as_ref(), outcome);
             let longest = if self.waiting.is_empty() {
                 LONGEST_WAIT
@@ -139,8 +176,11 @@ impl Worker {
         }
     }
 
-    /// What rotations wait for first, then the log with all that it names.
+    /// What rotations wait for first, then the log with all that it names. A place that knows more than
+    /// the store is told first: nothing there may be written over.
     async fn turn(&mut self, newest: Option<&SignedCheckpoint>) -> Result<(), CopyError> {
+        let Some(newest) = newest else { return Ok(()) };
+        self.begins(newest).await?;
         let mut unanswered = Vec::new();
         let mut problem = None;
         for request in std::mem::take(&mut self.waiting) {
@@ -161,21 +201,37 @@ impl Worker {
         if let Some(problem) = problem {
             return Err(problem);
         }
-        match newest {
-            Some(newest) => self.catch_up(newest).await,
-            None => Ok(()),
+        self.catch_up(newest).await
+    }
+
+    /// Entries that the place has. One with another log is left alone, unless that log was given up.
+    async fn begins(&mut self, newest: &SignedCheckpoint) -> Result<u64, CopyError> {
+        let (there, here) = (self.sink.log_size().await?, newest.size());
+        self.status.send_modify(|status| status.size = there);
+        let (sink, store) = (self.sink.as_ref(), self.store.as_ref());
+        let last = there.checked_sub(1).filter(|_| !self.ours || there > here);
+        let Some(last) = last else { return Ok(there) };
+        self.ours = there <= here && history::same(sink, store, last).await?;
+        if self.ours {
+            return Ok(there);
         }
+        if let Some(ceremony) = history::given_up(sink, store, there).await? {
+            sink.begin_anew(ceremony).await?;
+            tracing::warn!(sink = %sink.name(), %ceremony, "the log there was given up and is moved aside");
+            return Ok(0);
+        }
+        Err(if there > here {
+            CopyError::Ahead { there, here }
+        } else {
+            CopyError::Forked(there)
+        })
     }
 
     async fn catch_up(&mut self, newest: &SignedCheckpoint) -> Result<(), CopyError> {
         let here = newest.size();
-        let mut from = self.sink.log_size().await?;
-        self.status.send_modify(|status| status.size = from);
+        let mut from = self.begins(newest).await?;
         if from == 0 {
             self.sink.put(vec![File::readme()]).await?;
-        }
-        if from > here {
-            return Err(CopyError::Ahead { there: from, here });
         }
         while from < here {
             let range = KeyRange::entries(from, here);
@@ -197,6 +253,12 @@ impl Worker {
                 status.behind = here.saturating_sub(from);
             });
         }
+        let aside = self.sink.aside().await?;
+        self.status.send_if_modified(|status| {
+            let changed = status.aside != aside;
+            status.aside = aside;
+            changed
+        });
         Ok(())
     }
 
@@ -209,14 +271,22 @@ impl Worker {
         let entry = Entry::decode(bytes).map_err(|_| CopyError::Entry(n))?;
         let event = Event::parse(&entry.kind, &entry.body).map_err(|_| CopyError::Entry(n))?;
         match event {
-            Event::VersionSealed { version, .. } | Event::VersionRecovered { version, .. } => {
-                self.version(version.credential, version.version).await?;
-                Ok(())
+            Event::VersionSealed {
+                version, manifest, ..
             }
-            Event::VersionDestroyed { version } => Ok(self
-                .sink
-                .remove(version.credential, version.version)
-                .await?),
+            | Event::VersionRecovered {
+                version, manifest, ..
+            } => {
+                if self.version(version.credential, version.version).await? {
+                    return Ok(());
+                }
+                // It is destroyed; whoever follows the log wants its manifest all the same.
+                match self.object(manifest).await {
+                    Err(CopyError::Row(Refused::Row)) => Ok(()),
+                    other => other,
+                }
+            }
+            Event::VersionDestroyed { version } => self.destroyed(version).await,
             Event::CeremonyOpened { request, .. } => {
                 let request =
                     text::Request::parse(&request.text).map_err(|_| CopyError::Entry(n))?;
@@ -263,12 +333,34 @@ impl Worker {
         Ok(true)
     }
 
+    async fn destroyed(&self, id: VersionId) -> Result<(), CopyError> {
+        let VersionId {
+            credential,
+            version,
+        } = id;
+        let store = self.store.as_ref();
+        let row: Option<rows::Credential> =
+            read(store, &Name::Credential(credential).key()).await?;
+        let Some(state) = row.and_then(|mut row| row.versions.remove(&version)) else {
+            return Ok(());
+        };
+        let manifest = document::<Manifest>(store, state.manifest).await.ok();
+        let fixed = Fixed {
+            credential,
+            version,
+            manifest: state.manifest,
+            payload: manifest.map(|manifest| manifest.ciphertext),
+        };
+        Ok(self.sink.remove(fixed).await?)
+    }
+
     fn report(&mut self, newest: Option<&SignedCheckpoint>, outcome: Result<(), CopyError>) {
         let before = self.status.borrow().clone();
         let mut now = Status {
             reachable: true,
             complete: outcome.is_ok(),
             problem: None,
+            foreign: outcome.as_ref().is_err_and(CopyError::is_foreign),
             behind: 0,
             ..before.clone()
         };

@@ -90,6 +90,9 @@ kinds! {
     CharterBypass "charter.bypass" "a group is about to be replaced without its own members"
     CharterInForce "charter.in-force" "another charter is in force"
     RefusalsRepeated "refusals.repeated" "somebody was refused again and again"
+    CopiesForeign "copies.foreign" "a place for copies holds more of the log, or another one: nothing is written there"
+    CopiesAside "copies.set-aside" "sealed versions of another history lie in a place for copies"
+    SpaceLow "vault.low-space" "the disk is low on space: deposits and rotations wait"
     RestoreMode "vault.restore-mode" "the store was set back: the vault is in restore mode"
     Test "notice.test" "this is a test; nothing happened"
 }
@@ -247,6 +250,9 @@ pub struct Notice {
     /// How often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// The name of the place for copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
 }
 
 impl Notice {
@@ -271,6 +277,7 @@ impl Notice {
             charter: None,
             code: None,
             count: None,
+            place: None,
         }
     }
 
@@ -299,6 +306,7 @@ impl Notice {
             ("asked by ", person(&self.requester)),
             ("by ", person(&self.person)),
             ("charter ", self.charter.map(|index| index.to_string())),
+            ("place ", self.place.clone()),
             ("refusal ", self.code.clone()),
             ("times ", self.count.map(|count| count.to_string())),
             (

@@ -245,6 +245,7 @@ pub fn start(
     let task = tokio::spawn(async move {
         let mut works = Vec::with_capacity(BATCH);
         let mut resumed = false;
+        let mut untaken = 0;
         loop {
             let serves = core.mode.borrow().serves();
             if serves && !std::mem::replace(&mut resumed, true) {
@@ -253,9 +254,18 @@ pub fn start(
                 core.check_rosters_again();
             }
             let alarm = core.alarm();
+            let left = std::mem::replace(&mut untaken, core.untaken());
+            let pause = if left == untaken {
+                INSIST_EVERY
+            } else {
+                Duration::ZERO
+            };
             tokio::select! {
                 taken = waiting.recv_many(&mut works, BATCH) => if taken == 0 { break },
                 () = alarm, if serves => works.push(core.due()),
+                () = tokio::time::sleep(pause), if untaken > 0 => {
+                    works.push(Work::detached(Needs::nothing(), Core::take_back));
+                }
             }
             turn(&mut core, &store, &health, std::mem::take(&mut works)).await;
         }

@@ -76,7 +76,8 @@ impl Core {
         let Some(version) = held.slot.current() else {
             return;
         };
-        let facts = held.row.probe.as_ref().map(|probe| probe.facts.clone());
+        let facts = held.row.probe.as_ref();
+        let facts = facts.and_then(|probe| probe.facts.clone());
         let look = Look {
             credential: id,
             version,
@@ -132,11 +133,10 @@ impl Core {
             self.tell_look(txn, id, false)?;
         }
         let wall = self.now().wall;
-        // The first facts after a proof are those that must not change.
-        let facts = before
-            .as_ref()
-            .map_or(sight.facts, |probe| probe.facts.clone());
-        let last = if seen && !diverged {
+        let real = seen && !diverged;
+        let baseline = before.as_ref().and_then(|probe| probe.facts.clone());
+        let facts = baseline.or_else(|| real.then_some(sight.facts));
+        let last = if real {
             Some(wall)
         } else {
             before.and_then(|probe| probe.same)

@@ -6,15 +6,16 @@
 //!
 //! # Invariants
 //! 1. In restore mode nothing but this ceremony changes anything.
-//! 2. The keys, the lost head and the versions that are taken back are those of the document, and all
-//!    take force in the transaction that logs it.
+//! 2. The keys and the lost head are those of the document, and take force in the transaction that logs it.
+//! 3. The vault goes on once all versions of the document are taken back, also over a restart: until then
+//!    no number of theirs can be given to another version.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::Arc,
 };
 
+use keyturn_proto::v1;
 use keyturn_vault::{
     ceremony::{self, Purpose},
     change,
@@ -41,14 +42,29 @@ use super::{
 };
 use crate::{refusal::Refused, store::Name};
 
+/// Versions that one transaction takes back, so that it fits into the store's bounds.
+const AT_ONCE: usize = 12;
 /// Other requests to accept the restore that end with it; more expire.
 const MAX_MOOT: usize = 4;
-/// A version that was found in a copy only.
+/// Most findings about what is not taken back; the daemon's log has them all.
+const MAX_LEFT: usize = 20;
+/// A version that was found in a copy only: whoever made it, it may be the target's secret.
 const FOUND: Life = Life {
     stage: Stage::Candidate,
     proven: false,
     rolled: true,
 };
+
+/// A version that only places for copies have.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Who made it.
+    pub maker: Maker,
+}
 
 /// What waits to be accepted.
 #[derive(Clone, Debug)]
@@ -64,15 +80,48 @@ pub struct Restoring {
     /// This node, if the charter does not have it.
     pub node: Option<Node>,
     /// Versions whose sealed values are here and that the log does not have.
-    pub found: BTreeMap<VersionId, (Digest, Manifest)>,
-    /// Places for copies, which begin anew.
-    pub places: Vec<PathBuf>,
+    pub found: BTreeMap<VersionId, Found>,
+    /// What places for copies have that is not taken back, for people.
+    pub left: Vec<String>,
+    /// The ceremony that accepted it; `found` is then what is not yet taken back.
+    pub accepted: Option<CeremonyId>,
+    /// All heads that places for copies show to be lost.
+    pub shown: Vec<Head>,
+}
+
+impl Restoring {
+    fn row(&self) -> rows::Restoring {
+        let found = self.found.iter();
+        rows::Restoring {
+            why: self.why.clone(),
+            head: self.head,
+            found: found.map(|(id, one)| (*id, one.digest)).collect(),
+            accepted: self.accepted,
+        }
+    }
 }
 
 impl Core {
     /// What waits to be accepted.
     pub fn restoring(&self) -> Result<&Restoring, Refused> {
-        self.restoring.as_deref().ok_or(Refused::NotRestoring)
+        let restoring = self.restoring.as_deref();
+        let waits = restoring.filter(|restoring| restoring.accepted.is_none());
+        waits.ok_or(Refused::NotRestoring)
+    }
+
+    /// What places for copies have that is not taken back: who accepts must know.
+    pub fn left_in_copies(&self) -> Vec<v1::Finding> {
+        let left = self.restoring.iter().flat_map(|restoring| &restoring.left);
+        let told = |what: &String| {
+            v1::Finding {
+            severity: v1::Severity::Warning.into(),
+            code: "left-in-copy".to_owned(),
+            message: format!("this is not taken back: {what}"),
+            hint: "mount the place and start the daemon again, or open the version from there with `keyturn recover`".to_owned(),
+            since_ms: 0,
+        }
+        };
+        left.take(MAX_LEFT).map(told).collect()
     }
 
     /// The restores that a quorum accepted, in order.
@@ -91,11 +140,7 @@ impl Core {
             charter: self.known.reference,
             log_key: restoring.log_key.clone(),
             node: restoring.node.clone(),
-            documents: restoring
-                .found
-                .values()
-                .map(|(digest, _)| *digest)
-                .collect(),
+            documents: restoring.found.values().map(|one| one.digest).collect(),
         })
     }
 
@@ -107,13 +152,7 @@ impl Core {
         let digest = put_object(txn, bytes);
         self.propose(digest, Proposal::Restore(Arc::new(document)));
         let restoring = self.restoring()?;
-        let found = restoring.found.iter();
-        let row = rows::Restoring {
-            why: restoring.why.clone(),
-            head: restoring.head,
-            found: found.map(|(id, (digest, _))| (*id, *digest)).collect(),
-        };
-        txn.put(Name::Restore.key(), rows::encode(&row)?);
+        txn.put(Name::Restore.key(), rows::encode(&restoring.row())?);
         Ok(())
     }
 
@@ -161,7 +200,6 @@ impl Core {
         accepted: &Restore,
     ) -> Result<(), Refused> {
         let document = self.accepted(accepted)?;
-        let found = self.restoring()?.found.clone();
         let event = Event::RestoreAccepted {
             ceremony: id,
             restored: document.head,
@@ -169,6 +207,7 @@ impl Core {
             found: document.documents.clone(),
         };
         let entry = self.log(txn, DAEMON, &event)?;
+        let shown = self.restoring()?.shown.clone();
         let before = (self.vault.clone(), Arc::clone(&self.known));
         self.vault.restores.push(rows::Restored {
             ceremony: id,
@@ -176,6 +215,7 @@ impl Core {
             document: accepted.documents,
             head: document.head,
             lost: document.lost,
+            shown,
             entry,
         });
         self.known = Arc::new(Known {
@@ -187,10 +227,16 @@ impl Core {
         for credential in self.interrupted.clone() {
             self.unsure(txn, credential);
         }
-        for (version, (digest, manifest)) in found {
-            self.recover(txn, id, version, digest, manifest)?;
+        if let Some(restoring) = self.restoring.clone() {
+            let accepted = Restoring {
+                accepted: Some(id),
+                ..Restoring::clone(&restoring)
+            };
+            self.restoring = Some(Arc::new(accepted));
+            txn.remember(move |core| core.restoring = Some(restoring));
         }
-        txn.delete(Name::Restore.key());
+        txn.after.push(After::Charter);
+        self.take_back(txn)?;
         let other = |(other, live): &(&CeremonyId, &Arc<Live>)| {
             let row = &live.machine.row;
             **other != id && row.purpose == Purpose::AcceptRestore && !row.state.is_final()
@@ -199,7 +245,45 @@ impl Core {
         for other in others.map(|(other, _)| *other).collect::<Vec<_>>() {
             self.step_ceremony(txn, other, ceremony::Event::Moot, DAEMON)?;
         }
-        txn.after.push(After::Restored(id));
+        Ok(())
+    }
+
+    /// How many versions of an accepted restore are still to be taken back.
+    pub(super) fn untaken(&self) -> usize {
+        let accepted = self.restoring.iter();
+        let accepted = accepted.filter(|restoring| restoring.accepted.is_some());
+        accepted.map(|restoring| restoring.found.len()).sum()
+    }
+
+    /// Takes back a few versions of an accepted restore; the vault goes on with the last (invariant 3).
+    pub(super) fn take_back(&mut self, txn: &mut Txn) -> Result<(), Refused> {
+        let Some(before) = self.restoring.clone() else {
+            return Ok(());
+        };
+        let Some(id) = before.accepted else {
+            return Ok(());
+        };
+        self.let_through = true;
+        let mut rest = Restoring::clone(&before);
+        for _ in 0..AT_ONCE {
+            let Some((version, found)) = rest.found.pop_first() else {
+                break;
+            };
+            let mark = txn.mark();
+            // One that does not fit stays where it was found; the others do not wait for it.
+            if let Err(refused) = self.recover(txn, id, version, found) {
+                txn.back_to(mark, self);
+                tracing::error!(%version, %refused, "a version of a copy cannot be taken back");
+            }
+        }
+        if rest.found.is_empty() {
+            txn.delete(Name::Restore.key());
+            txn.after.push(After::Restored(id));
+        } else {
+            txn.put(Name::Restore.key(), rows::encode(&rest.row())?);
+        }
+        self.restoring = Some(Arc::new(rest));
+        txn.remember(move |core| core.restoring = Some(before));
         Ok(())
     }
 
@@ -222,9 +306,13 @@ impl Core {
         txn: &mut Txn,
         ceremony: CeremonyId,
         version: VersionId,
-        digest: Digest,
-        manifest: Manifest,
+        found: Found,
     ) -> Result<(), Refused> {
+        let Found {
+            digest,
+            manifest,
+            maker,
+        } = found;
         let id = version.credential;
         // What cannot be used keeps nobody from going on; it was told when it was loaded.
         if !self.held.contains_key(&id) {
@@ -233,7 +321,7 @@ impl Core {
         let state = rows::VersionState {
             life: FOUND,
             manifest: digest,
-            maker: Maker::Rotation,
+            maker,
             entry: self.log_size(txn),
             sealed: self.now().wall,
             confirmed: BTreeSet::new(),

@@ -3,6 +3,8 @@
 //! Nothing here is believed about people, keys, quorums or holders: those come from documents whose
 //! digests and signatures were checked. A row says where things stand.
 
+mod restoring;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyturn_vault::{
@@ -13,14 +15,15 @@ use keyturn_vault::{
     id::{CeremonyId, CredentialId, DeviceId, GroupName, NodeId, PersonId, TokenId},
     machine::Millis,
     name::CredentialPath,
-    reference::{CharterRef, Head, Version},
+    reference::{CharterRef, Version},
     text::SignedText,
     time::Time,
-    world::{Life, Stage, VersionId},
+    world::{Life, Stage},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
+pub use self::restoring::{Restored, Restoring};
 use crate::{notify::Notice, peers};
 
 /// The format byte of every row here.
@@ -89,36 +92,6 @@ pub struct Vault {
     pub restores: Vec<Restored>,
 }
 
-/// A restore that a quorum accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Restored {
-    /// The ceremony that decided it.
-    pub ceremony: CeremonyId,
-    /// The charter in force, whose keys it may have replaced.
-    pub charter: CharterRef,
-    /// The digest of the restore document.
-    pub document: Digest,
-    /// The head from which the log went on.
-    pub head: Head,
-    /// The highest head that was known to be lost.
-    pub lost: Option<Head>,
-    /// The entry `restore.accepted`.
-    pub entry: u64,
-}
-
-/// `meta/restore`: there until a quorum accepts what was restored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Restoring {
-    /// Why, for people.
-    pub why: String,
-    /// The log as restored.
-    pub head: Head,
-    /// Versions whose sealed values are here and that the log does not have, with their manifests.
-    pub found: Vec<(VersionId, Digest)>,
-}
-
 /// A charter that took force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,6 +129,25 @@ pub struct JoinedDevice {
 }
 
 impl Vault {
+    /// A vault that nobody has joined yet.
+    pub fn new(node: NodeId, genesis: CharterRef) -> Self {
+        Self {
+            node,
+            genesis,
+            in_force: None,
+            joins: BTreeMap::new(),
+            founders: BTreeMap::new(),
+            invitations: BTreeMap::new(),
+            devices: Vec::new(),
+            charters: Vec::new(),
+            joined: Vec::new(),
+            seen: BTreeMap::new(),
+            paused: None,
+            sinks: BTreeMap::new(),
+            restores: Vec::new(),
+        }
+    }
+
     /// The devices that tokens have signed in, as TLS wants them.
     pub fn joined(&self) -> Vec<peers::JoinedDevice> {
         let joined = |device: &JoinedDevice| peers::JoinedDevice {
@@ -309,8 +301,9 @@ pub struct Probe {
     pub diverged: bool,
     /// What shows so.
     pub why: Option<String>,
-    /// What must not change.
-    pub facts: BTreeMap<String, String>,
+    /// What must not change: what the first look since the proof saw that found the secret real; none before it.
+    #[serde(default)]
+    pub facts: Option<BTreeMap<String, String>>,
 }
 
 /// A definition that was in force.

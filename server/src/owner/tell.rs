@@ -1,4 +1,4 @@
-//! What the notices say: of ceremonies, check-outs, rotations and refusals.
+//! What the notices say: of ceremonies, check-outs, rotations, refusals, places for copies and the disk.
 //!
 //! # Invariants
 //! 1. A notice tells what the transaction that carries it makes true, in the words of that transaction's state.
@@ -192,6 +192,18 @@ impl Core {
                 notice.count = Some(count);
             },
         )
+    }
+
+    /// What a place for copies shows, or the disk.
+    pub(crate) fn tell_of_place(
+        &mut self,
+        txn: &mut Txn,
+        told: (Kind, Severity),
+        place: Option<&str>,
+    ) -> Result<(), Refused> {
+        self.tell(txn, told, |_, notice| {
+            notice.place = place.map(str::to_owned);
+        })
     }
 
     fn name_ceremony(&self, id: CeremonyId, notice: &mut Notice) {

@@ -225,11 +225,7 @@ impl Core {
                 tracing::info!(credential = %id, kind, "told");
             }
             After::Restored(id) => {
-                self.peers.follow(&self.known.charter, &self.vault.joined());
-                self.announce();
-                if let Some(restoring) = self.restoring.take() {
-                    crate::mode::set_aside(&restoring.places, id);
-                }
+                self.restoring = None;
                 tracing::info!(ceremony = %id, "what was restored is accepted: the vault goes on");
                 self.mode.send_replace(crate::mode::Mode::Serving);
             }

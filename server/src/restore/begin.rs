@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::Path,
 };
 
 use keyturn_audit::{note::LogKey, tree::Edge};
@@ -18,7 +18,7 @@ use keyturn_vault::{
 };
 
 use super::{
-    MAX_FOUND, head,
+    head,
     make::{blob, node_name},
     source,
 };
@@ -28,11 +28,12 @@ use crate::{
     identity,
     mode::Mode,
     owner::{
-        core::{ENTRY_FORMAT, document},
-        restore::Restoring,
+        core::{ENTRY_FORMAT, document, read},
+        restore::{Found, Restoring},
         rows,
     },
     store::{KeyRange, MAX_PAGE_ROWS, Name, Outcome, Store, Txn, key::Family},
+    verify,
 };
 
 /// What the daemon has at its start.
@@ -61,23 +62,34 @@ pub(crate) async fn begin(
         return Ok(None);
     };
     let (charter_key, node) = keys(start)?;
-    let row = match row {
-        Some(row) => row,
-        None => rows::Restoring {
-            why,
-            head: head(start.edge),
-            found: scan(start).await?,
-        },
-    };
+    let mut row = row.unwrap_or_else(|| rows::Restoring {
+        why,
+        head: head(start.edge),
+        found: Vec::new(),
+        accepted: None,
+    });
+    let mut left = Vec::new();
+    if row.accepted.is_none() {
+        let all = scan(start, row.found).await?;
+        (row.found, left) = (all.versions.into_iter().collect(), all.left);
+        for what in &left {
+            tracing::warn!(what, "this is not taken back and stays where it is");
+        }
+    }
     let mut found = BTreeMap::new();
     for (version, digest) in row.found {
         let manifest: Manifest = document(start.store, digest).await?;
-        found.insert(version, (digest, manifest));
+        let key = Name::Version(version.credential, version.version.number()).key();
+        let sealed: Option<rows::Blob> = read(start.store, &key).await?;
+        let signer = sealed.map(|sealed| sealed.signature.signer);
+        let signer = signer.ok_or(VaultError::Foreign("it lacks a sealed value"))?;
+        let one = Found {
+            digest,
+            manifest,
+            maker: verify::maker(start.chain, signer),
+        };
+        found.insert(version, one);
     }
-    let sinks = start.config.copies.sinks.iter();
-    let places = sinks.map(|sink| sink.path().to_owned());
-    let head_copy = start.config.audit.head_copy.iter();
-    let places = places.chain(head_copy.map(|path| AsRef::as_ref(path).to_owned()));
     Ok(Some(Restoring {
         why: row.why,
         head: row.head,
@@ -85,7 +97,9 @@ pub(crate) async fn begin(
         log_key: charter_key,
         node,
         found,
-        places: places.collect::<Vec<PathBuf>>(),
+        left,
+        accepted: row.accepted,
+        shown: mode.shown().into_iter().map(|(head, _)| head).collect(),
     }))
 }
 
@@ -127,49 +141,63 @@ fn keys(start: &Start<'_>) -> Result<NewKeys, VaultError> {
     Ok((log_key, node))
 }
 
-/// Brings in sealed values that only places for copies have; the log does not know them yet.
-async fn scan(start: &Start<'_>) -> Result<Vec<(VersionId, Digest)>, VaultError> {
+/// Brings in sealed values that only places for copies have, beside those that were found before: the log
+/// does not know them yet, and each may be what a target has now.
+async fn scan(
+    start: &Start<'_>,
+    before: Vec<(VersionId, Digest)>,
+) -> Result<source::Found, VaultError> {
     let (credentials, known) = known(start.store).await?;
-    let mut found = BTreeMap::new();
+    let mut all = source::Found {
+        versions: before.into_iter().collect(),
+        left: Vec::new(),
+    };
     for sink in &start.config.copies.sinks {
         let (path, chain) = (sink.path().to_owned(), start.chain.clone());
         let (credentials, known) = (credentials.clone(), known.clone());
         let scan = move || {
-            source::found(&path, &chain, |version| {
-                known.contains(&version) || !credentials.contains(&version.credential)
-            })
+            source::found(
+                &path,
+                &chain,
+                |version| known.contains(&version),
+                |credential| credentials.contains(&credential),
+            )
         };
-        let versions = tokio::task::spawn_blocking(scan).await;
-        for sealed in versions.unwrap_or_default() {
-            let version = VersionId {
-                credential: sealed.manifest.credential,
-                version: sealed.manifest.version,
-            };
-            if found.len() >= MAX_FOUND || found.contains_key(&version) {
-                continue;
-            }
-            let damaged = || VaultError::Foreign("a document cannot be written");
-            let manifest = sealed.manifest.to_bytes().map_err(|_| damaged())?;
-            let definition = sealed.definition.to_bytes().map_err(|_| damaged())?;
-            let object = |bytes: &[u8]| {
-                let value = [&[ENTRY_FORMAT], bytes].concat();
-                (Name::Object(Digest::of(bytes)).key(), value)
-            };
-            found.insert(version, Digest::of(&manifest));
-            let ((one, manifest), (other, definition)) = (object(&manifest), object(&definition));
-            let row = rows::encode(&blob(sealed)).map_err(|_| damaged())?;
-            let key = Name::Version(version.credential, version.version.number()).key();
-            let txn = Txn::new()
-                .put(one, manifest)
-                .put(other, definition)
-                .put(key, row);
-            match start.store.txn(txn).await {
-                Ok(Outcome::Committed(_)) => {}
-                _ => return Err(VaultError::Foreign("it takes no versions from a copy")),
-            }
+        let here = tokio::task::spawn_blocking(scan).await;
+        let here = here.map_err(|_| VaultError::Foreign("a place for copies cannot be read"))?;
+        let had: BTreeSet<_> = all.versions.keys().copied().collect();
+        all.join(sink.name(), here);
+        for version in all.versions.keys().filter(|version| !had.contains(version)) {
+            bring(start, sink.path(), *version).await?;
         }
     }
-    Ok(found.into_iter().collect())
+    Ok(all)
+}
+
+/// Brings in one sealed value, with its documents.
+async fn bring(start: &Start<'_>, path: &Path, version: VersionId) -> Result<(), VaultError> {
+    let root = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || source::read_version(&root, version));
+    let sealed = read.await.ok().and_then(Result::ok);
+    let sealed = sealed.ok_or(VaultError::Foreign("a place for copies cannot be read"))?;
+    let damaged = || VaultError::Foreign("a document cannot be written");
+    let manifest = sealed.manifest.to_bytes().map_err(|_| damaged())?;
+    let definition = sealed.definition.to_bytes().map_err(|_| damaged())?;
+    let object = |bytes: &[u8]| {
+        let value = [&[ENTRY_FORMAT], bytes].concat();
+        (Name::Object(Digest::of(bytes)).key(), value)
+    };
+    let ((one, manifest), (other, definition)) = (object(&manifest), object(&definition));
+    let row = rows::encode(&blob(sealed)).map_err(|_| damaged())?;
+    let key = Name::Version(version.credential, version.version.number()).key();
+    let txn = Txn::new()
+        .put(one, manifest)
+        .put(other, definition)
+        .put(key, row);
+    match start.store.txn(txn).await {
+        Ok(Outcome::Committed(_)) => Ok(()),
+        _ => Err(VaultError::Foreign("it takes no versions from a copy")),
+    }
 }
 
 /// The credentials and versions that the store has.

@@ -15,7 +15,7 @@ use keyturn_vault::{
     ceremony::{End, Row, State},
     check::Check,
     digest::Digest,
-    event::Event,
+    event::{Event, Maker},
     id::{CeremonyId, CredentialId, NodeId},
     machine::Millis,
     name::CredentialPath,
@@ -78,13 +78,11 @@ pub(super) struct Folded {
     pub(super) replay: Replay,
     /// The vault's row; its node is still to be said.
     pub(super) vault: rows::Vault,
-    /// Paths of the credentials.
-    pub(super) paths: BTreeMap<CredentialId, CredentialPath>,
-    /// Versions whose sealed values must be there, with the digests of their manifests.
-    pub(super) kept: BTreeMap<VersionId, Digest>,
     /// Versions that were sealed at any time.
     pub(super) known: BTreeSet<VersionId>,
-    /// All rows but the entries, the sealed values, the documents and the vault's.
+    /// The credentials' rows; who made a version that was taken back is still to be said.
+    pub(super) credentials: BTreeMap<CredentialId, rows::Credential>,
+    /// All other rows but the entries, the sealed values, the documents and the vault's.
     pub(super) rows: BTreeMap<Key, Vec<u8>>,
 }
 
@@ -97,21 +95,7 @@ impl<'a> Fold<'a> {
         Self {
             objects: Objects(dir),
             replay: Replay::new(genesis),
-            vault: rows::Vault {
-                node: NodeId::from_bytes([0; 16]),
-                genesis: genesis_ref,
-                in_force: None,
-                joins: BTreeMap::new(),
-                founders: BTreeMap::new(),
-                invitations: BTreeMap::new(),
-                devices: Vec::new(),
-                charters: Vec::new(),
-                joined: Vec::new(),
-                seen: BTreeMap::new(),
-                paused: None,
-                sinks: BTreeMap::new(),
-                restores: Vec::new(),
-            },
+            vault: rows::Vault::new(NodeId::from_bytes([0; 16]), genesis_ref),
             credentials: BTreeMap::new(),
             ceremonies: BTreeMap::new(),
             time: Time::from_ms(0),
@@ -250,6 +234,7 @@ impl<'a> Fold<'a> {
                     document: accepted.documents,
                     head: *restored,
                     lost: *lost,
+                    shown: Vec::new(),
                     entry: record.n,
                 });
             }
@@ -320,7 +305,24 @@ impl<'a> Fold<'a> {
             size: self.entries,
         };
         rows.put(&Name::Clock, &clocks)?;
-        let (mut paths, mut kept, mut known) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let known = self.end_credentials(&mut rows, now)?;
+        self.end_ceremonies(&mut rows, now)?;
+        Ok(Folded {
+            replay: self.replay,
+            vault: self.vault,
+            credentials: self.credentials,
+            known,
+            rows: rows.0,
+        })
+    }
+
+    /// Ends the rows of credentials with what their slots say; gives all versions that were ever sealed.
+    fn end_credentials(
+        &mut self,
+        rows: &mut Rows,
+        now: Millis,
+    ) -> Result<BTreeSet<VersionId>, RestoreError> {
+        let mut known = BTreeSet::new();
         for (id, row) in &mut self.credentials {
             let slot = self.replay.slots().get(id).ok_or(RestoreError::Rows)?;
             let out = self
@@ -329,24 +331,18 @@ impl<'a> Fold<'a> {
                 .get(id)
                 .map(|holding| holding.out.clone());
             row.out = out.unwrap_or_default();
-            for (number, state) in &mut row.versions {
-                let version = VersionId {
-                    credential: *id,
-                    version: *number,
-                };
-                known.insert(version);
-                let Some(place) = slot.versions.get(number) else {
-                    continue;
-                };
-                state.life = place.life;
-                if state.life.stage != Stage::Destroyed {
-                    kept.insert(version, state.manifest);
-                }
-            }
+            known.extend(row.versions.keys().map(|number| VersionId {
+                credential: *id,
+                version: *number,
+            }));
             // A version that no slot has was never taken by the rules; it stays out.
-            row.versions
-                .retain(|number, _| slot.versions.contains_key(number));
-            rows.put(&Name::Credential(*id), row)?;
+            row.versions.retain(|number, state| {
+                let place = slot.versions.get(number);
+                if let Some(place) = place {
+                    state.life = place.life;
+                }
+                place.is_some()
+            });
             rows.put(&Name::Path(row.path.as_str()), id)?;
             rows.put(&Name::Job(*id), slot)?;
             rows.due(DueKind::Rotation, id.to_bytes(), now);
@@ -356,10 +352,14 @@ impl<'a> Fold<'a> {
             ) {
                 rows.due(DueKind::Running, id.to_bytes(), NEVER);
             }
-            paths.insert(*id, row.path.clone());
         }
+        Ok(known)
+    }
+
+    /// Ends the rows of ceremonies with what their machines say.
+    fn end_ceremonies(&mut self, rows: &mut Rows, now: Millis) -> Result<(), RestoreError> {
         let open: BTreeMap<_, _> = self.replay.ceremonies().map(|row| (row.id, row)).collect();
-        for (id, told) in self.ceremonies {
+        for (id, told) in std::mem::take(&mut self.ceremonies) {
             let row = told
                 .ended
                 .or_else(|| open.get(&id).map(|row| Row::clone(row)));
@@ -389,14 +389,40 @@ impl<'a> Fold<'a> {
             };
             rows.put(&Name::Ceremony(id), &ceremony)?;
         }
-        Ok(Folded {
-            replay: self.replay,
-            vault: self.vault,
-            paths,
-            kept,
-            known,
-            rows: rows.0,
-        })
+        Ok(())
+    }
+}
+
+impl Folded {
+    /// Versions whose sealed values must be there, with the digests of their manifests.
+    pub(super) fn kept(&self) -> Vec<(VersionId, Digest)> {
+        let versions = self.credentials.iter().flat_map(|(credential, row)| {
+            let versions = row.versions.iter();
+            let there = versions.filter(|(_, state)| state.life.stage != Stage::Destroyed);
+            there.map(|(version, state)| {
+                let (credential, version) = (*credential, *version);
+                let id = VersionId {
+                    credential,
+                    version,
+                };
+                (id, state.manifest)
+            })
+        });
+        versions.collect()
+    }
+
+    /// The path of a credential.
+    pub(super) fn path(&self, credential: CredentialId) -> Option<&CredentialPath> {
+        self.credentials.get(&credential).map(|row| &row.path)
+    }
+
+    /// Says who made a version: of one that was taken back the log does not.
+    pub(super) fn made(&mut self, version: VersionId, maker: Maker) {
+        let row = self.credentials.get_mut(&version.credential);
+        let state = row.and_then(|row| row.versions.get_mut(&version.version));
+        if let (Some(state), Maker::Deposit(_)) = (state, maker) {
+            state.maker = maker;
+        }
     }
 }
 

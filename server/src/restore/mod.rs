@@ -15,7 +15,6 @@ mod make;
 pub(crate) mod source;
 
 use std::{
-    collections::BTreeMap,
     fmt, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -42,10 +41,12 @@ use crate::{
     owner::{core::ENTRY_FORMAT, rows},
     run::whole,
     store::Name,
+    verify,
 };
 
-/// Versions that one restore takes back from a copy: they enter the log in one transaction.
-pub const MAX_FOUND: usize = 24;
+/// Versions that one restore takes back from copies: the entry that accepts it names them all. What is
+/// more stays where it is, and is told.
+pub const MAX_FOUND: usize = 512;
 
 /// What an operator says.
 #[derive(Debug)]
@@ -79,6 +80,7 @@ pub struct Made {
     node_pin: Digest,
     new_node: bool,
     found: Vec<String>,
+    left: Vec<String>,
     findings: Vec<String>,
 }
 
@@ -94,6 +96,7 @@ impl Made {
             "server_pin": self.node_pin,
             "new_node": self.new_node,
             "found": self.found,
+            "left": self.left,
             "findings": self.findings,
         })
     }
@@ -118,6 +121,9 @@ impl fmt::Display for Made {
         writeln!(f, "  config      {}", self.config.display())?;
         for version in &self.found {
             writeln!(f, "  not in the log, to be taken back: {version}")?;
+        }
+        for left in &self.left {
+            writeln!(f, "  not in the log, stays in the copy: {left}")?;
         }
         for finding in &self.findings {
             writeln!(f, "  finding: {finding}")?;
@@ -174,9 +180,6 @@ pub enum RestoreError {
         /// What is wrong.
         why: String,
     },
-    /// Too much is not in the log.
-    #[error("{0} versions in this copy are not in its log, and one restore takes back {MAX_FOUND}")]
-    Found(usize),
     /// A key.
     #[error("a key cannot be used or made: {0}")]
     Key(String),
@@ -201,7 +204,6 @@ impl RestoreError {
             Self::Entry(_) => "use the keyturnd that wrote it, or a newer one",
             Self::NotFounded => "make a new vault with `keyturnd init`",
             Self::Rows => "run `keyturn audit verify --dir` over the copy; use another one",
-            Self::Found(_) => "restore from the copy whose log is the longest",
             Self::Key(_) => {
                 "leave --log-key and --node-key away where a key is lost: new ones are made"
             }
@@ -234,12 +236,13 @@ pub struct Checked {
 pub fn check(from: &Path, genesis: Digest) -> Result<Checked, RestoreError> {
     let source = Source::open(from, genesis)?;
     let read = source.read(|_, _| Ok(()))?;
-    for (version, manifest) in &read.folded.kept {
+    let kept = read.folded.kept();
+    for (version, manifest) in &kept {
         whole_version(&source, &read.folded, *version, *manifest)?;
     }
     Ok(Checked {
         head: head(&read.edge),
-        versions: read.folded.kept.len(),
+        versions: kept.len(),
     })
 }
 
@@ -250,7 +253,7 @@ fn whole_version(
     version: VersionId,
     manifest: Digest,
 ) -> Result<SealedVersion, RestoreError> {
-    let path = folded.paths.get(&version.credential);
+    let path = folded.path(version.credential);
     let broken = |why| RestoreError::Version {
         path: path.map(ToString::to_string).unwrap_or_default(),
         version,
@@ -319,35 +322,35 @@ fn fill(
     let read = source
         .read(|n, entry| store.put(Name::Entry(n).key(), [&[ENTRY_FORMAT], &entry[..]].concat()))?;
     let mut folded = read.folded;
-    let chain = folded.replay.chain().ok_or(RestoreError::NotFounded)?;
+    let chain = folded.replay.chain().cloned();
+    let chain = chain.ok_or(RestoreError::NotFounded)?;
     let (charter_ref, charter) = chain.newest().ok_or(RestoreError::NotFounded)?;
     let keys = Keys::take(request, partial, charter, clock)?;
     folded.vault.node = keys.node.id;
-    for (version, manifest) in &folded.kept {
-        let sealed = whole_version(source, &folded, *version, *manifest)?;
-        store.blob(*version, sealed)?;
+    for (version, manifest) in folded.kept() {
+        let sealed = whole_version(source, &folded, version, manifest)?;
+        folded.made(version, verify::maker(&chain, sealed.signature.signer));
+        store.blob(version, sealed)?;
     }
-    let known = |version: VersionId| {
-        folded.known.contains(&version) || !folded.paths.contains_key(&version.credential)
-    };
-    let found = source::found(&request.from, chain, known);
+    for (id, row) in &folded.credentials {
+        store.row(&Name::Credential(*id), row)?;
+    }
+    let found = source::found(
+        &request.from,
+        &chain,
+        |version| folded.known.contains(&version),
+        |credential| folded.path(credential).is_some(),
+    );
+    let mut taken = source::Found::default();
+    taken.join(&request.from.display().to_string(), found);
     let mut objects = source.documents()?;
-    let mut taken = BTreeMap::new();
-    for sealed in found {
-        let version = VersionId {
-            credential: sealed.manifest.credential,
-            version: sealed.manifest.version,
-        };
+    for version in taken.versions.keys() {
+        let sealed = source.version(*version).map_err(RestoreError::Log)?;
         for document in [sealed.manifest.to_bytes(), sealed.definition.to_bytes()] {
             let bytes = document.map_err(|_| RestoreError::Rows)?;
             objects.insert(Digest::of(&bytes), bytes);
         }
-        let manifest = sealed.manifest.to_bytes().map_err(|_| RestoreError::Rows)?;
-        taken.insert(version, Digest::of(&manifest));
-        store.blob(version, sealed)?;
-    }
-    if taken.len() > MAX_FOUND {
-        return Err(RestoreError::Found(taken.len()));
+        store.blob(*version, sealed)?;
     }
     for (digest, bytes) in objects {
         let value = [&[ENTRY_FORMAT], &bytes[..]].concat();
@@ -360,7 +363,8 @@ fn fill(
     let restoring = rows::Restoring {
         why: format!("restored from {}", request.from.display()),
         head,
-        found: taken.iter().map(|(id, digest)| (*id, *digest)).collect(),
+        found: taken.versions.clone().into_iter().collect(),
+        accepted: None,
     };
     store.row(&Name::Restore, &restoring)?;
     store.put(Name::Head.key(), read.edge.to_bytes())?;
@@ -380,7 +384,7 @@ fn fill(
     init::write(&config, text.as_bytes(), 0o644)
         .map_err(|error| RestoreError::Store(whole(&error)))?;
     let path = |version: &VersionId| {
-        let path = folded.paths.get(&version.credential);
+        let path = folded.path(version.credential);
         format!(
             "{} {}",
             path.map(ToString::to_string).unwrap_or_default(),
@@ -395,7 +399,8 @@ fn fill(
         new_log_key: keys.log.vkey().to_string() != charter.log_key.as_str(),
         node_pin: keys.node.key.pin(),
         new_node: charter.node(keys.node.id).is_none(),
-        found: taken.keys().map(path).collect(),
+        found: taken.versions.keys().map(path).collect(),
+        left: taken.left,
         findings: read.findings,
     })
 }

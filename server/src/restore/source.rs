@@ -21,6 +21,7 @@ use keyturn_audit::{
 use keyturn_vault::{
     charter::{Chain, Charter},
     digest::Digest,
+    id::CredentialId,
     jcs::Document as _,
     layout::{self, Part, Place, SealedVersion},
     restore::RestoreDocument,
@@ -28,7 +29,7 @@ use keyturn_vault::{
 };
 
 use super::{
-    RestoreError,
+    MAX_FOUND, RestoreError,
     fold::{Fold, Folded},
 };
 use crate::{run::whole, verify};
@@ -149,47 +150,95 @@ pub(crate) fn read_version(root: &Path, version: VersionId) -> Result<SealedVers
     SealedVersion::read(version.credential, version.version, read).map_err(|error| whole(&error))
 }
 
-/// The versions of a place that are not in the log and that somebody whom a charter names has sealed, to
-/// a charter of the chain (invariant 2).
+/// What of a place is not in the log.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Versions that can be taken back, with the digests of their manifests.
+    pub(crate) versions: BTreeMap<VersionId, Digest>,
+    /// What stays where it is, and why, for people.
+    pub(crate) left: Vec<String>,
+}
+
+impl Found {
+    /// Adds what another place has; what is more than one restore takes back stays there, and is told.
+    pub(crate) fn join(&mut self, place: &str, other: Self) {
+        for (version, digest) in other.versions {
+            if self.versions.len() < MAX_FOUND || self.versions.contains_key(&version) {
+                let known = *self.versions.entry(version).or_insert(digest);
+                if known != digest {
+                    let told = format!("{place}: {version} is another one than elsewhere");
+                    self.left.push(told);
+                }
+            } else {
+                let told = format!("{place}: {version} is more than one restore takes back");
+                self.left.push(told);
+            }
+        }
+        let left = other.left.into_iter();
+        self.left
+            .extend(left.map(|what| format!("{place}: {what}")));
+    }
+}
+
+/// What a place has beside the log. A version is taken back if it is of a credential of the log, and if
+/// somebody whom a charter names has sealed it, to a charter of the chain (invariant 2).
 pub(crate) fn found(
     root: &Path,
     chain: &Chain,
     known: impl Fn(VersionId) -> bool,
-) -> Vec<SealedVersion> {
-    let mut found = Vec::new();
-    for version in listed(root).unwrap_or_default() {
-        if known(version) {
-            continue;
+    credential: impl Fn(CredentialId) -> bool,
+) -> Found {
+    let mut found = Found::default();
+    let listed = match listed(root) {
+        Ok(listed) => listed,
+        Err(error) => {
+            found.left.push(format!("it cannot be looked at: {error}"));
+            return found;
         }
-        let sealed = read_version(root, version);
-        let sealed = sealed.and_then(|sealed| {
-            let bytes = sealed.manifest.to_bytes().map_err(|error| whole(&error))?;
-            let signed = chain.meant(sealed.manifest.charter).any(|charter| {
-                let (signer, signature) = (sealed.signature.signer, &sealed.signature.signature);
-                sealed
-                    .manifest
-                    .validate(&sealed.definition, charter)
-                    .is_ok()
-                    && verify::document(charter, &bytes, signer, signature.clone()).is_ok()
-            });
-            if signed {
-                Ok(sealed)
+    };
+    for version in listed.into_iter().filter(|version| !known(*version)) {
+        let sealed = read_version(root, version).and_then(|sealed| {
+            let digest = sealed_by(chain, &sealed)?;
+            if credential(version.credential) {
+                Ok(digest)
             } else {
-                Err("nobody whom a charter names has sealed it".to_owned())
+                let path = &sealed.definition.path;
+                Err(format!("the log has no credential {path}"))
             }
         });
         match sealed {
-            Ok(sealed) => found.push(sealed),
-            Err(why) => tracing::warn!(%version, why, "a version in a copy is not taken back"),
+            Ok(digest) => drop(found.versions.insert(version, digest)),
+            Err(why) => found
+                .left
+                .push(format!("{version} is not taken back: {why}")),
         }
     }
     found
 }
 
-/// The versions that are whole in a place.
+/// The digest of a manifest that somebody whom a charter names has signed.
+fn sealed_by(chain: &Chain, sealed: &SealedVersion) -> Result<Digest, String> {
+    let manifest = &sealed.manifest;
+    let bytes = manifest.to_bytes().map_err(|error| whole(&error))?;
+    let signed = chain.meant(manifest.charter).any(|charter| {
+        let (signer, signature) = (sealed.signature.signer, &sealed.signature.signature);
+        manifest.validate(&sealed.definition, charter).is_ok()
+            && verify::document(charter, &bytes, signer, signature.clone()).is_ok()
+    });
+    if signed {
+        Ok(Digest::of(&bytes))
+    } else {
+        Err("nobody whom a charter names has sealed it".to_owned())
+    }
+}
+
+/// The versions that are whole in a place; none in an empty one.
 fn listed(root: &Path) -> io::Result<BTreeSet<VersionId>> {
     let credentials = root.join("credentials");
     let mut paths = Vec::new();
+    if !names(root)?.iter().any(|name| name == "credentials") {
+        return Ok(BTreeSet::new());
+    }
     for credential in names(&credentials)? {
         for version in names(&credentials.join(&credential)).unwrap_or_default() {
             paths.push(format!(

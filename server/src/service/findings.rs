@@ -4,7 +4,10 @@ use keyturn_proto::v1::{self, Severity};
 use keyturn_vault::charter::{Charter, Warning};
 
 use super::{Context, census::Census};
-use crate::{copies::Status, health::State};
+use crate::{
+    copies::{Status, sink::ASIDE},
+    health::State,
+};
 
 /// The most findings that are told.
 pub const MAX_FINDINGS: usize = 100;
@@ -112,13 +115,35 @@ fn places(context: &Context, census: &Census, found: &mut Vec<v1::Finding>) {
 fn of(place: &Status) -> Vec<v1::Finding> {
     let mut found = Vec::new();
     if let Some(problem) = &place.problem {
-        let (code, hint) = if place.reachable {
-            ("sink-behind", "mend it; it catches up by itself")
+        let (severity, code, hint) = if place.foreign {
+            (
+                Severity::Problem,
+                "sink-foreign",
+                "start the daemon again: it compares them, and a quorum decides; until then nothing is written there",
+            )
+        } else if place.reachable {
+            (
+                Severity::Warning,
+                "sink-behind",
+                "mend it; it catches up by itself",
+            )
         } else {
-            ("sink-away", "mount or mend it; it catches up by itself")
+            (
+                Severity::Warning,
+                "sink-away",
+                "mount or mend it; it catches up by itself",
+            )
         };
         let message = format!("{}: {problem}", place.name);
-        found.push(finding(Severity::Warning, code, message, hint));
+        found.push(finding(severity, code, message, hint));
+    }
+    if place.aside > 0 {
+        let message = format!(
+            "{}: {} sealed versions of another history lie in its folder `{ASIDE}`; one may be what a target has now",
+            place.name, place.aside
+        );
+        let hint = "open them with `keyturn recover --export` of a folder in it, try them at their targets, and then move them away";
+        found.push(finding(Severity::Problem, "set-aside", message, hint));
     }
     if place.same_disk {
         let message = format!(

@@ -13,7 +13,7 @@ use crate::{
 const MAX_SEARCHED: u64 = 20_000;
 
 impl Context {
-    /// The details text of a ceremony; none when it was erased.
+    /// The details text of a ceremony; none when it was erased, or a restore did not have it.
     pub async fn details_of(&self, id: CeremonyId) -> Result<Option<String>, Refused> {
         read(self.store.as_ref(), &Name::Details(id).key()).await
     }

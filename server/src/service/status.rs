@@ -59,6 +59,7 @@ impl v1::status_server::Status for Service {
             let summary = core.summary(person, MAX_WAITING)?;
             let mut findings = core.notifier_findings();
             findings.extend(core.distrusted());
+            findings.extend(core.left_in_copies());
             Ok((summary, core.rotation_counts(), core.diverged(), findings))
         };
         let looked = self.0.owner.look(Needs::nothing(), look).await?;
@@ -115,14 +116,11 @@ impl v1::status_server::Status for Service {
         let (restoring, document) = self.0.owner.look(Needs::nothing(), look).await?;
         let bytes = document.to_bytes().map_err(|_| Refused::Row)?;
         let (lost, place) = restoring.lost.clone().unzip();
-        let found = restoring
-            .found
-            .values()
-            .map(|(digest, _)| v1::FoundDocument {
-                kind: "manifest".to_owned(),
-                sha256: digest.0.to_vec(),
-                sink: String::new(),
-            });
+        let found = restoring.found.values().map(|one| v1::FoundDocument {
+            kind: "manifest".to_owned(),
+            sha256: one.digest.0.to_vec(),
+            sink: String::new(),
+        });
         Ok(Response::new(v1::RestoreReply {
             restored_size: document.head.size,
             restored_root: document.head.root.0.to_vec(),

@@ -195,6 +195,14 @@ impl Space {
         self.0.as_ref().map(|inner| *inner.seen.borrow())
     }
 
+    /// Waits until room is low, or is not; false where nothing is watched.
+    pub async fn until(&self, low: bool) -> bool {
+        let Some(inner) = &self.0 else { return false };
+        let mut seen = inner.seen.subscribe();
+        let wanted = |seen: &Seen| (seen.level > Level::Ample) == low;
+        seen.wait_for(wanted).await.is_ok()
+    }
+
     /// Whether what can wait is to wait.
     pub fn is_low(&self) -> bool {
         self.seen().is_some_and(|seen| seen.level > Level::Ample)

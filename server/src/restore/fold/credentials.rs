@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyturn_vault::{
-    event::{Event, Maker},
+    event::{Event, Maker, Proof},
     replay::Record,
     time::Time,
     world::{Life, Stage, VersionId},
@@ -89,7 +89,11 @@ impl Fold<'_> {
                     state.confirmed.insert(*person);
                 }
             }
-            Event::RotationPromoted { version } => {
+            Event::RotationPromoted { version }
+            | Event::VersionPromoted {
+                version,
+                proof: Proof::Worked(_),
+            } => {
                 if let Some(row) = self.credentials.get_mut(&version.credential) {
                     row.proven = Some(record.time);
                     row.probe = None;
@@ -126,7 +130,7 @@ impl Fold<'_> {
                 same: (!diverged).then_some(at),
                 diverged,
                 why,
-                facts: BTreeMap::new(),
+                facts: None,
             });
         }
     }
