@@ -26,10 +26,10 @@ use crate::notify::MAX_NOTIFIERS;
 
 pub use self::connector::{
     Account, Aws, AwsHost, AwsPassword, AwsRoot, CharacterClass, Check, Connector, Endpoint, Exec,
-    Guide, Manual, Region, RoleArn, SecretRules, Slots,
+    Guide, Host, Ldap, Manual, Postgres, Region, RoleArn, SecretRules, Security, Slots,
 };
 pub use self::notify::Notify;
-pub use self::value::{AbsolutePath, Addresses, Label, Loopback, WebUrl, Within};
+pub use self::value::{AbsolutePath, Addresses, HostName, Label, Loopback, WebUrl, Within};
 
 /// Where the daemon looks when it is not told.
 pub const DEFAULT_PATH: &str = "/etc/keyturn/keyturnd.toml";
@@ -380,13 +380,8 @@ impl Config {
                     name.as_ref()
                 ));
             }
-            let rules = connector.rules().map(SecretRules::rules);
-            if let Some(Err(error)) = rules.map(|rules| rules.generate()) {
-                return Err(format!(
-                    "the rules of connector `{}`: {error}",
-                    name.as_ref()
-                ));
-            }
+            let checked = connector.check();
+            checked.map_err(|problem| format!("connector `{}`: {problem}", name.as_ref()))?;
         }
         if self.copies.sinks.len() < self.copies.min.size() {
             return Err(format!(

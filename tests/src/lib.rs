@@ -8,15 +8,21 @@
 #![forbid(unsafe_code)]
 
 pub mod aws;
+mod certificates;
 pub mod clocked;
+pub mod direct;
+pub mod directory;
 pub mod harness;
 pub mod inside;
 pub mod keep;
 pub mod listener;
 pub mod memory;
 pub mod page;
+pub mod postgres;
 pub mod program;
+pub mod proxy;
 pub mod raw;
+pub mod rotated;
 pub mod slow;
 pub mod stage;
 pub mod story;

@@ -98,6 +98,32 @@ impl TryFrom<PathBuf> for AbsolutePath {
     }
 }
 
+/// The name of a host in DNS, or an address without brackets.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HostName(String);
+
+impl AsRef<str> for HostName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:".contains(&byte);
+        if (1..=253).contains(&name.len()) && name.bytes().all(plain) {
+            Ok(Self(name))
+        } else {
+            Err(format!(
+                "{name:?} is not a host; write a name or an address"
+            ))
+        }
+    }
+}
+
 /// One to eight socket addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<SocketAddr>")]

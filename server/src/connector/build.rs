@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Failure, Manual, Shape, aws, exec};
+use super::{Failure, Manual, Shape, aws, exec, ldap::Ldap, postgres::Postgres};
 use crate::config;
 
 /// The longest look at a connector's own credentials.
@@ -27,6 +27,8 @@ fn build(config: &config::Connector) -> Shape {
         config::Connector::AwsIamMfa(config) => Shape::Two(Arc::new(aws::Mfa::new(config))),
         config::Connector::AwsRoot(config) => Shape::One(Arc::new(aws::Root::new(config))),
         config::Connector::Manual(config) => Shape::Hands(Arc::new(Manual::new(config))),
+        config::Connector::Postgres(config) => Shape::One(Arc::new(Postgres::new(config))),
+        config::Connector::Ldap(config) => Shape::One(Arc::new(Ldap::new(config))),
     }
 }
 

@@ -19,7 +19,10 @@ pub mod aws;
 mod build;
 pub mod exec;
 pub mod generate;
+mod ldap;
 mod manual;
+mod peer;
+mod postgres;
 mod probe;
 
 use std::{

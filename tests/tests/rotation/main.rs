@@ -10,9 +10,12 @@
 mod at_scale;
 mod aws;
 mod by_hand;
+mod directory;
 mod killed;
+mod kills;
 mod one_slot;
 mod people;
+mod postgres;
 mod schedule;
 mod stage;
 mod two_slots;

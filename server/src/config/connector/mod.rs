@@ -2,7 +2,9 @@
 
 mod aws;
 mod exec;
+mod ldap;
 mod manual;
+mod postgres;
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -10,7 +12,9 @@ use serde::Deserialize;
 
 pub use self::aws::{Account, Aws, AwsHost, AwsPassword, AwsRoot, Endpoint, Region, RoleArn};
 pub use self::exec::{Exec, Slots};
+pub use self::ldap::{Ldap, Security};
 pub use self::manual::{Check, Guide, Manual};
+pub use self::postgres::{Host, Postgres};
 use super::Within;
 use crate::connector::generate::{self, Rules};
 
@@ -30,9 +34,32 @@ pub enum Connector {
     AwsRoot(AwsRoot),
     /// People.
     Manual(Manual),
+    /// The passwords of roles of PostgreSQL.
+    Postgres(Postgres),
+    /// The passwords of entries in a directory.
+    Ldap(Ldap),
 }
 
 impl Connector {
+    /// What no single value can tell.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Postgres(postgres) => postgres.check()?,
+            Self::Ldap(ldap) => ldap.check()?,
+            Self::Exec(_)
+            | Self::AwsIamPassword(_)
+            | Self::AwsIamAccessKey(_)
+            | Self::AwsIamMfa(_)
+            | Self::AwsRoot(_)
+            | Self::Manual(_) => {}
+        }
+        let rules = self.rules().map(|rules| rules.rules().generate());
+        rules.map_or(Ok(()), |made| {
+            made.map(drop)
+                .map_err(|error| format!("its rules: {error}"))
+        })
+    }
+
     /// Its program, where it is one.
     pub fn program(&self) -> Option<&Path> {
         match self {
@@ -41,7 +68,9 @@ impl Connector {
             Self::AwsIamPassword(_)
             | Self::AwsIamAccessKey(_)
             | Self::AwsIamMfa(_)
-            | Self::AwsRoot(_) => None,
+            | Self::AwsRoot(_)
+            | Self::Postgres(_)
+            | Self::Ldap(_) => None,
         }
     }
 
@@ -51,10 +80,12 @@ impl Connector {
     }
 
     /// What the secrets that it sets look like; none where the target makes them.
-    pub(super) fn rules(&self) -> Option<&SecretRules> {
+    fn rules(&self) -> Option<&SecretRules> {
         match self {
             Self::Exec(exec) => (exec.slots == Slots::One).then_some(&exec.rules),
             Self::AwsIamPassword(password) => Some(&password.rules),
+            Self::Postgres(postgres) => Some(&postgres.rules),
+            Self::Ldap(ldap) => Some(&ldap.rules),
             Self::AwsIamAccessKey(_) | Self::AwsIamMfa(_) | Self::AwsRoot(_) | Self::Manual(_) => {
                 None
             }
