@@ -167,7 +167,7 @@ impl Rotated {
         match self {
             Self::Account(_) => Ok("the demo's own account service".to_owned()),
             Self::Role(server) => Ok(format!(
-                "{}; the role {ROLE}, over TLS",
+                "PostgreSQL {}; the role {ROLE}, over TLS",
                 server.admin("SHOW server_version")?
             )),
         }

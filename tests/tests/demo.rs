@@ -100,6 +100,20 @@ fn openssl_and_another_program_verify_what_the_demo_keeps() {
 }
 
 #[test]
+fn the_demo_rotates_a_role_of_postgresql() {
+    let demo = Program::path("demo").unwrap();
+    let (good, said) = run(Command::new(&demo).arg("--postgres"));
+    assert!(good, "{said}");
+    for word in [
+        "The target is PostgreSQL ",
+        "password authentication failed",
+        "Everything is as it should be.",
+    ] {
+        assert!(said.contains(word), "{word:?} was not told:\n{said}");
+    }
+}
+
+#[test]
 fn the_demo_runs_with_yubikeys_through_the_real_stack() {
     let demo = Program::path("demo").unwrap();
     let (good, said) = run(Command::new(&demo).arg("--yubikey"));

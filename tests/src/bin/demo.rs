@@ -2,36 +2,35 @@
 //!
 //! Every step is run for real on loopback, shown, and must end as told; otherwise the demo fails.
 //! `--yubikey` gives Bob and Dan virtual YubiKeys behind the real PC/SC stack, and tells of their touches.
+//! `--postgres` rotates a role of a real PostgreSQL instead of the account of a small service.
 //! `--keep DIR` leaves what an auditor needs, `--hold` keeps the vault running.
 
 #![forbid(unsafe_code)]
 
 use std::{
     error::Error,
-    ffi::OsStr,
     fs::File,
     io::{Read as _, Write as _},
-    path::{Path, PathBuf},
-    process::{Child, ExitCode, Stdio},
+    path::Path,
+    process::ExitCode,
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use keyturn_proto::CODE_TRAILER;
 use keyturn_seal::Secret;
 use keyturn_tests::{
     Outcome, Program, Reply, World,
     harness::{ORIGIN, write_private},
-    keep,
+    keep, postgres,
     raw::{Facts, Member, PEOPLE},
+    rotated::{Account, Rotated},
     stage::{Running, Stage, chapter, says, shown, tell},
     story::Ballot,
     tokens::{PIN, PUK, Shown},
 };
 use keyturn_virtual_yubikey::{Card, Touch, with_desk};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-const PATH: &str = "accounts/main/root";
 const FIRST_PASSWORD: &str = "summer-rain-on-tin";
 /// The target is waited for this long.
 const TRIES: u32 = 250;
@@ -48,12 +47,13 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Outcome<()> {
-    let (mut hold, mut kept, mut yubikey) = (false, None, false);
+    let (mut hold, mut kept, mut yubikey, mut role) = (false, None, false, false);
     let mut args = std::env::args_os().skip(1);
     while let Some(argument) = args.next() {
         match argument.to_str() {
             Some("--hold") => hold = true,
             Some("--yubikey") => yubikey = true,
+            Some("--postgres") => role = true,
             Some("--keep") => kept = Some(keep::folder(Path::new(&args.next().ok_or(USAGE)?))?),
             _ => return Err(USAGE.into()),
         }
@@ -66,7 +66,7 @@ fn run() -> Outcome<()> {
             Err(status) => return Err(format!("at its desk: {status}").into()),
         }
     }
-    let mut demo = Demo::new(tokens)?;
+    let mut demo = Demo::new(tokens, role)?;
     demo.found()?;
     demo.deposit()?;
     let ceremony = demo.open()?;
@@ -82,44 +82,29 @@ fn run() -> Outcome<()> {
     Ok(())
 }
 
-const USAGE: &str = "usage: demo [--hold] [--keep DIR] [--yubikey]";
+const USAGE: &str = "usage: demo [--hold] [--keep DIR] [--yubikey] [--postgres]";
 
 struct Demo {
     stage: Stage,
-    service: PathBuf,
     /// Virtual YubiKeys, where they are shown.
     tokens: Option<Shown>,
-    /// The account service; ended with the demo.
-    target: Child,
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.target.kill();
-        let _ = self.target.wait();
-    }
+    target: Rotated,
 }
 
 impl Demo {
-    fn new(tokens: Option<Shown>) -> Outcome<Self> {
+    fn new(tokens: Option<Shown>, role: bool) -> Outcome<Self> {
         let mut world = World::new()?;
         world.add_sink("copies")?;
         if let Some(tokens) = &tokens {
             world.believe(&tokens.roots)?;
         }
-        let service = world.folder().join("service");
-        let mut command = std::process::Command::new(Program::path("account")?);
-        command.arg("serve").arg(&service).stdin(Stdio::null());
-        let target = command.spawn()?;
-        for _ in 0..TRIES {
-            if service.exists() {
-                break;
-            }
-            std::thread::sleep(STEP);
-        }
+        let target = if role && postgres::installed() {
+            Rotated::Role(postgres::Server::start(FIRST_PASSWORD)?)
+        } else {
+            Rotated::Account(Account::start(&world)?)
+        };
         Ok(Self {
             stage: Stage { world },
-            service,
             tokens,
             target,
         })
@@ -188,47 +173,29 @@ impl Demo {
     fn connector(&self) -> Outcome<()> {
         let config = self.world().vault().join("keyturnd.toml");
         let before = std::fs::read_to_string(&config)?;
-        let quote = |path: &Path| Value::from(path.display().to_string());
-        let program = quote(&Program::path("account")?);
-        let service = quote(&self.service);
-        let text = format!(
-            "{before}\n[connectors.accounts]\nkind = \"exec\"\ncommand = {program}\nargs = [\"connect\", {service}]\n"
-        );
+        let text = format!("{before}\n{}", self.target.configuration()?);
         write_private(&config, text.as_bytes())?;
         Ok(())
     }
 
     fn deposit(&self) -> Outcome<()> {
         chapter("A password is set at the target, and sealed")?;
-        let set = json!({"action": "apply", "settings": {"user": "root"}, "secret": BASE64_STANDARD.encode(FIRST_PASSWORD)});
-        let args = [OsStr::new("connect"), self.service.as_os_str()];
-        let reply = self
-            .world()
-            .program("account", &args, set.to_string().as_bytes())?;
-        says(&reply.ok()?, "done")?;
+        tell(&format!("The target is {}.", self.target.what()?))?;
+        self.target.set(self.world(), FIRST_PASSWORD)?;
         write_private(
             &self.world().folder().join("first"),
             FIRST_PASSWORD.as_bytes(),
         )?;
-        let add = [
-            "credential",
-            "add",
-            PATH,
-            "--kind",
-            "text",
+        let mut add = vec!["credential", "add", self.target.path()];
+        add.extend(self.target.credential());
+        add.extend([
             "--group",
             "ops",
             "--policy",
             "default",
-            "--connector",
-            "accounts",
-            "--set",
-            "user=root",
-            "--meta",
-            "user=root",
             "--secret-file",
             "first",
-        ];
+        ]);
         self.stage.keyturn("olga", &add)?;
         self.stage.keyturn("olga", &["credential", "list"])?;
         Ok(())
@@ -238,7 +205,7 @@ impl Demo {
     fn ask(&self, reason: &str, ticket: &str, output: &str) -> Outcome<(Running, String, String)> {
         let unseal = [
             "unseal",
-            PATH,
+            self.target.path(),
             "--reason",
             reason,
             "--ticket",
@@ -302,15 +269,7 @@ impl Demo {
 
     /// The password is accepted by the target, or not.
     fn sign_in(&self, password: &str, accepted: bool) -> Outcome<()> {
-        let args = [
-            OsStr::new("login"),
-            self.service.as_os_str(),
-            OsStr::new("root"),
-        ];
-        let code = i32::from(!accepted);
-        self.stage
-            .program("account", &args, password.as_bytes(), code)?;
-        Ok(())
+        self.target.sign_in(&self.stage, password, accepted)
     }
 
     fn wrong_share(&self, person: &str, ceremony: &str) -> Outcome<()> {
@@ -359,7 +318,7 @@ impl Demo {
             }
         }
         chapter("Alice returns it, and the daemon sets a new password at the target")?;
-        let worked = format!("{PATH}=v1");
+        let worked = format!("{}=v1", self.target.path());
         self.stage
             .keyturn("alice", &["checkin", ceremony, "--worked", &worked])?;
         Ok(())
@@ -367,7 +326,7 @@ impl Demo {
 
     /// The rotation has been done: the old password is void, and the new one opens like the first.
     fn rotated(&self) -> Outcome<()> {
-        let show = ["--json", "credential", "show", PATH];
+        let show = ["--json", "credential", "show", self.target.path()];
         let mut current = None;
         for _ in 0..TRIES {
             let shown = self.world().keyturn("olga", show)?.ok()?.json()?;
@@ -378,7 +337,8 @@ impl Demo {
             std::thread::sleep(STEP);
         }
         self.stage.keyturn("olga", &["rotate", "list", "--all"])?;
-        self.stage.keyturn("olga", &["credential", "show", PATH])?;
+        self.stage
+            .keyturn("olga", &["credential", "show", self.target.path()])?;
         if current != Some(2) {
             return Err("the password was not rotated".into());
         }
@@ -407,7 +367,7 @@ impl Demo {
         says(&status, "copies-1 complete")?;
         chapter("The whole log is computed again, with all its signatures")?;
         self.stage
-            .keyturn("alice", &["credential", "history", PATH])?;
+            .keyturn("alice", &["credential", "history", self.target.path()])?;
         self.stage.keyturn("alice", &["audit", "verify"])?;
         Ok(())
     }
@@ -423,7 +383,7 @@ impl Demo {
             &[
                 "credential",
                 "export",
-                PATH,
+                self.target.path(),
                 "--to",
                 &format!("{text}/export"),
             ],
