@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use keyturn_vault::digest::Digest;
 
 use crate::{command, token::Wanted};
 
@@ -59,8 +60,15 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub attestation_roots: Option<PathBuf>,
     /// Agree to the text with this SHA-256 without a question
-    #[arg(long, global = true, value_name = "DIGEST")]
+    #[arg(long, global = true, value_name = "DIGEST", value_parser = digest)]
     pub yes_sha256: Vec<String>,
+}
+
+/// A digest, as it was typed.
+fn digest(text: &str) -> Result<String, &'static str> {
+    let digest: Result<Digest, _> = text.parse();
+    let told = "write the SHA-256 as 64 hexadecimal digits in lower case";
+    digest.map(|_| text.to_owned()).map_err(|_| told)
 }
 
 /// The commands.
@@ -90,6 +98,8 @@ pub enum Command {
     Withdraw(command::refuse::Withdraw),
     /// Return what you checked out, and say what worked
     Checkin(command::checkin::Checkin),
+    /// Look at a decided request afterwards, and say what you think of it
+    Review(command::review::Review),
     /// Try whether your shares of a credential can be read
     Confirm(command::confirm::Confirm),
     /// Show that you and your token are there
@@ -175,6 +185,13 @@ mod tests {
             ("keyturn unseal aws/prod/root", false),
             ("keyturn unseal nopath --reason down", false),
             ("keyturn approve", true),
+            ("keyturn review", true),
+            ("keyturn review 01ARZ3NDEKTSV4RRFFQ69G5FAV --in-order", true),
+            (
+                "keyturn review 01ARZ3NDEKTSV4RRFFQ69G5FAV --questioned",
+                false,
+            ),
+            ("keyturn review --in-order", false),
             ("keyturn refuse 01ARZ3NDEKTSV4RRFFQ69G5FAV", false),
             (
                 "keyturn checkin 01ARZ3NDEKTSV4RRFFQ69G5FAV --worked aws/prod/root=v2",

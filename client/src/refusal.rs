@@ -384,6 +384,8 @@ pub const EXITS: &[(&str, u8)] = &[
     ("not-claimable", 211),
     ("low-space", 212),
     ("old-works", 214),
+    ("not-reviewer", 216),
+    ("took-part", 217),
     ("same-person", 230),
     ("not-changed", 231),
 ];

@@ -6,7 +6,7 @@
     reason = "a story stops where it is wrong, and writes small files of its own"
 )]
 
-use std::{fs, thread, time::Duration};
+use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 use keyturn_tests::{Outcome, World, program::finish};
 use serde_json::{Value, json};
@@ -210,8 +210,108 @@ fn texts_go() {
     let opened = decided(&world, ["bob", "carol"], &unseal).unwrap();
     let erase = ["erase", &opened, "--reason", "it names a person"];
     decided(&world, ["carol", "dan"], &erase).unwrap();
+    let looked = ["--json", "review", &opened];
+    let looked = world.keyturn("dan", looked).unwrap().ok().unwrap();
+    assert_eq!(looked.json().unwrap()["details"], Value::Null);
 
     assert_eq!(findings(&world).unwrap(), json!([]));
+}
+
+#[test]
+fn those_without_a_part_in_it_review() {
+    let world = founded().unwrap();
+    let ask = ["unseal", PATH, "--reason", "down", "--no-wait"];
+    let open = world.keyturn("alice", ask).unwrap().ok().unwrap().stdout;
+    let early = ["review", open.trim(), "--in-order"];
+    world.keyturn("dan", early).unwrap().exits(48).unwrap();
+    let (_, digest) = waiting(&world, "dan").unwrap();
+    let refuse = ["refuse", open.trim(), "--reason", "nobody called me"];
+    let refuse = ["--yes-sha256", &digest].into_iter().chain(refuse);
+    world.keyturn("dan", refuse).unwrap().ok().unwrap();
+    let opened = agreed(&world, ["bob", "carol"]).unwrap();
+    assert_eq!(opened, open.trim());
+    for (name, person, args, exit) in [
+        ("she asked", "alice", vec!["--in-order"], 217),
+        ("he approved", "bob", vec!["--in-order"], 217),
+        ("no words", "dan", vec!["--questioned"], 2),
+        ("a note alone", "dan", vec!["--note", "hm"], 11),
+        (
+            "both",
+            "dan",
+            vec!["--in-order", "--questioned", "--note", "x"],
+            2,
+        ),
+        (
+            "he refused",
+            "dan",
+            vec!["--questioned", "--note", "why at night?"],
+            0,
+        ),
+        ("and later", "dan", vec!["--in-order"], 0),
+    ] {
+        let args = ["review", &opened].into_iter().chain(args);
+        let done = world.keyturn(person, args).unwrap();
+        assert_eq!(done.code, exit, "{name}: {}", done.stderr);
+    }
+    let looked = alice(&world, &["review", &opened]).unwrap();
+    let outcomes = looked["reviews"].as_array().unwrap().iter();
+    let outcomes: Vec<_> = outcomes
+        .map(|review| (&review["questioned"], &review["note"]))
+        .collect();
+    let words = json!("why at night?");
+    assert_eq!(
+        outcomes,
+        [(&json!(true), &words), (&json!(false), &Value::Null)]
+    );
+    assert_eq!(looked["said"][0]["reason"], "nobody called me");
+
+    let history = alice(&world, &["credential", "history", PATH]).unwrap();
+    let kinds = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| text(&entry["type"]));
+    let kinds: BTreeSet<_> = kinds.collect();
+    for kind in [
+        "ceremony.opened",
+        "ceremony.approved",
+        "ceremony.refused",
+        "ceremony.reviewed",
+    ] {
+        assert!(
+            kinds.contains(kind),
+            "{kind} is not in the history: {kinds:?}"
+        );
+    }
+    let report = alice(&world, &["audit", "report"]).unwrap();
+    let case = &report["requests"][0];
+    let outcomes: Vec<_> = [0, 1]
+        .map(|n| text(&case["reviews"][n]["outcome"]))
+        .to_vec();
+    assert_eq!(outcomes, ["questioned", "in order"]);
+    assert_eq!(case["agreed"], json!(["bob", "carol"]));
+
+    // Their words can go; that they were said, and by whom, stays.
+    for of in ["dan", "dan"] {
+        let erase = [
+            "erase",
+            &opened,
+            "--said-by",
+            of,
+            "--reason",
+            "it names a person",
+        ];
+        decided(&world, ["bob", "carol"], &erase).unwrap();
+    }
+    let nothing = ["erase", &opened, "--said-by", "dan", "--reason", "again"];
+    world.keyturn("alice", nothing).unwrap().exits(9).unwrap();
+    let looked = alice(&world, &["review", &opened]).unwrap();
+    assert_eq!(looked["reviews"][0]["note"], Value::Null);
+    assert_eq!(looked["said"][0]["reason"], Value::Null);
+    let verified = alice(&world, &["audit", "verify"]).unwrap();
+    assert_eq!(verified["findings"], json!([]));
+    assert_eq!(verified["details"]["erased"], 2);
+    assert_eq!(verified["details"]["absent"], 0);
 }
 
 #[test]

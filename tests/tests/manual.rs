@@ -247,6 +247,8 @@ fn the_manual_shows_what_people_see() {
         "check-in",
         "rotated",
         "verify",
+        "review",
+        "report",
         "export",
         "recover",
         "import",

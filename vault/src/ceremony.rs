@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    charter::{MIN_QUORUM, Role, Waiver},
+    charter::{Charter, MIN_QUORUM, Role, Waiver},
     check::Check,
     digest::Digest,
     event::{Event as Entry, Failure},
@@ -63,6 +63,26 @@ pub struct Ceremony<S> {
     pub row: Row,
     shares: BTreeMap<(VersionId, PersonId), S>,
     combining: bool,
+}
+
+/// Whether this person may judge a decided ceremony: an auditor, or a member of the governing group, who
+/// neither asked for it nor approved it.
+pub fn reviews(
+    charter: &Charter,
+    part: &BTreeSet<PersonId>,
+    person: PersonId,
+) -> Result<(), Refusal> {
+    let auditor = charter
+        .person(person)
+        .is_some_and(|person| person.has(Role::Auditor));
+    let governs = charter
+        .governing()
+        .is_some_and(|group| group.members.contains(&person));
+    match (auditor || governs, part.contains(&person)) {
+        (true, false) => Ok(()),
+        (false, _) => Err(Refusal::NotReviewer),
+        (true, true) => Err(Refusal::TookPart),
+    }
 }
 
 /// A custodian who says something, with a signed text.

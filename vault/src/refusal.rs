@@ -81,6 +81,9 @@ refusals! {
     NotWaivable "not-waivable" "this rule cannot be waived" "leave the `waive:` line out"
     TooManyLines "too-many-lines" "the request has too many credentials or versions" "split it"
     WrongSubject "wrong-subject" "subject and purpose do not fit together" "make the request again"
+    // Reviewing
+    NotReviewer "not-reviewer" "this person is neither an auditor nor a member of the governing group" "ask an auditor"
+    TookPart "took-part" "this person asked for it or approved it, and does not review it" "let somebody review it who had no part in it"
     // Check-outs
     NotOut "not-out" "this check-out has ended" "request the credential again"
     NotLonger "not-longer" "the new end is not later than the old one" "ask for a later end"

@@ -22,7 +22,7 @@ use crate::{
     checkout::CheckOut,
     digest::Digest,
     event::{Cause, Event},
-    id::{CeremonyId, CredentialId, GroupName},
+    id::{CeremonyId, CredentialId, GroupName, PersonId},
     machine::{Millis, Now},
     name::KeyId,
     reference::CharterRef,
@@ -33,6 +33,7 @@ use crate::{
     world::{Holding, VersionId, World},
 };
 
+mod afterwards;
 mod ceremonies;
 mod charters;
 mod credentials;
@@ -93,14 +94,18 @@ pub struct Judgement {
 struct Known {
     ceremony: Ceremony<()>,
     request: text::Request,
+    /// Its free texts: details, reasons of refusals, notes of reviews.
+    texts: BTreeSet<Digest>,
 }
 
 /// What is kept of a ceremony that has ended.
 #[derive(Clone, Debug)]
 struct Ended {
     request: Digest,
-    details: Digest,
+    texts: BTreeSet<Digest>,
     credentials: BTreeSet<CredentialId>,
+    /// Who asked for it or approved it.
+    part: BTreeSet<PersonId>,
 }
 
 /// The fold.

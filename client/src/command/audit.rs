@@ -1,24 +1,22 @@
 //! `keyturn audit`: the log, for those who trust nobody.
 
+mod fetch;
+mod reconcile;
+mod report;
 mod saved;
+mod source;
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Args, Subcommand};
-use keyturn_audit::{
-    entry::Entry,
-    note::SignedCheckpoint,
-    tile::{CHECKPOINT, Content, TilePath, WIDTH},
-};
+use keyturn_audit::{entry::Entry, note::SignedCheckpoint};
 use keyturn_proto::v1;
-use keyturn_vault::{digest::Digest, key::VerifierKey, replay::Level, words::spoken};
+use keyturn_vault::{replay::Level, words::spoken};
 use serde_json::json;
+use tonic::Streaming;
 
-use self::saved::{anchor, home_checkpoints, lost_before};
-use super::{Context, credential, file_error, read_named, release::keep_receipt};
+use self::{fetch::fetch, source::Source};
+use super::{Context, credential, follow, release::keep_receipt};
 use crate::{
     home::Home,
     refusal::Refusal,
@@ -26,14 +24,11 @@ use crate::{
     ui::{Style, clean, table},
     verify::{
         VerifyError,
-        directory::{self, Report, Subject, Texts},
+        directory::{self, Report, Texts},
         log,
     },
     wire,
 };
-
-/// The largest saved checkpoint or receipt, in bytes.
-const MAX_NOTE: u64 = 512 * 1024;
 
 /// The log: verify, watch, prove, export.
 #[derive(Debug, Subcommand)]
@@ -48,6 +43,10 @@ pub enum Audit {
     Verify(Verify),
     /// Checkpoints as they come
     Watch(Watch),
+    /// Who opened what, when, why, with whose agreement, and what came of it
+    Report(report::Report),
+    /// Hold a target's record of its uses against the check-outs in the log
+    Reconcile(reconcile::Reconcile),
 }
 
 /// The newest checkpoint, verified.
@@ -71,18 +70,8 @@ pub struct Export {
 /// Compute the whole log again, with all its signatures.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// A folder with the log; without it, the log is fetched from the vault
-    #[arg(long, requires = "vkey", value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// The log's key, or a file with it
-    #[arg(long, requires = "dir", value_name = "KEY")]
-    vkey: Option<String>,
-    /// The SHA-256 of the first charter, compared by voice
-    #[arg(long, value_name = "DIGEST")]
-    genesis: Option<Digest>,
-    /// A checkpoint or receipt kept elsewhere, which the log must continue
-    #[arg(long, value_name = "FILE")]
-    checkpoint: Vec<PathBuf>,
+    #[command(flatten)]
+    source: Source,
 }
 
 /// Checkpoints as they come.
@@ -101,6 +90,8 @@ impl Audit {
             Self::Export(command) => command.run(&context).await,
             Self::Verify(command) => command.run(&context).await,
             Self::Watch(command) => command.run(&context).await,
+            Self::Report(command) => command.run(&context).await,
+            Self::Reconcile(command) => command.run(&context).await,
         }
     }
 }
@@ -155,30 +146,52 @@ impl Watch {
             .head
             .clone()
             .ok_or(VerifyError::Missing("a checkpoint"))?;
-        let mut request = tonic::Request::new(v1::WatchCheckpointsRequest {
-            after_size: last.size(),
-        });
-        request.set_timeout(std::time::Duration::from_hours(24));
-        let mut stream = session.log().watch(request).await?.into_inner();
         context.ui.result(&document(&last), || row(&last))?;
-        let mut seen = 1_u64;
-        while self.count.is_none_or(|count| seen < count)
-            && let Some(reply) = stream.message().await?
-        {
-            let new = log::checkpoint(&reply.checkpoint, &log)?;
-            log::continues(&last, &new, &wire::hashes(&reply.consistency)?)?;
-            let before = context.home.checkpoint()?;
-            context.home.keep_checkpoint(
-                before
-                    .as_deref()
-                    .filter(|kept| *kept == last.note().to_string()),
-                &new,
-            )?;
-            last = new;
-            context.ui.result(&document(&last), || row(&last))?;
-            seen = seen.saturating_add(1);
+        let (mut seen, mut pause) = (1_u64, follow::FIRST_PAUSE);
+        loop {
+            let mut stream = watched(&session, last.size()).await?;
+            loop {
+                if self.count.is_some_and(|count| seen >= count) {
+                    return Ok(());
+                }
+                let reply = match stream.message().await {
+                    Ok(Some(reply)) => reply,
+                    Err(status) if !follow::passing(status.code()) => return Err(status.into()),
+                    Ok(None) | Err(_) => break,
+                };
+                pause = follow::FIRST_PAUSE;
+                let new = log::checkpoint(&reply.checkpoint, &log)?;
+                log::continues(&last, &new, &wire::hashes(&reply.consistency)?)?;
+                let before = context.home.checkpoint()?;
+                let kept = before.as_deref();
+                let kept = kept.filter(|kept| *kept == last.note().to_string());
+                context.home.keep_checkpoint(kept, &new)?;
+                last = new;
+                context.ui.result(&document(&last), || row(&last))?;
+                seen = seen.saturating_add(1);
+            }
+            context.ui.note("the connection is lost; trying again");
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(follow::LONGEST_PAUSE);
         }
-        Ok(())
+    }
+}
+
+/// Checkpoints after this size, as they come; waits for a daemon that is away.
+async fn watched(
+    session: &Session,
+    after_size: u64,
+) -> Result<Streaming<v1::WatchCheckpointsReply>, Refusal> {
+    loop {
+        let mut request = tonic::Request::new(v1::WatchCheckpointsRequest { after_size });
+        request.set_timeout(std::time::Duration::from_hours(24));
+        match session.log().watch(request).await {
+            Ok(stream) => return Ok(stream.into_inner()),
+            Err(status) if follow::passing(status.code()) => {
+                tokio::time::sleep(follow::LONGEST_PAUSE).await;
+            }
+            Err(status) => return Err(status.into()),
+        }
     }
 }
 
@@ -201,129 +214,10 @@ impl Export {
     }
 }
 
-/// Fetches the log: a checkpoint first, then only what it covers, and the checkpoint is written last.
-async fn fetch(session: &Session, folder: &Home) -> Result<u64, Refusal> {
-    let head = session
-        .head
-        .as_ref()
-        .ok_or(VerifyError::Missing("a checkpoint"))?;
-    let size = head.size();
-    let mut after = String::new();
-    loop {
-        let reply = session
-            .log()
-            .objects(v1::ObjectsRequest {
-                page: wire::next_page(after),
-            })
-            .await?
-            .into_inner();
-        for digest in &reply.sha256 {
-            let digest = wire::digest(digest, "the digest of a document")?;
-            let name = format!("objects/{digest}");
-            if folder.read(&name)?.is_none() {
-                folder.write(&name, &session.object(digest).await?)?;
-            }
-        }
-        after = reply.next_page;
-        if after.is_empty() {
-            break;
-        }
-    }
-    for level in std::iter::once(Content::Entries)
-        .chain((0..=keyturn_audit::tile::MAX_LEVEL).map(Content::Hashes))
-    {
-        for index in 0.. {
-            let Some(path) = TilePath::new(level, index, size) else {
-                break;
-            };
-            let known = path.width() == WIDTH && folder.read(&path.to_string())?.is_some();
-            if !known {
-                folder.write(&path.to_string(), &tile(session, path).await?)?;
-            }
-        }
-    }
-    folder.write(CHECKPOINT, head.note().to_string().as_bytes())?;
-    folder.write(
-        "vkey",
-        format!("{}\n", session.charter()?.1.log_key).as_bytes(),
-    )?;
-    Ok(size)
-}
-
-/// Reads one tile, in pieces where it is longer than a message.
-async fn tile(session: &Session, path: TilePath) -> Result<Vec<u8>, Refusal> {
-    let level = match path.content() {
-        Content::Entries => None,
-        Content::Hashes(level) => Some(u32::from(level)),
-    };
-    let width = if path.width() == WIDTH {
-        0
-    } else {
-        u32::from(path.width())
-    };
-    let mut data = Vec::new();
-    loop {
-        let offset = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        let request = v1::TileRequest {
-            level,
-            index: path.index(),
-            width,
-            offset,
-        };
-        let reply = session.log().tile(request).await?.into_inner();
-        data.extend_from_slice(&reply.data);
-        let have = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        if have >= reply.total || reply.data.is_empty() || data.len() > path.limit() {
-            return Ok(data);
-        }
-    }
-}
-
 impl Verify {
     async fn run(self, context: &Context) -> Result<(), Refusal> {
-        let (mut saved, mut lost) = (Vec::new(), Vec::new());
-        let (dir, vkey, genesis, own) = if let (Some(dir), Some(vkey)) = (&self.dir, &self.vkey) {
-            (dir.clone(), read_vkey(vkey)?, self.genesis, None)
-        } else {
-            let session = context.session().await?;
-            let own = tempfile::tempdir()?;
-            fetch(&session, &Home::at(own.path())).await?;
-            saved.extend(home_checkpoints(context, &session)?);
-            lost = lost_before(own.path(), &mut saved, &session);
-            let vkey = session.charter()?.1.log_key.clone();
-            (
-                own.path().to_owned(),
-                vkey,
-                Some(session.vault.genesis),
-                Some(own),
-            )
-        };
-        let log = log::vkey(&vkey)?;
-        for path in &self.checkpoint {
-            let text = String::from_utf8(read_named(path, MAX_NOTE)?)
-                .map_err(|error| file_error(path, &error))?;
-            saved.push(anchor(path.display().to_string(), &text, &log)?);
-        }
-        let makers = context.home.anchors()?;
-        let ui = context.ui;
-        let report = tokio::task::spawn_blocking(move || {
-            let subject = Subject {
-                dir: &dir,
-                log: &log,
-                makers: &makers,
-                genesis,
-                saved: &saved,
-            };
-            let told = |n, of| ui.progress(format_args!("verifying entry {n} of {of}"));
-            let report = directory::verify(subject, |_, _| {}, told);
-            ui.progress("");
-            drop(own);
-            report
-        });
-        let mut report = report
-            .await
-            .map_err(|error| Refusal::new("internal", error, "report this"))??;
-        report.findings.extend(lost);
+        let opened = self.source.open(context).await?;
+        let (report, _own) = opened.verify(context.ui, |_, _| {}).await?;
         context.ui.result(&report, || text(context, &report))?;
         found(&report)
     }
@@ -341,24 +235,6 @@ fn found(report: &Report) -> Result<(), Refusal> {
         format_args!("the log has {found} findings"),
         "ask the vault's operators about each of them, on another way",
     ))
-}
-
-/// A key as it is written, or in a file.
-fn read_vkey(text: &str) -> Result<VerifierKey, Refusal> {
-    if let Ok(key) = text.parse() {
-        return Ok(key);
-    }
-    let bytes = read_named(Path::new(text), MAX_NOTE)?;
-    let key = String::from_utf8(bytes)
-        .ok()
-        .and_then(|key| key.trim().parse().ok());
-    key.ok_or_else(|| {
-        Refusal::new(
-            "malformed",
-            format_args!("{text} is no verifier key and no file with one"),
-            "it looks like ORIGIN+HASH+KEY",
-        )
-    })
 }
 
 fn text(context: &Context, report: &Report) -> String {

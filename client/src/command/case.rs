@@ -41,6 +41,8 @@ pub struct Case {
     pub sealed: Vec<Sealed>,
     /// What others have said, verified.
     pub statements: Vec<Statement>,
+    /// What others said when it was over, not verified yet.
+    pub reviews: Vec<v1::SignedStatement>,
     /// How many statements could not be verified; they stand in nobody's way.
     pub unverified: usize,
     /// Where shares go, not verified yet.
@@ -122,6 +124,7 @@ impl Case {
         Ok(Self {
             unverified: told.saturating_sub(statements.len()),
             statements,
+            reviews: reply.reviews,
             request,
             signed,
             details,
@@ -232,17 +235,8 @@ impl Case {
             None => format!("open for {}", request.valid_for),
         };
         let waived: Vec<_> = request.waive.iter().map(ToString::to_string).collect();
-        let waived = if waived.is_empty() {
-            "nothing".to_owned()
-        } else {
-            ui.paint_err(Style::Warn, waived.join(", "))
-        };
-        let odd = self.unusual(session)?;
-        let odd = if odd.is_empty() {
-            "nothing".to_owned()
-        } else {
-            ui.paint_err(Style::Warn, odd.join("; "))
-        };
+        let waived = super::show::odd(ui, &waived);
+        let odd = super::show::odd(ui, &self.unusual(session)?);
         Ok(format!(
             "who       {}{used_by}\nwhat      {what}\nwhy       {reason}{ticket}\nhow long  {long}\nwaived    {waived}\nunusual   {odd}\n",
             request.requested_by.name

@@ -1,19 +1,17 @@
 //! Requests that hand nothing to anybody: asked, agreed to by a quorum, done by the daemon.
 
-use std::time::Duration;
-
 use clap::Args;
 use keyturn_proto::v1::{CeremonyState, CeremonyView};
-use keyturn_vault::{name::Line, text::Purpose, words::spoken};
+use keyturn_vault::{name::Line, text::Purpose};
 use serde_json::Value;
 
 use super::{
     Context,
-    follow::{Picture, follow},
+    follow::outcome,
     open::{About, Ask, Target, prepare, send},
     show,
 };
-use crate::{refusal::Refusal, session::Session, ui::Style};
+use crate::{refusal::Refusal, session::Session};
 
 /// Flags of every request that decides something.
 #[derive(Debug, Clone, Args)]
@@ -68,31 +66,12 @@ impl Decide {
         let view = send(session, &prepared).await?;
         let ui = context.ui;
         let (ceremony, digest) = (prepared.request.ceremony, prepared.signed.digest());
-        ui.note(format_args!(
-            "ceremony  {}",
-            ui.paint_err(Style::Bold, ceremony)
-        ));
-        ui.note(format_args!("request   {digest}"));
-        ui.note(format_args!(
-            "six words {}",
-            ui.paint_err(Style::Bold, spoken(&digest))
-        ));
+        show::announce(ui, ceremony, &digest);
         ui.note("Those who must agree see the same words, and run `keyturn approve`.");
         if self.no_wait {
             return Ok(Decided { view });
         }
-        let mut news = follow(session.ceremonies(), ceremony.to_string(), false);
-        let mut picture = Picture::new(ui);
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            let came = tokio::select! {
-                came = news.recv() => came,
-                _ = tick.tick() => { picture.draw(); continue; }
-            };
-            let Some(came) = came else { break };
-            picture.tell(&came?);
-        }
-        let view = picture.view().cloned().unwrap_or(view);
+        let view = outcome(ui, session.ceremonies(), ceremony, view).await?;
         if matches!(
             view.state(),
             CeremonyState::Applied | CeremonyState::Released

@@ -5,6 +5,7 @@ use std::time::Duration;
 use keyturn_proto::v1::{
     self, CeremonyState, CeremonyView, Decision, ceremony_client::CeremonyClient, watch_reply::What,
 };
+use keyturn_vault::id::CeremonyId;
 use tokio::sync::mpsc;
 use tonic::{Code, transport::Channel};
 
@@ -16,9 +17,9 @@ use crate::{
 };
 
 /// A lost connection is tried again after this time, then after twice as much, and so on.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// At most this much.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a ceremony's stream brings.
 #[derive(Debug)]
@@ -126,7 +127,7 @@ fn news(
 }
 
 /// Errors that go away by themselves.
-fn passing(code: Code) -> bool {
+pub(super) fn passing(code: Code) -> bool {
     matches!(
         code,
         Code::Unavailable
@@ -149,6 +150,28 @@ pub fn is_final(state: CeremonyState) -> bool {
         | S::Expired
         | S::Withdrawn
         | S::Superseded => true,
+    }
+}
+
+/// Stays until a ceremony is over, and shows it meanwhile; gives how it ended.
+pub async fn outcome(
+    ui: Ui,
+    client: CeremonyClient<Channel>,
+    id: CeremonyId,
+    view: CeremonyView,
+) -> Result<CeremonyView, Refusal> {
+    let mut news = follow(client, id.to_string(), false);
+    let mut picture = Picture::new(ui);
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        let came = tokio::select! {
+            came = news.recv() => came,
+            _ = tick.tick() => { picture.draw(); continue; }
+        };
+        let Some(came) = came else {
+            return Ok(picture.view().cloned().unwrap_or(view));
+        };
+        picture.tell(&came?);
     }
 }
 

@@ -34,6 +34,7 @@ pub mod release;
 pub mod reshare;
 pub mod restore;
 mod restore_case;
+pub mod review;
 pub mod rotate;
 pub mod rotate_now;
 pub mod show;
@@ -206,6 +207,7 @@ async fn dispatch(command: Option<Command>, mut context: Context) -> Result<(), 
         Command::Refuse(command) => command.run(context).await,
         Command::Retract(command) => command.run(context).await,
         Command::Withdraw(command) => command.run(context).await,
+        Command::Review(command) => command.run(context).await,
         Command::Checkin(command) => command.run(context).await,
         Command::Confirm(command) => command.run(context).await,
         Command::Heartbeat(command) => command.run(context).await,

@@ -233,7 +233,7 @@ impl Request {
         let digest = recover.digest();
         let document = json!({ "ceremony": text.ceremony, "request_sha256": digest, "words": spoken(&digest), "file": self.out });
         Ok(context.ui.result(&document, || {
-            format!("ceremony   {}\nsix words  {}\nSend {} to custodians of {} and read them the words.", text.ceremony, spoken(&digest), self.out.display(), text.group)
+            format!("ceremony   {}\nSHA-256    {digest}\nsix words  {}\nSend {} to custodians of {} and read them the words.", text.ceremony, spoken(&digest), self.out.display(), text.group)
         })?)
     }
 }

@@ -33,9 +33,6 @@ pub struct Retract {
 pub struct Withdraw {
     /// The ceremony
     ceremony: CeremonyId,
-    /// Why
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<Line>,
 }
 
 impl Refuse {
@@ -131,13 +128,8 @@ async fn say(
 impl Withdraw {
     pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
-        let reason = self
-            .reason
-            .map(|reason| reason.to_string())
-            .unwrap_or_default();
         let request = v1::WithdrawRequest {
             id: self.ceremony.to_string(),
-            reason,
         };
         let reply = session.ceremonies().withdraw(request).await?.into_inner();
         let view = wire::required(reply.ceremony, "the ceremony")?;

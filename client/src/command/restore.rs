@@ -5,8 +5,6 @@
 //!    lost is not approved, and a new one is opened.
 //! 2. A new key of the log or of a node counts only once the quorum's signatures are verified.
 
-use std::time::Duration;
-
 use clap::Args;
 use keyturn_proto::v1::{self, CeremonyState};
 use keyturn_vault::{
@@ -18,7 +16,6 @@ use keyturn_vault::{
     reference::Head,
     restore::RestoreDocument,
     text::{Purpose, Text as _},
-    words::spoken,
 };
 use serde_json::json;
 
@@ -26,11 +23,11 @@ use super::{
     Context,
     approve::Held,
     case::Case,
-    follow::{Picture, follow},
+    follow::outcome,
     open::{About, Ask, prepare, send_with},
     show,
 };
-use crate::{refusal::Refusal, session::Session, ui::Style, verify::VerifyError, wire};
+use crate::{refusal::Refusal, session::Session, verify::VerifyError, wire};
 
 /// The finding that says what of the places for copies is not taken back.
 const LEFT: &str = "left-in-copy";
@@ -82,11 +79,7 @@ impl AcceptRestore {
         let digest = case.request.digest();
         if self.ask_only || !session.me()?.has(Role::Custodian) {
             let ui = context.ui;
-            ui.note(format_args!("request   {digest}"));
-            ui.note(format_args!(
-                "six words {}",
-                ui.paint_err(Style::Bold, spoken(&digest))
-            ));
+            show::announce(ui, id, &digest);
             ui.note(
                 "Custodians of the governing group compare them, and run `keyturn accept-restore`.",
             );
@@ -107,7 +100,7 @@ impl AcceptRestore {
         let view = if self.no_wait || view.state() == CeremonyState::Applied {
             view
         } else {
-            outcome(&context, &session, id, view).await?
+            outcome(context.ui, session.ceremonies(), id, view).await?
         };
         if view.state() == CeremonyState::Applied {
             return accepted(&context, &mut session, Some((id, digest))).await;
@@ -144,9 +137,6 @@ impl AcceptRestore {
         let prepared = prepare(context, session, ask)?;
         let bytes = document.to_bytes().map_err(bad)?;
         send_with(session, &prepared, bytes).await?;
-        context
-            .ui
-            .note(format_args!("ceremony  {}", prepared.request.ceremony));
         Case::glance(session, prepared.request.ceremony).await
     }
 }
@@ -212,27 +202,6 @@ async fn waiting(session: &Session, wanted: &RestoreDocument) -> Result<Option<C
         }
     }
     Ok(None)
-}
-
-/// Stays until it is decided.
-async fn outcome(
-    context: &Context,
-    session: &Session,
-    id: CeremonyId,
-    view: v1::CeremonyView,
-) -> Result<v1::CeremonyView, Refusal> {
-    let mut news = follow(session.ceremonies(), id.to_string(), false);
-    let mut picture = Picture::new(context.ui);
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        let came = tokio::select! {
-            came = news.recv() => came,
-            _ = tick.tick() => { picture.draw(); continue; }
-        };
-        let Some(came) = came else { break };
-        picture.tell(&came?);
-    }
-    Ok(picture.view().cloned().unwrap_or(view))
 }
 
 /// Follows the vault over what was accepted (invariant 2).

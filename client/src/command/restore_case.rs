@@ -6,7 +6,7 @@ use keyturn_vault::{
     text::{Details, Purpose, Text as _},
 };
 
-use super::case::Case;
+use super::{case::Case, show};
 use crate::{
     refusal::Refusal,
     session::Session,
@@ -62,12 +62,7 @@ impl Case {
                 format_args!("{}; the old ones are void", keys.join(", ")),
             )
         };
-        let odd = self.unusual(session)?;
-        let odd = if odd.is_empty() {
-            "nothing".to_owned()
-        } else {
-            ui.paint_err(Style::Warn, odd.join("; "))
-        };
+        let odd = show::odd(ui, &self.unusual(session)?);
         Ok(format!(
             "who       {}\nwhat      the vault goes on from a restored log of {} entries, charter {}, with {} versions found in copies\nwhy       {reason}\nlost      {lost}\nnew keys  {keys}\nunusual   {odd}\n",
             request.requested_by.name,

@@ -3,12 +3,12 @@
 use keyturn_proto::v1::{
     CeremonyState, CeremonyView, Person, Purpose, RotationState, VersionState,
 };
-use keyturn_vault::{digest::Digest, time::Time, words::spoken};
+use keyturn_vault::{digest::Digest, id::CeremonyId, time::Time, words::spoken};
 use serde_json::{Value, json};
 
 use crate::{
     clock,
-    ui::{clean, countdown},
+    ui::{Style, Ui, clean, countdown},
 };
 
 /// A person's name.
@@ -32,6 +32,28 @@ pub fn words(bytes: &[u8]) -> String {
         .try_into()
         .map(|bytes| spoken(&Digest(bytes)))
         .unwrap_or_default()
+}
+
+/// What people compare by voice before anybody agrees.
+pub fn announce(ui: Ui, ceremony: CeremonyId, request: &Digest) {
+    ui.note(format_args!(
+        "ceremony  {}",
+        ui.paint_err(Style::Bold, ceremony)
+    ));
+    ui.note(format_args!("request   {request}"));
+    ui.note(format_args!(
+        "six words {}",
+        ui.paint_err(Style::Bold, spoken(request))
+    ));
+}
+
+/// What is out of the ordinary, in one line.
+pub fn odd(ui: Ui, odd: &[String]) -> String {
+    if odd.is_empty() {
+        "nothing".to_owned()
+    } else {
+        ui.paint_err(Style::Warn, odd.join("; "))
+    }
 }
 
 /// What a ceremony is for.
@@ -132,6 +154,14 @@ pub fn ceremony(view: &CeremonyView) -> Value {
             "statement_sha256": hex(&voice.statement_sha256),
         })
     });
+    let reviews = view.reviews.iter().map(|review| {
+        json!({
+            "person": review.person.as_ref().map(|person| person.name.clone()),
+            "questioned": review.questioned,
+            "time_ms": review.time_ms,
+            "statement_sha256": hex(&review.statement_sha256),
+        })
+    });
     json!({
         "ceremony": view.id,
         "state": state_word(view.state()),
@@ -147,6 +177,7 @@ pub fn ceremony(view: &CeremonyView) -> Value {
         "waiting_secs": view.waiting_secs,
         "voices": voices.collect::<Vec<_>>(),
         "needs": needs.collect::<Vec<_>>(),
+        "reviews": reviews.collect::<Vec<_>>(),
         "outcome": view.outcome_code,
     })
 }

@@ -5,7 +5,10 @@ use std::{io::Write as _, path::PathBuf, process::Stdio};
 use clap::Args;
 use keyturn_seal::SecretBytes;
 
-use crate::{refusal::Refusal, ui::clip};
+use crate::{
+    refusal::Refusal,
+    ui::{Ui, clip},
+};
 
 /// Where the secret goes.
 #[derive(Debug, Clone, Default, Args)]
@@ -26,7 +29,15 @@ pub struct Sink {
 
 impl Sink {
     /// Whether the secret could be handed on, before it is asked for.
-    pub fn ready(&self) -> Result<(), Refusal> {
+    pub fn ready(&self, ui: Ui) -> Result<(), Refusal> {
+        // The parser does not see a flag of every command that stands before this one.
+        if self.raw && ui.json() {
+            return Err(Refusal::new(
+                "malformed",
+                "--raw prints bytes and nothing else, and --json a document",
+                "leave one of them out",
+            ));
+        }
         if self.clip {
             clip::terminal()?;
         }

@@ -49,9 +49,9 @@ impl Status {
 }
 
 fn document(session: &Session, reply: &v1::ShowStatusReply) -> Value {
-    let findings = reply.findings.iter().map(|finding| {
-        json!({ "code": finding.code, "message": finding.message, "hint": finding.hint, "since_ms": finding.since_ms })
-    });
+    let findings = reply.findings.iter().map(
+        |finding| json!({ "code": finding.code, "message": finding.message, "hint": finding.hint }),
+    );
     let ceremonies =
         |views: &[v1::CeremonyView]| views.iter().map(show::ceremony).collect::<Vec<_>>();
     let names = |people: &[v1::Person]| {
@@ -111,8 +111,8 @@ fn counts(reply: &v1::ShowStatusReply) -> String {
     if let Some(credentials) = reply.credentials {
         let _ = writeln!(
             text,
-            "{} credentials; {} unproven, {} known to a person, {} sealed to an older roster, {} checked out",
-            credentials.total,
+            "{}; {} unproven, {} known to a person, {} sealed to an older roster, {} checked out",
+            some(credentials.total, "credential", "credentials"),
             credentials.unproven,
             credentials.known_to_human,
             credentials.old_roster,
@@ -140,16 +140,25 @@ fn counts(reply: &v1::ShowStatusReply) -> String {
     text
 }
 
+/// A number of things, as people say it.
+fn some(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 /// How a place for copies is doing, in a few words.
 fn place(place: &v1::SinkStatus) -> String {
     let name = clean(&place.name);
     if !place.reachable {
-        format!("{name} away, {} entries behind", place.behind)
+        format!("{name} away, {} behind", entries(place.behind))
     } else if place.complete {
         format!("{name} complete")
     } else {
-        format!("{name} {} entries behind", place.behind)
+        format!("{name} {} behind", entries(place.behind))
     }
+}
+
+fn entries(count: u64) -> String {
+    some(count, "entry", "entries")
 }
 
 fn text(context: &Context, session: &Session, reply: &v1::ShowStatusReply) -> String {
@@ -226,8 +235,9 @@ fn text(context: &Context, session: &Session, reply: &v1::ShowStatusReply) -> St
     if let Some(head) = session.head.as_ref().map(log::head) {
         let _ = writeln!(
             text,
-            "The log has {} entries; charter {} is in force.",
-            head.size, reply.charter
+            "The log has {}; charter {} is in force.",
+            entries(head.size),
+            reply.charter
         );
     }
     text

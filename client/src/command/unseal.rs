@@ -13,7 +13,6 @@ use keyturn_vault::{
     name::{CredentialPath, Line},
     text::{Purpose, Request},
     time::Span,
-    words::spoken,
 };
 use serde_json::json;
 
@@ -29,7 +28,6 @@ use super::{
 use crate::{
     refusal::{Refusal, told},
     session::Session,
-    ui::Style,
     verify::VerifyError,
 };
 
@@ -102,7 +100,7 @@ impl Unseal {
         mut context: Context,
         purpose: Purpose,
     ) -> Result<(), Refusal> {
-        self.sink.ready()?;
+        self.sink.ready(context.ui)?;
         let mut session = context.session().await?;
         let sink = std::mem::take(&mut self.sink);
         if let Some(ceremony) = self.resume {
@@ -194,15 +192,7 @@ impl Unseal {
         };
         let digest = prepared.signed.digest();
         let ui = context.ui;
-        ui.note(format_args!(
-            "ceremony  {}",
-            ui.paint_err(Style::Bold, ceremony)
-        ));
-        ui.note(format_args!("request   {digest}"));
-        ui.note(format_args!(
-            "six words {}",
-            ui.paint_err(Style::Bold, spoken(&digest))
-        ));
+        show::announce(ui, ceremony, &digest);
         ui.note("Read the words to the custodians whom you ask; they see the same.");
         Ok((
             Waiting {

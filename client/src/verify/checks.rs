@@ -50,6 +50,8 @@ pub(super) struct Tally {
     pub(super) absent: u64,
     /// What is not as it should be.
     pub(super) findings: Vec<Finding>,
+    /// How many more there were.
+    pub(super) more: u64,
 }
 
 impl Tally {
@@ -61,6 +63,7 @@ impl Tally {
         self.details = add(self.details, other.details);
         self.absent = add(self.absent, other.absent);
         self.findings.extend(other.findings);
+        self.more = add(self.more, other.more);
     }
 }
 
@@ -154,6 +157,8 @@ impl<'a> Worker<'a> {
                 code: code.to_owned(),
                 what,
             });
+        } else {
+            self.tally.more = self.tally.more.saturating_add(1);
         }
     }
 

@@ -329,6 +329,7 @@ impl Fold<'_> {
         for finding in &tally.findings {
             self.find(finding.clone());
         }
+        self.more = self.more.saturating_add(tally.more);
         self.findings.sort_by_key(|finding| finding.n);
     }
 

@@ -6,6 +6,7 @@
 //!    something that was.
 //! 2. Nothing here talks to anybody; callers bring the bytes.
 
+pub mod account;
 pub mod agreement;
 pub mod attested;
 pub mod charter;

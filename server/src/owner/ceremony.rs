@@ -75,6 +75,7 @@ impl Core {
             release: None,
             checkout: None,
             returned: None,
+            reviews: Vec::new(),
         };
         self.saw(txn, row.request.signer, requester.id);
         self.named(txn, &request)?;

@@ -35,7 +35,7 @@ use super::{
     time::{DueKind, NEVER},
     txn::{After, Row, Txn},
 };
-use crate::{refusal::Refused, store::Name};
+use crate::refusal::Refused;
 
 /// How old the mark of somebody's last signature gets before it is renewed.
 const SEEN_MS: u64 = 24 * 60 * 60 * 1000;
@@ -76,11 +76,8 @@ impl Core {
                 (groups, Span::ZERO)
             }
             Purpose::Erase { ceremony, details } => {
-                let live = self.ceremony(*ceremony)?;
-                if live.request.details != *details {
-                    return Err(Refusal::WrongSubject.into());
-                }
-                let credentials = live.machine.row.credentials();
+                self.has_text(*ceremony, *details)?;
+                let credentials = self.ceremony(*ceremony)?.machine.row.credentials();
                 let groups = self.judge(|world| change::erasure(world, credentials.iter()));
                 (groups, Span::ZERO)
             }
@@ -179,15 +176,7 @@ impl Core {
                 };
                 self.step_checkout(txn, checkout, event, DAEMON)
             }
-            Purpose::Erase { ceremony, details } => {
-                txn.delete(Name::Details(ceremony).key());
-                let event = Entry::DetailsErased {
-                    of: ceremony,
-                    details,
-                    ceremony: id,
-                };
-                self.log(txn, DAEMON, &event).map(drop)
-            }
+            Purpose::Erase { .. } => self.erase(txn, id, &request.purpose),
             Purpose::AcceptRestore(accepted) => self.apply_restore(txn, id, &accepted),
             Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) => {
                 Err(Refusal::WrongSubject.into())

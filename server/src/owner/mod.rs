@@ -17,6 +17,7 @@
 //! 3. A transaction whose outcome nobody knows ends the process.
 //! 4. Every transaction compares and writes the head: a second writer of the same store is found out.
 
+mod afterwards;
 pub mod ceremony;
 pub mod change;
 pub mod checkout;

@@ -283,7 +283,6 @@ impl Core {
                 code: code.to_owned(),
                 message,
                 hint: hint.to_owned(),
-                since_ms: 0,
             };
         let mut findings = Vec::new();
         for (name, counts) in self.notifiers() {

@@ -417,15 +417,18 @@ pub struct Ceremony {
     /// When the last of it was returned, or its time was over.
     #[serde(default)]
     pub returned: Option<Time>,
+    /// What people who had no part in it said of it afterwards, in the order of the log.
+    #[serde(default)]
+    pub reviews: Vec<Statement>,
 }
 
-/// What a custodian said.
+/// What a custodian or a reviewer said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Statement {
     /// The signed text.
     pub signed: SignedText,
-    /// The details text of a refusal; empty when there is none or it was erased.
+    /// The details text of a refusal or a review; empty when there is none or it was erased.
     pub details: String,
     /// When the daemon had it.
     pub time: Time,

@@ -143,7 +143,6 @@ impl Core {
             ),
             hint: "find out who writes to the store; restore it from a backup if it is damaged"
                 .to_owned(),
-            since_ms: 0,
         })
     }
 }

@@ -12,7 +12,7 @@ use keyturn_vault::{
     quorum::Says,
     reference::{CharterRef, PersonRef},
     refusal::Refusal,
-    text::{NewDevice, Review, SignedText},
+    text::{NewDevice, SignedText},
     world::VersionId,
 };
 use tokio::sync::watch;
@@ -175,34 +175,6 @@ impl Core {
         let before = self.vault.clone();
         self.vault.sinks.insert(sink.to_owned(), complete);
         txn.touch(Row::Vault, move |core| core.vault = before);
-        Ok(())
-    }
-
-    /// A review of a ceremony.
-    pub fn review(
-        &mut self,
-        txn: &mut Txn,
-        verified: Verified,
-        review: &Review,
-        by: &PersonRef,
-    ) -> Result<(), Refused> {
-        verified.holds(&Check::text(&self.known.charter, &verified.signed))?;
-        let live = self.ceremony(review.ceremony)?;
-        if review.reviewer.id != by.id {
-            return Err(Refusal::NotYours.into());
-        }
-        if review.request != live.machine.row.request {
-            return Err(Refusal::WrongRequest.into());
-        }
-        self.saw(txn, verified.signed.signer, by.id);
-        self.log(
-            txn,
-            &by.to_string(),
-            &Event::CeremonyReviewed {
-                ceremony: review.ceremony,
-                review: verified.signed,
-            },
-        )?;
         Ok(())
     }
 

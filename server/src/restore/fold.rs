@@ -66,6 +66,7 @@ struct Told {
     opened: Time,
     revision: u64,
     statements: Vec<Statement>,
+    reviews: Vec<Statement>,
     authorized: Option<u64>,
     released: Option<u64>,
     returned: Option<Time>,
@@ -257,6 +258,7 @@ impl<'a> Fold<'a> {
                 authorized: None,
                 released: None,
                 returned: None,
+                reviews: Vec::new(),
                 ended: None,
             };
             self.ceremonies.insert(*ceremony, told);
@@ -265,6 +267,11 @@ impl<'a> Fold<'a> {
         let id = record.event.ceremony();
         let Some(told) = id.and_then(|id| self.ceremonies.get_mut(&id)) else {
             return;
+        };
+        let said = |signed: &SignedText| Statement {
+            signed: signed.clone(),
+            details: String::new(),
+            time: record.time,
         };
         match &record.event {
             Event::CeremonyApproved {
@@ -275,11 +282,8 @@ impl<'a> Fold<'a> {
             }
             | Event::CeremonyRetracted {
                 retraction: signed, ..
-            } => told.statements.push(Statement {
-                signed: signed.clone(),
-                details: String::new(),
-                time: record.time,
-            }),
+            } => told.statements.push(said(signed)),
+            Event::CeremonyReviewed { review, .. } => told.reviews.push(said(review)),
             Event::UnsealAuthorized { .. } => told.authorized = Some(record.n),
             Event::UnsealReleased { .. } => told.released = Some(record.n),
             Event::CheckoutReturned { .. } | Event::CheckoutEnded { .. } => {
@@ -386,6 +390,7 @@ impl<'a> Fold<'a> {
                 release: None,
                 checkout,
                 returned: told.returned,
+                reviews: told.reviews,
             };
             rows.put(&Name::Ceremony(id), &ceremony)?;
         }

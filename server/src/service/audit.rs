@@ -32,6 +32,10 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
     async fn newest(&self) -> Result<SignedCheckpoint, Refused> {
+        // A vault in restore mode publishes nothing; nobody waits for that.
+        if !self.0.mode.borrow().serves() {
+            return Err(Refused::RestoreMode);
+        }
         self.0.published.current().await.ok_or(Refused::NotFounded)
     }
 

@@ -8,7 +8,9 @@ use keyturn_vault::{
     digest::Digest,
     id::{CeremonyId, PersonId},
     refusal::Refusal,
-    text::{Approval, Checkin, Decision, Details, Purpose, Request as RequestText, Text as _},
+    text::{
+        Approval, Checkin, Decision, Details, Purpose, Request as RequestText, Review, Text as _,
+    },
     world::VersionId,
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -117,6 +119,15 @@ pub fn wire_release(id: CeremonyId, release: &rows::Release) -> v1::Release {
     }
 }
 
+fn said(statements: &[rows::Statement]) -> Vec<v1::SignedStatement> {
+    let wire = |said: &rows::Statement| v1::SignedStatement {
+        statement: Some(convert::wire_text(&said.signed)),
+        details: said.details.clone(),
+        time_ms: said.time.ms(),
+    };
+    statements.iter().map(wire).collect()
+}
+
 fn details(text: &str, digest: Digest) -> Result<(), Refused> {
     if text.len() > MAX_DETAILS {
         return Err(Refused::Malformed(format!(
@@ -221,21 +232,13 @@ impl Ceremony for Service {
         let done = skip.saturating_add(versions.len());
         let known = self.0.charter();
         let text = self.0.details_of(id).await?;
-        let statements = live
-            .row
-            .statements
-            .iter()
-            .map(|statement| v1::SignedStatement {
-                statement: Some(convert::wire_text(&statement.signed)),
-                details: statement.details.clone(),
-                time_ms: statement.time.ms(),
-            });
         Ok(Response::new(v1::ShowReply {
             ceremony: Some(view),
             request: Some(convert::wire_text(&live.row.request)),
             details_erased: text.is_none(),
             details: text.unwrap_or_default(),
-            statements: statements.collect(),
+            statements: said(&live.row.statements),
+            reviews: said(&live.row.reviews),
             submit_key,
             versions,
             checkpoint: self
@@ -456,13 +459,22 @@ impl Ceremony for Service {
 
     async fn review(&self, request: Request<v1::ReviewRequest>) -> Answer<v1::ReviewReply> {
         let caller = self.0.peers.of(&request)?;
-        let signed = convert::signed_text(request.into_inner().review)?;
-        let review = keyturn_vault::text::Review::parse(&signed.text)
-            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        let v1::ReviewRequest {
+            review,
+            details: note,
+        } = request.into_inner();
+        let signed = convert::signed_text(review)?;
+        let review =
+            Review::parse(&signed.text).map_err(|error| Refused::Malformed(error.to_string()))?;
+        match review.note {
+            Some(digest) => details(&note, digest)?,
+            None if note.is_empty() => {}
+            None => return Err(Refused::Malformed("this review has no note".to_owned()).into()),
+        }
         let verified = verify::text_by(&self.0.charter().charter, signed, review.reviewer.id)?;
         let id = review.ceremony;
         let step = move |core: &mut Core, txn: &mut _| {
-            core.review(txn, verified, &review, &caller.person)?;
+            core.review(txn, verified, &review, note, &caller.person)?;
             core.view(id)
         };
         let (view, _) = self.0.owner.ask(Needs::ceremony(id), step).await?;

@@ -378,7 +378,7 @@ impl Credential for Service {
         } else {
             Some(convert::parse::<u64>(&after, "after")?)
         };
-        let (entries, next) = self.0.entries_naming(&id.to_string(), before, size).await?;
+        let (entries, next) = self.0.entries_about(id, before, size).await?;
         Ok(Response::new(v1::HistoryReply {
             entries,
             next_page: next.map(|n| n.to_string()).unwrap_or_default(),

@@ -52,7 +52,6 @@ fn finding(severity: Severity, code: &str, message: impl Into<String>, hint: &st
         code: code.to_owned(),
         message: message.into(),
         hint: hint.to_owned(),
-        since_ms: 0,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Lists straight from the store, a page at a time.
 
+use std::collections::BTreeMap;
+
 use keyturn_vault::id::{CeremonyId, CredentialId};
 
 use super::Context;
@@ -63,10 +65,11 @@ impl Context {
         Ok(paths)
     }
 
-    /// Entries whose body names this, newest first, before one; and where the next page begins.
-    pub async fn entries_naming(
+    /// Entries that name a credential, or a ceremony that does, newest first, before one; and where the next
+    /// page begins.
+    pub async fn entries_about(
         &self,
-        what: &str,
+        credential: CredentialId,
         before: Option<u64>,
         size: usize,
     ) -> Result<(Vec<Vec<u8>>, Option<u64>), Refused> {
@@ -78,6 +81,7 @@ impl Context {
         let mut until = before.unwrap_or(newest).min(newest);
         let floor = until.saturating_sub(MAX_SEARCHED);
         let mut found = Vec::new();
+        let mut asked = BTreeMap::new();
         while until > floor {
             let from = until.saturating_sub(256).max(floor);
             let page = self
@@ -95,7 +99,7 @@ impl Context {
                     .split_first()
                     .map(|(_, rest)| rest)
                     .unwrap_or_default();
-                if std::str::from_utf8(entry).is_ok_and(|entry| entry.contains(what)) {
+                if self.is_about(entry, credential, &mut asked).await? {
                     found.push(entry.to_vec());
                 }
                 if found.len() >= size {
@@ -105,5 +109,33 @@ impl Context {
             until = from;
         }
         Ok((found, (until > 0).then_some(until)))
+    }
+
+    /// Whether an entry names this credential, or a ceremony that asks for it; `asked` remembers the latter.
+    async fn is_about(
+        &self,
+        entry: &[u8],
+        credential: CredentialId,
+        asked: &mut BTreeMap<CeremonyId, bool>,
+    ) -> Result<bool, Refused> {
+        let Ok(entry) = std::str::from_utf8(entry) else {
+            return Ok(false);
+        };
+        if entry.contains(&credential.to_string()) {
+            return Ok(true);
+        }
+        let named = entry.split_once("\"ceremony\":\"");
+        let named = named.and_then(|(_, rest)| rest.split('"').next()?.parse::<CeremonyId>().ok());
+        let Some(ceremony) = named else {
+            return Ok(false);
+        };
+        if let Some(about) = asked.get(&ceremony) {
+            return Ok(*about);
+        }
+        let key = Name::Ceremony(ceremony).key();
+        let row: Option<rows::Ceremony> = read(self.store.as_ref(), &key).await?;
+        let about = row.is_some_and(|row| row.row.credentials().contains(&credential));
+        asked.insert(ceremony, about);
+        Ok(about)
     }
 }

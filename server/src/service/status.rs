@@ -146,6 +146,5 @@ fn diverged_finding(count: u64) -> Option<v1::Finding> {
         code: "diverged".to_owned(),
         message: format!("{count} sealed secrets are no longer the real ones at their targets"),
         hint: "see `keyturn credential list --problems`, then `keyturn rotate now`".to_owned(),
-        since_ms: 0,
     })
 }

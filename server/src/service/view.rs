@@ -8,7 +8,7 @@ use keyturn_vault::{
     machine::Millis,
     quorum::Says,
     reference::PersonRef,
-    text::{Approval, Decision, Text as _},
+    text::{Approval, Decision, Outcome, Review, Text as _},
     time::Time,
     world::VersionId,
 };
@@ -74,6 +74,7 @@ impl Core {
                 .of(id)
                 .map(|desk| desk.submit_key_sha256.0.to_vec())
                 .unwrap_or_default(),
+            reviews: live.row.reviews.iter().filter_map(opinion).collect(),
         })
     }
 
@@ -237,4 +238,15 @@ fn voices(live: &Live) -> Vec<v1::Voice> {
         voices.push((person, voice));
     }
     voices.into_iter().map(|(_, voice)| voice).collect()
+}
+
+/// What a reviewer said.
+fn opinion(said: &rows::Statement) -> Option<v1::Opinion> {
+    let review = Review::parse(&said.signed.text).ok()?;
+    Some(v1::Opinion {
+        person: Some(convert::person(&review.reviewer)),
+        questioned: review.outcome == Outcome::Questioned,
+        time_ms: said.time.ms(),
+        statement_sha256: said.signed.digest().0.to_vec(),
+    })
 }

@@ -152,6 +152,12 @@ impl Row {
         }
     }
 
+    /// Who asked for it, and whose approval stands.
+    pub fn took_part(&self) -> BTreeSet<PersonId> {
+        let voters = self.said.votes.iter().map(|vote| vote.person);
+        voters.chain([self.ask.requester]).collect()
+    }
+
     pub(super) fn overdue(&self, now: Now) -> bool {
         self.until().is_some_and(|until| now.lived >= until)
     }

@@ -15,7 +15,7 @@ use crate::{
     quorum::{Opening, Vote, broken},
     reference::{Head, Signer},
     refusal::Refusal,
-    text::{self, Approval, Decision, Review, SignedText},
+    text::{self, Approval, Decision, SignedText},
     time::Span,
     world::VersionId,
 };
@@ -63,17 +63,7 @@ impl Replay {
                     },
                 )
             }
-            Event::CeremonyReviewed { review, .. } => {
-                let text: Review = read(review)?;
-                self.signed(at, review, text.reviewer.id)?;
-                at.out.checks.push(Check::Head(text.log));
-                let request = self.request_of(id).ok_or_else(|| fault("unknown"))?;
-                if text.ceremony == id && text.request == request {
-                    Ok(at.entry())
-                } else {
-                    Err(fault("text"))
-                }
-            }
+            Event::CeremonyReviewed { review, .. } => self.reviewed(at, id, review),
             _ => self.judge_unseal(at, id),
         }
     }
@@ -154,22 +144,7 @@ impl Replay {
                 checkout.until = at.now.lived;
                 self.check_out_step(at, id, checkout::Event::Tick)
             }
-            Event::DetailsErased { of, details, .. } => {
-                self.take_decided(
-                    id,
-                    &text::Purpose::Erase {
-                        ceremony: *of,
-                        details: *details,
-                    },
-                )?;
-                let known = self.ceremonies.get(of).map(|known| known.request.details);
-                let known = known.or_else(|| self.ended.get(of).map(|ended| ended.details));
-                if known == Some(*details) {
-                    Ok(at.entry())
-                } else {
-                    Err(fault("unknown"))
-                }
-            }
+            Event::DetailsErased { of, details, .. } => self.erased(at, id, *of, *details),
             _ => Err(fault("unknown")),
         }
     }
@@ -180,7 +155,7 @@ impl Replay {
             .map(|known| &known.ceremony.row.state)
     }
 
-    fn request_of(&self, id: CeremonyId) -> Option<Digest> {
+    pub(super) fn request_of(&self, id: CeremonyId) -> Option<Digest> {
         let open = self
             .ceremonies
             .get(&id)
@@ -219,7 +194,12 @@ impl Replay {
         if matches!(signed.signer, Signer::Token(_)) {
             self.seen.sign(request.requested_by.id, at.now.lived);
         }
-        self.ceremonies.insert(id, Known { ceremony, request });
+        let known = Known {
+            ceremony,
+            texts: [request.details].into(),
+            request,
+        };
+        self.ceremonies.insert(id, known);
         self.carry_out(at, id, effects)
     }
 
@@ -338,10 +318,12 @@ impl Replay {
         let (_, token) = charter
             .person_of_token(text.token.id)
             .ok_or(Refusal::UnknownToken)?;
+        let mut reasons = None;
         let earlier = match text.decision {
             Decision::Retract { earlier } => Some(earlier),
             Decision::Refuse { reason } => {
                 at.out.checks.push(Check::Details(reason));
+                reasons = Some(reason);
                 None
             }
             Decision::Approve(_) => return Err(fault("text")),
@@ -364,7 +346,11 @@ impl Replay {
         } else {
             ceremony::Event::Refuse(voice)
         };
-        self.step_on(at, id, event)
+        let entries = self.step_on(at, id, event)?;
+        if let Some(reason) = reasons {
+            self.wrote(id, reason);
+        }
+        Ok(entries)
     }
 
     /// The entry says whose shares were there: the same judgement over them must give the same entry.

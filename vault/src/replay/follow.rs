@@ -70,7 +70,11 @@ impl Replay {
         event: ceremony::Event<()>,
         now: Now,
     ) -> Result<Vec<Event>, Fault> {
-        let Known { ceremony, request } = self
+        let Known {
+            ceremony,
+            request,
+            texts,
+        } = self
             .ceremonies
             .remove(&id)
             .ok_or_else(|| fault("unknown"))?;
@@ -88,6 +92,7 @@ impl Replay {
             Known {
                 ceremony: step.state,
                 request,
+                texts,
             },
         );
         let effects = step.outcome?;
@@ -151,14 +156,14 @@ impl Replay {
             && let Some(known) = self.ceremonies.remove(&id)
         {
             let row = &known.ceremony.row;
-            let (request, details) = (row.request, known.request.details);
-            let credentials = row.credentials();
+            let (request, credentials, part) = (row.request, row.credentials(), row.took_part());
             self.ended.insert(
                 id,
                 Ended {
                     request,
-                    details,
+                    texts: known.texts,
                     credentials,
+                    part,
                 },
             );
             at.out.ended.push(known.ceremony.row);

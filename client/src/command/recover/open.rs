@@ -48,7 +48,7 @@ pub struct Open {
 
 impl Open {
     pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
-        self.sink.ready()?;
+        self.sink.ready(context.ui)?;
         let copy = Copy::at(&self.export);
         let (_, chain) = known(&context, &copy)?;
         let (asked, text) = read_request(&self.request, &chain)?;
