@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::too_many_lines,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a story stops where it is wrong, and writes small files of its own"

@@ -187,10 +187,7 @@ async fn nothing_secret_stays_in_the_daemons_memory() {
         Vec::<String>::new(),
         "after a refusal"
     );
-    let withdraw = v1::WithdrawRequest {
-        id: asked.id(),
-        reason: String::new(),
-    };
+    let withdraw = v1::WithdrawRequest { id: asked.id() };
     line.ceremonies().withdraw(withdraw).await.unwrap();
     refused.extend(scene.patterns(&scene.asked(|_| ()).await.1).await);
     assert_eq!(

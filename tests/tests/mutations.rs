@@ -68,10 +68,7 @@ async fn tell() -> Outcome<Story> {
     line.ceremonies().open(again.open(alice)?).await?;
     let approval = approve(&vault, &again, "bob").await?;
     retract(&vault, &again, "bob", approval).await?;
-    let withdraw = v1::WithdrawRequest {
-        id: again.id(),
-        reason: String::new(),
-    };
+    let withdraw = v1::WithdrawRequest { id: again.id() };
     line.ceremonies().withdraw(withdraw).await?;
     heartbeat(&vault, "dan").await?;
     line.checkpoint(&vault.facts.vkey).await?;

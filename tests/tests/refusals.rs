@@ -715,10 +715,7 @@ async fn strangers_and_the_wrong_person_get_nothing() {
         .refused("a stranger reads the log", "unknown-device", size, reply)
         .await;
 
-    let withdraw = v1::WithdrawRequest {
-        id: id.clone(),
-        reason: String::new(),
-    };
+    let withdraw = v1::WithdrawRequest { id: id.clone() };
     let reply = scene.lines["bob"].ceremonies().withdraw(withdraw).await;
     scene
         .refused("another withdraws", "not-yours", size, reply)

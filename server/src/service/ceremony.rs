@@ -16,7 +16,7 @@ use keyturn_vault::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::{Context, convert, page, watcher::Watcher};
+use super::{Context, convert, page, view, watcher::Watcher};
 use crate::{
     owner::{
         Needs,
@@ -117,15 +117,6 @@ pub fn wire_release(id: CeremonyId, release: &rows::Release) -> v1::Release {
         released: None,
         checkout_ends_ms: 0,
     }
-}
-
-fn said(statements: &[rows::Statement]) -> Vec<v1::SignedStatement> {
-    let wire = |said: &rows::Statement| v1::SignedStatement {
-        statement: Some(convert::wire_text(&said.signed)),
-        details: said.details.clone(),
-        time_ms: said.time.ms(),
-    };
-    statements.iter().map(wire).collect()
 }
 
 fn details(text: &str, digest: Digest) -> Result<(), Refused> {
@@ -237,8 +228,8 @@ impl Ceremony for Service {
             request: Some(convert::wire_text(&live.row.request)),
             details_erased: text.is_none(),
             details: text.unwrap_or_default(),
-            statements: said(&live.row.statements),
-            reviews: said(&live.row.reviews),
+            statements: view::said(&live.row.statements),
+            reviews: view::said(&live.row.reviews),
             submit_key,
             versions,
             checkpoint: self

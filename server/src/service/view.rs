@@ -240,6 +240,16 @@ fn voices(live: &Live) -> Vec<v1::Voice> {
     voices.into_iter().map(|(_, voice)| voice).collect()
 }
 
+/// What people said, with the free texts that are still kept.
+pub(super) fn said(statements: &[rows::Statement]) -> Vec<v1::SignedStatement> {
+    let wire = |said: &rows::Statement| v1::SignedStatement {
+        statement: Some(convert::wire_text(&said.signed)),
+        details: said.details.clone(),
+        time_ms: said.time.ms(),
+    };
+    statements.iter().map(wire).collect()
+}
+
 /// What a reviewer said.
 fn opinion(said: &rows::Statement) -> Option<v1::Opinion> {
     let review = Review::parse(&said.signed.text).ok()?;

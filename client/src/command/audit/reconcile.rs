@@ -342,10 +342,9 @@ mod tests {
             agreed: std::collections::BTreeSet::new(),
             reviews: Vec::new(),
         };
-        Account {
-            cases: vec![case],
-            ..Account::default()
-        }
+        let mut account = Account::of(None, None);
+        account.cases = vec![case];
+        account
     }
 
     #[test]
