@@ -118,7 +118,6 @@ impl Core {
             code: "left-in-copy".to_owned(),
             message: format!("this is not taken back: {what}"),
             hint: "mount the place and start the daemon again, or open the version from there with `keyturn recover`".to_owned(),
-            since_ms: 0,
         }
         };
         left.take(MAX_LEFT).map(told).collect()
