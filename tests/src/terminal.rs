@@ -25,11 +25,16 @@ pub struct Terminal {
 impl Terminal {
     /// `keyturn` as this person, with nothing that could stand in for the person.
     pub fn keyturn(world: &World, person: &str, args: &str) -> Outcome<Self> {
+        Self::with(world, person, "", args)
+    }
+
+    /// The same, with these words of a shell before the command: variables of its environment.
+    pub fn with(world: &World, person: &str, before: &str, args: &str) -> Outcome<Self> {
         let program = Program::path("keyturn")?;
         let home = world.home(person);
         // In the shell's place: what is typed to interrupt it interrupts nothing else.
         let line = format!(
-            "exec '{}' --home '{}' {args}",
+            "{before} exec '{}' --home '{}' {args}",
             program.display(),
             home.display()
         );
