@@ -322,6 +322,11 @@ async fn a_store_that_was_set_back_changes_nothing() {
         let status = Command::new("cp").arg("-a").arg(from).arg(to).status();
         assert!(status.unwrap().success());
     };
+    // A vault in restore mode names no head that a request could answer to.
+    let line = stage.vault.line("alice").await.unwrap();
+    let alice = stage.vault.who("alice").unwrap();
+    let asked = Asked::new(&stage.vault.facts, &line, alice, stage.named().await);
+    let open = asked.await.unwrap().open(alice).unwrap();
     stage.vault.world.stop().unwrap();
     copy("data", "old");
     stage.vault.world.start().unwrap();
@@ -340,12 +345,7 @@ async fn a_store_that_was_set_back_changes_nothing() {
     let line = stage.vault.line("olga").await.unwrap();
     assert!(line.status().await.unwrap().restore_mode);
     stage.line = line;
-    let (alice, line) = (
-        stage.vault.who("alice").unwrap(),
-        stage.vault.line("alice").await.unwrap(),
-    );
-    let asked = Asked::new(&stage.vault.facts, &line, alice, stage.named().await);
-    let open = asked.await.unwrap().open(alice).unwrap();
+    let line = stage.vault.line("alice").await.unwrap();
     let refused = line.ceremonies().open(open).await.unwrap_err();
     let word = refused.metadata().get(CODE_TRAILER).unwrap();
     assert_eq!(word.to_str().unwrap(), "restore-mode");
