@@ -5,6 +5,8 @@
 //!    lost is not approved, and a new one is opened.
 //! 2. A new key of the log or of a node counts only once the quorum's signatures are verified.
 
+use std::time::Duration;
+
 use clap::Args;
 use keyturn_proto::v1::{self, CeremonyState};
 use keyturn_vault::{
@@ -31,6 +33,11 @@ use crate::{refusal::Refusal, session::Session, verify::VerifyError, wire};
 
 /// The finding that says what of the places for copies is not taken back.
 const LEFT: &str = "left-in-copy";
+
+/// How long taking back may take, before it is told that the vault still waits.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// How often it is looked whether the vault goes on.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Accept what was restored: a lost log, or lost keys.
 #[derive(Debug, Args)]
@@ -204,12 +211,33 @@ async fn waiting(session: &Session, wanted: &RestoreDocument) -> Result<Option<C
     Ok(None)
 }
 
+/// Waits until all that was accepted is taken back, when the vault serves; for [`PATIENCE`] at most.
+async fn serving(context: &Context, session: &Session) -> Result<(), Refusal> {
+    let mut told = false;
+    let mut left = PATIENCE;
+    loop {
+        let request = v1::ShowStatusRequest {};
+        let status = session.status().show(request).await?.into_inner();
+        if !status.restore_mode || left.is_zero() {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut told, true) {
+            context.ui.note(
+                "Accepted. What was found in copies is being taken back; then the vault goes on.",
+            );
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        left = left.saturating_sub(LOOK_EVERY);
+    }
+}
+
 /// Follows the vault over what was accepted (invariant 2).
 async fn accepted(
     context: &Context,
     session: &mut Session,
     signed: Option<(CeremonyId, Digest)>,
 ) -> Result<(), Refusal> {
+    serving(context, session).await?;
     session.follow().await?;
     let head = session.log_head()?;
     let (ceremony, digest) = signed.unzip();

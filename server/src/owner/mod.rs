@@ -246,7 +246,8 @@ pub fn start(
     let task = tokio::spawn(async move {
         let mut works = Vec::with_capacity(BATCH);
         let mut resumed = false;
-        let mut untaken = 0;
+        // When versions of an accepted restore are taken back next; others that ask do not put it off.
+        let mut take = Duration::ZERO;
         loop {
             let serves = core.mode.borrow().serves();
             if serves && !std::mem::replace(&mut resumed, true) {
@@ -255,20 +256,20 @@ pub fn start(
                 core.check_rosters_again();
             }
             let alarm = core.alarm();
-            let left = std::mem::replace(&mut untaken, core.untaken());
-            let pause = if left == untaken {
-                INSIST_EVERY
-            } else {
-                Duration::ZERO
-            };
+            let untaken = core.untaken();
+            let pause = take.saturating_sub(core.clock.running());
             tokio::select! {
                 taken = waiting.recv_many(&mut works, BATCH) => if taken == 0 { break },
                 () = alarm, if serves => works.push(core.due()),
                 () = tokio::time::sleep(pause), if untaken > 0 => {
+                    take = core.clock.running().saturating_add(INSIST_EVERY);
                     works.push(Work::detached(Needs::nothing(), Core::take_back));
                 }
             }
             turn(&mut core, &store, &health, std::mem::take(&mut works)).await;
+            if core.untaken() < untaken {
+                take = Duration::ZERO;
+            }
         }
     });
     (owner, task)
