@@ -17,7 +17,7 @@ use keyturn_vault::name::KeyId;
 use zeroize::Zeroizing;
 
 use super::{
-    call::Call,
+    call::{Call, made_before},
     platform::{Clients, Platform},
     report,
     settings::{self, Settings},
@@ -220,12 +220,7 @@ impl TwoSlot for AccessKeys {
         let answer = call
             .send(operation.customize().interceptor(call.clone()).send())
             .await;
-        match answer {
-            Err(failed) if !failed.is(UpdateAccessKeyError::is_no_such_entity_exception) => {
-                Err(failed.into())
-            }
-            _ => Ok(()),
-        }
+        made_before(answer, UpdateAccessKeyError::is_no_such_entity_exception)
     }
 
     async fn delete(&self, target: &Target, key: &KeyId) -> Result<(), Failure> {
@@ -239,12 +234,7 @@ impl TwoSlot for AccessKeys {
         let answer = call
             .send(operation.customize().interceptor(call.clone()).send())
             .await;
-        match answer {
-            Err(failed) if !failed.is(DeleteAccessKeyError::is_no_such_entity_exception) => {
-                Err(failed.into())
-            }
-            _ => Ok(()),
-        }
+        made_before(answer, DeleteAccessKeyError::is_no_such_entity_exception)
     }
 }
 

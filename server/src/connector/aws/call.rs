@@ -78,6 +78,17 @@ impl<E> From<Failed<E>> for Failure {
     }
 }
 
+/// The answer to a call that changes and may have been made before: that AWS says so is as good.
+pub(super) fn made_before<T, E>(
+    answer: Result<T, Failed<E>>,
+    says_so: impl FnOnce(&E) -> bool,
+) -> Result<(), Failure> {
+    match answer {
+        Err(failed) if !failed.is(says_so) => Err(failed.into()),
+        _ => Ok(()),
+    }
+}
+
 impl Call {
     /// A call that only looks.
     pub(super) fn look(what: &'static str, within: Duration) -> Self {

@@ -26,7 +26,7 @@ use keyturn_seal::secret::SecretBytes;
 use keyturn_vault::{name::KeyId, time::Time};
 
 use super::{
-    call::Call,
+    call::{Call, made_before},
     platform::{Clients, Platform},
     report,
     settings::{self, Settings},
@@ -252,12 +252,10 @@ impl TwoSlot for Mfa {
         let answer = call
             .send(operation.customize().interceptor(call.clone()).send())
             .await;
-        match answer {
-            Err(failed) if !failed.is(EnableMFADeviceError::is_entity_already_exists_exception) => {
-                Err(failed.into())
-            }
-            _ => Ok(()),
-        }
+        made_before(
+            answer,
+            EnableMFADeviceError::is_entity_already_exists_exception,
+        )
     }
 
     async fn deactivate(&self, target: &Target, key: &KeyId) -> Result<(), Failure> {
@@ -271,12 +269,10 @@ impl TwoSlot for Mfa {
         let answer = call
             .send(operation.customize().interceptor(call.clone()).send())
             .await;
-        match answer {
-            Err(failed) if !failed.is(DeactivateMFADeviceError::is_no_such_entity_exception) => {
-                Err(failed.into())
-            }
-            _ => Ok(()),
-        }
+        made_before(
+            answer,
+            DeactivateMFADeviceError::is_no_such_entity_exception,
+        )
     }
 
     async fn delete(&self, target: &Target, key: &KeyId) -> Result<(), Failure> {
@@ -296,12 +292,10 @@ impl TwoSlot for Mfa {
         let answer = call
             .send(operation.customize().interceptor(call.clone()).send())
             .await;
-        match answer {
-            Err(failed) if !failed.is(DeleteVirtualMFADeviceError::is_no_such_entity_exception) => {
-                Err(failed.into())
-            }
-            _ => Ok(()),
-        }
+        made_before(
+            answer,
+            DeleteVirtualMFADeviceError::is_no_such_entity_exception,
+        )
     }
 }
 

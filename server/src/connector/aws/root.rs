@@ -24,7 +24,7 @@ use aws_sdk_sts::types::PolicyDescriptorType;
 use keyturn_seal::secret::SecretBytes;
 
 use super::{
-    call::Call,
+    call::{Call, made_before},
     platform::Platform,
     report,
     settings::{self, account},
@@ -224,7 +224,7 @@ impl Root {
         if there.password {
             let call = Call::change("DeleteLoginProfile", attempt);
             let operation = root.delete_login_profile();
-            gone(
+            made_before(
                 call.send(operation.customize().interceptor(call.clone()).send())
                     .await,
                 DeleteLoginProfileError::is_no_such_entity_exception,
@@ -233,7 +233,7 @@ impl Root {
         for key in &there.keys {
             let call = Call::change("DeleteAccessKey", attempt);
             let operation = root.delete_access_key().access_key_id(key);
-            gone(
+            made_before(
                 call.send(operation.customize().interceptor(call.clone()).send())
                     .await,
                 DeleteAccessKeyError::is_no_such_entity_exception,
@@ -244,7 +244,7 @@ impl Root {
             let operation = root
                 .delete_signing_certificate()
                 .certificate_id(certificate);
-            gone(
+            made_before(
                 call.send(operation.customize().interceptor(call.clone()).send())
                     .await,
                 DeleteSigningCertificateError::is_no_such_entity_exception,
@@ -253,7 +253,7 @@ impl Root {
         for device in &there.devices {
             let call = Call::change("DeactivateMFADevice", attempt);
             let operation = root.deactivate_mfa_device().serial_number(device);
-            gone(
+            made_before(
                 call.send(operation.customize().interceptor(call.clone()).send())
                     .await,
                 DeactivateMFADeviceError::is_no_such_entity_exception,
@@ -267,7 +267,7 @@ impl Root {
         let root = self.session(account, attempt, CREATE).await?;
         let call = Call::change("CreateLoginProfile", attempt);
         let operation = root.create_login_profile();
-        gone(
+        made_before(
             call.send(operation.customize().interceptor(call.clone()).send())
                 .await,
             CreateLoginProfileError::is_entity_already_exists_exception,
@@ -282,17 +282,6 @@ fn begun(failure: Failure) -> Failure {
             Failure::Unknown(why)
         }
         unknown @ Failure::Unknown(_) => unknown,
-    }
-}
-
-/// An answer to a call that may have been made before.
-fn gone<T, E>(
-    answer: Result<T, super::call::Failed<E>>,
-    before: impl FnOnce(&E) -> bool,
-) -> Result<(), Failure> {
-    match answer {
-        Err(failed) if !failed.is(before) => Err(failed.into()),
-        _ => Ok(()),
     }
 }
 
