@@ -14,8 +14,8 @@ use keyturn_proto::{
 };
 use keyturn_tests::{
     World,
-    raw::{Founded, Line, now, wire_text},
-    story::{Asked, Ballot, SealedVersion, definition, release},
+    raw::{Founded, Line, now},
+    story::{Asked, SealedVersion, definition},
     target::Target,
 };
 use keyturn_vault::{
@@ -24,7 +24,7 @@ use keyturn_vault::{
     jcs::Document as _,
     layout,
     reference::Version,
-    text::{Checkin, CredentialLine, Returned, Text as _},
+    text::CredentialLine,
 };
 
 const USER: &str = "root";
@@ -81,25 +81,7 @@ impl Stage {
     /// Opens what is live and gives it back: a rotation is due.
     async fn rotate(&self) {
         let (asked, _) = self.open().await;
-        let alice = self.vault.who("alice").unwrap();
-        let checkin = Checkin {
-            vault: asked.request.vault.clone(),
-            ceremony: asked.request.ceremony,
-            request: asked.request.digest(),
-            returned_by: alice.person.clone(),
-            signed: now().stamp(),
-            credentials: vec![Returned {
-                path: self.definition.path.clone(),
-                credential: self.definition.credential,
-                worked: None,
-                void: None,
-            }],
-        };
-        let call = v1::CheckinRequest {
-            checkin: Some(wire_text(&alice.sign_by_device(&checkin).unwrap())),
-        };
-        let line = self.vault.line("alice").await.unwrap();
-        line.ceremonies().checkin(call).await.unwrap();
+        self.vault.check_in(&asked, None).await.unwrap();
     }
 
     async fn rotation(&self) -> v1::RotationView {
@@ -161,31 +143,7 @@ impl Stage {
 
     /// Two custodians open every live version; gives their secrets, oldest first.
     async fn open(&self) -> (Asked, Vec<Vec<u8>>) {
-        let alice = self.vault.who("alice").unwrap();
-        let line = self.vault.line("alice").await.unwrap();
-        let asked = Asked::new(&self.vault.facts, &line, alice, self.named().await)
-            .await
-            .unwrap();
-        line.ceremonies()
-            .open(asked.open(alice).unwrap())
-            .await
-            .unwrap();
-        for who in ["bob", "carol"] {
-            let (who, line) = (
-                self.vault.who(who).unwrap(),
-                self.vault.line(who).await.unwrap(),
-            );
-            let ballot = Ballot::new(&self.vault.facts, &line, who, &asked.id())
-                .await
-                .unwrap();
-            line.ceremonies()
-                .approve(ballot.call().unwrap())
-                .await
-                .unwrap();
-        }
-        let release = release(&line, &asked.id()).await.unwrap().unwrap();
-        let secrets = asked.receive(&self.vault.facts, &release).unwrap();
-        (asked, secrets)
+        self.vault.open(self.named().await).await.unwrap()
     }
 
     /// Waits until so many places have everything, and each says so of every version.

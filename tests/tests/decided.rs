@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use keyturn_proto::v1;
 use keyturn_tests::{
     raw::{Founded, now, wire_text},
-    story::{Asked, Ballot, release},
+    story::Asked,
 };
 use keyturn_vault::{
     definition::Definition,
@@ -37,28 +37,7 @@ impl Scene {
     async fn new() -> Self {
         let vault = Founded::new("").await.unwrap();
         let (definition, line) = vault.seal("db/main", b"hunter2").await.unwrap();
-        let (alice, link) = (
-            vault.who("alice").unwrap(),
-            vault.line("alice").await.unwrap(),
-        );
-        let out = Asked::new(&vault.facts, &link, alice, vec![line])
-            .await
-            .unwrap();
-        link.ceremonies()
-            .open(out.open(alice).unwrap())
-            .await
-            .unwrap();
-        for name in ["bob", "carol"] {
-            let (who, line) = (vault.who(name).unwrap(), vault.line(name).await.unwrap());
-            let ballot = Ballot::new(&vault.facts, &line, who, &out.id())
-                .await
-                .unwrap();
-            line.ceremonies()
-                .approve(ballot.call().unwrap())
-                .await
-                .unwrap();
-        }
-        release(&link, &out.id()).await.unwrap().unwrap();
+        let (out, _) = vault.open(vec![line]).await.unwrap();
         let mut scene = Self {
             vault,
             definition,
