@@ -1,7 +1,8 @@
 //! The daemon is killed in the middle of its work, again and again.
 //!
 //! # Invariants
-//! 1. What was acknowledged before a kill is in the log after it.
+//! 1. What was acknowledged before a kill is in the log after it: openings, approvals, definitions, deposits and
+//!    check-ins; and what was deposited opens.
 //! 2. The final log is consistent with every checkpoint that was ever handed out.
 //! 3. Every secret that was handed out has its entries in the log, in their order; an auditor finds nothing.
 //! 4. What a kill interrupted can be finished: no ceremony stays stuck.
@@ -25,7 +26,7 @@ use keyturn_proto::v1;
 use keyturn_tests::{
     Outcome, keep,
     raw::{Founded, Line},
-    story::{Asked, Ballot, definition, release},
+    story::{Asked, Ballot, SealedVersion, definition, release},
 };
 use keyturn_vault::{
     event::Event,
@@ -40,6 +41,8 @@ const WORKERS: usize = 3;
 /// A call that a killed daemon does not answer is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
 const SECRET: &[u8] = b"kept through every kill";
+/// Credentials that one request names at most.
+const AT_ONCE: usize = 8;
 
 /// What the daemon said that it did.
 #[derive(Default)]
@@ -48,6 +51,8 @@ struct Acknowledged {
     opened: BTreeSet<String>,
     approved: BTreeSet<(String, String)>,
     delivered: BTreeSet<String>,
+    returned: BTreeSet<String>,
+    deposited: Vec<CredentialLine>,
     checkpoints: Vec<SignedCheckpoint>,
 }
 
@@ -55,6 +60,8 @@ struct Acknowledged {
 struct Job {
     asked: Asked,
     ballots: BTreeMap<&'static str, Ballot>,
+    /// The secret has come; what is returned is not handed out again.
+    delivered: bool,
 }
 
 struct Load {
@@ -105,11 +112,23 @@ impl Load {
         Ok(Job {
             asked,
             ballots: BTreeMap::new(),
+            delivered: false,
         })
     }
 
-    /// From wherever it is to the secret. Every call may have been made before.
+    /// From wherever it is to the check-in. Every call may have been made before.
     async fn advance(&self, lines: &Lines, job: &mut Job) -> Outcome<()> {
+        if !job.delivered {
+            self.deliver(lines, job).await?;
+            job.delivered = true;
+        }
+        self.vault.check_in(&job.asked, Some(1)).await?;
+        self.note(|said| said.returned.insert(job.asked.id()));
+        Ok(())
+    }
+
+    /// From wherever it is to the secret.
+    async fn deliver(&self, lines: &Lines, job: &mut Job) -> Outcome<()> {
         let (facts, id) = (&self.vault.facts, job.asked.id());
         let open = job.asked.open(self.vault.who("alice")?)?;
         let reply = lines["alice"].ceremonies().open(open).await?.into_inner();
@@ -151,16 +170,24 @@ impl Load {
         Ok(())
     }
 
-    /// Credentials and checkpoints, until the daemon is gone.
+    /// Credentials, deposits and checkpoints, until the daemon is gone.
     async fn watch(&self, lines: &Lines, round: u64) {
         for turn in 0_u32.. {
             let add = async {
                 let olga = self.vault.who("olga")?;
-                let definition = definition(&self.vault.facts, &format!("round-{round}/{turn}"))?;
-                let definition = Some(olga.sign_document(definition.to_bytes()?)?);
+                let (facts, path) = (&self.vault.facts, format!("round-{round}/{turn}"));
+                let defined = definition(facts, &path)?;
+                let definition = Some(olga.sign_document(defined.to_bytes()?)?);
                 let add = v1::AddRequest { definition };
                 let added = lines["olga"].credentials().add(add).await?.into_inner();
                 self.note(|said| said.receipts.extend(added.defined));
+                let sealed = SealedVersion::new(facts, &defined, 1, path.as_bytes())?;
+                let (deposit, line) = (sealed.deposit(olga)?, sealed.line(&defined)?);
+                let sealed = lines["olga"].credentials().deposit(deposit).await?;
+                self.note(|said| {
+                    said.receipts.extend(sealed.into_inner().sealed);
+                    said.deposited.push(line);
+                });
                 let newest = lines["olga"].checkpoint(&self.vault.facts.vkey).await?;
                 self.note(|said| said.checkpoints.push(newest));
                 Outcome::Ok(())
@@ -223,6 +250,15 @@ async fn nothing_acknowledged_is_lost_when_the_daemon_is_killed() {
     let left: Vec<Job> = std::mem::take(&mut *load.jobs.lock().unwrap());
     for mut job in left {
         load.advance(&lines, &mut job).await.unwrap();
+    }
+    // Invariant 1: what was deposited opens.
+    let mut deposited = load.acknowledged.lock().unwrap().deposited.clone();
+    deposited.sort_by(|one, two| one.path.cmp(&two.path));
+    for named in deposited.chunks(AT_ONCE) {
+        let (_, mut secrets) = load.vault.open(named.to_vec()).await.unwrap();
+        secrets.sort();
+        let want = named.iter().map(|line| line.path.as_str().as_bytes());
+        assert!(secrets.iter().eq(want), "invariant 1: {named:?}");
     }
     let newest = lines["alice"]
         .checkpoint(&load.vault.facts.vkey)
@@ -290,6 +326,9 @@ fn check(load: &Load) {
             Event::UnsealReleased { ceremony, .. } => {
                 in_log.delivered.insert(ceremony.to_string());
             }
+            Event::CheckoutReturned { ceremony, .. } => {
+                in_log.returned.insert(ceremony.to_string());
+            }
             _ => {}
         }
     }
@@ -302,10 +341,18 @@ fn check(load: &Load) {
         said.delivered.is_subset(&in_log.delivered),
         "invariant 3: released"
     );
-    // It was a load: secrets were handed out, and many heads are held against the log.
     assert!(
-        said.delivered.len() >= 20 && count >= 100,
-        "too little was done: {} releases, {count} heads",
-        said.delivered.len()
+        said.returned.is_subset(&in_log.returned),
+        "invariant 1: returned"
+    );
+    // It was a load: secrets were handed out and returned, others deposited, and many heads are held against the log.
+    let done = [
+        said.delivered.len(),
+        said.returned.len(),
+        said.deposited.len(),
+    ];
+    assert!(
+        done.iter().all(|done| *done >= 20) && count >= 100,
+        "too little was done: {done:?} releases, check-ins and deposits, {count} heads"
     );
 }
