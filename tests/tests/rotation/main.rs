@@ -11,6 +11,7 @@ mod at_scale;
 mod aws;
 mod by_hand;
 mod directory;
+mod kept;
 mod killed;
 mod kills;
 mod one_slot;

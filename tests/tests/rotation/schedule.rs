@@ -24,19 +24,11 @@ use crate::stage::{FIRST, Stage, USER};
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY_MS: u64 = 24 * 3_600_000;
-const SETTINGS: [(&str, &str); 1] = [("user", USER)];
-
-/// A password that a person deposited, in a vault that is founded.
-async fn deposited(vault: Founded) -> Stage {
-    let stage = Stage::over(vault, Kind::Text, ("accounts", &SETTINGS), "").await;
-    stage.deposit(1, FIRST).await;
-    stage
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_uses_is_rotated_when_it_is_old() {
     let vault = Founded::new("rotate_max_age_secs = 86400\n").await.unwrap();
-    let mut stage = deposited(vault).await;
+    let mut stage = Stage::deposited(vault).await;
     stage.advance(23 * HOUR);
     let young = stage.rotation().await;
     assert_eq!(
@@ -163,7 +155,7 @@ async fn what_is_late_and_what_is_stuck_is_told_counted_and_shown() {
     let config = fs::read_to_string(&path).unwrap();
     let config = config.replace("[listen]\n", &format!("[listen]\nmetrics = \"{http}\"\n"));
     write_private(&path, config.as_bytes()).unwrap();
-    let stage = deposited(vault).await;
+    let stage = Stage::deposited(vault).await;
     stage.target.becomes(Mood::Refusing).unwrap();
     let (asked, _) = stage.open().await;
     stage.check_in(&asked, None).await;

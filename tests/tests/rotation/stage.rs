@@ -39,6 +39,14 @@ impl Stage {
         stage
     }
 
+    /// The same in a vault that is founded; nothing looks at the target but rotations.
+    pub(crate) async fn deposited(vault: Founded) -> Self {
+        let settings = ("accounts", &[("user", USER)][..]);
+        let stage = Self::over(vault, definition::Kind::Text, settings, "").await;
+        stage.deposit(1, FIRST).await;
+        stage
+    }
+
     /// A credential that nobody has deposited anything for.
     pub(crate) async fn empty(kind: definition::Kind, connector: &str) -> Self {
         let settings = [("user", USER), ("looks", "yes"), ("probe-every", "10m")];
