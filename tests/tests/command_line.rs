@@ -7,7 +7,14 @@
     reason = "a story stops where it is wrong, and writes small files of its own"
 )]
 
-use std::{fs, process::Child, thread, time::Duration};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
 
 use keyturn_tests::{Outcome, Reply, World, program::finish};
 use serde_json::Value;
@@ -34,9 +41,15 @@ fn text(value: &Value) -> String {
 }
 
 fn add(world: &World) -> Outcome<()> {
+    add_at(world, PATH)
+}
+
+fn add_at(world: &World, path: &str) -> Outcome<()> {
     fs::write(world.folder().join("secret"), SECRET)?;
-    let add = "credential add aws/prod/root --kind aws-root --group ops --policy default --secret-file secret";
-    world.keyturn("alice", add.split(' '))?.ok()?;
+    let more = "--kind aws-root --group ops --policy default --secret-file secret";
+    let add = ["credential", "add", path];
+    let add = add.into_iter().chain(more.split(' '));
+    world.keyturn("alice", add)?.ok()?;
     Ok(())
 }
 
@@ -356,4 +369,95 @@ fn what_is_wrong_is_told_with_a_code_of_its_own() {
         .unwrap()
         .ok()
         .unwrap();
+}
+
+/// `audit watch` as it runs.
+struct Watch {
+    child: Child,
+    sizes: Receiver<u64>,
+    seen: u64,
+}
+
+impl Watch {
+    fn start(world: &World, person: &str) -> Outcome<Self> {
+        let mut child = world
+            .command(person, ["--json", "audit", "watch"])?
+            .spawn()?;
+        let lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+        let (sender, sizes) = mpsc::channel();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let shown: Value = serde_json::from_str(&line).unwrap();
+                let _ = sender.send(shown["size"].as_u64().unwrap());
+            }
+        });
+        let mut watch = Self {
+            child,
+            sizes,
+            seen: 0,
+        };
+        watch.next()?;
+        Ok(watch)
+    }
+
+    /// One more checkpoint, which is higher.
+    fn next(&mut self) -> Outcome<()> {
+        let size = self.sizes.recv_timeout(Duration::from_mins(1))?;
+        assert!(size > self.seen, "{size} after {}", self.seen);
+        self.seen = size;
+        Ok(())
+    }
+
+    /// Everything that somebody else sees now is seen here, too.
+    fn sees_everything(&mut self, world: &World) -> Outcome<()> {
+        let newest = world.keyturn("alice", ["--json", "audit", "checkpoint"])?;
+        let newest = newest.ok()?.json()?["size"].as_u64().ok_or("no size")?;
+        while self.seen < newest {
+            self.next()?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_watch_goes_on_over_restarts_misses_nothing_and_says_when_the_log_went_back() {
+    let mut world = World::new().unwrap();
+    let people: [(&str, &[&str]); 4] = [
+        ("alice", &["requester", "operator"]),
+        ("bob", &["custodian"]),
+        ("carol", &["custodian"]),
+        ("dan", &["custodian"]),
+    ];
+    world.found(&people).unwrap();
+    world.stop().unwrap();
+    let (data, old) = (world.vault().join("data"), world.folder().join("old"));
+    let copied = Command::new("cp").arg("-a").args([&data, &old]).status();
+    assert!(copied.unwrap().success());
+    world.start().unwrap();
+
+    let mut watch = Watch::start(&world, "dan").unwrap();
+    add_at(&world, "watched/0").unwrap();
+    watch.sees_everything(&world).unwrap();
+    for path in ["watched/1", "watched/2"] {
+        world.kill().unwrap();
+        world.start().unwrap();
+        // While the watch may still be waiting to try again.
+        add_at(&world, path).unwrap();
+        watch.sees_everything(&world).unwrap();
+    }
+
+    // A log that is shorter now, and that nothing beside the daemon remembers.
+    world.kill().unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(&old, &data).unwrap();
+    world.start().unwrap();
+    let ended = finish(watch.child).unwrap().exits(20).unwrap();
+    assert!(
+        ended
+            .stderr
+            .contains("the connection is lost; trying again"),
+        "{}",
+        ended.stderr
+    );
+    assert!(watch.sizes.recv().is_err(), "nothing more was shown");
 }

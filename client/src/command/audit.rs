@@ -140,8 +140,7 @@ impl Proof {
 
 impl Watch {
     async fn run(self, context: &Context) -> Result<(), Refusal> {
-        let session = context.session().await?;
-        let log = session.vkey()?;
+        let mut session = context.session().await?;
         let mut last = session
             .head
             .clone()
@@ -149,48 +148,66 @@ impl Watch {
         context.ui.result(&document(&last), || row(&last))?;
         let (mut seen, mut pause) = (1_u64, follow::FIRST_PAUSE);
         loop {
-            let mut stream = watched(&session, last.size()).await?;
-            loop {
-                if self.count.is_some_and(|count| seen >= count) {
-                    return Ok(());
-                }
-                let reply = match stream.message().await {
-                    Ok(Some(reply)) => reply,
-                    Err(status) if !follow::passing(status.code()) => return Err(status.into()),
-                    Ok(None) | Err(_) => break,
-                };
-                pause = follow::FIRST_PAUSE;
-                let new = log::checkpoint(&reply.checkpoint, &log)?;
-                log::continues(&last, &new, &wire::hashes(&reply.consistency)?)?;
-                let before = context.home.checkpoint()?;
-                let kept = before.as_deref();
-                let kept = kept.filter(|kept| *kept == last.note().to_string());
-                context.home.keep_checkpoint(kept, &new)?;
-                last = new;
-                context.ui.result(&document(&last), || row(&last))?;
-                seen = seen.saturating_add(1);
+            let failed = match watched(&session, last.size()).await {
+                Ok(mut stream) => loop {
+                    if self.count.is_some_and(|count| seen >= count) {
+                        return Ok(());
+                    }
+                    match stream.message().await {
+                        Ok(Some(reply)) => last = came(context, &session, &last, &reply)?,
+                        Ok(None) => break None,
+                        Err(status) => break Some(status),
+                    }
+                    (seen, pause) = (seen.saturating_add(1), follow::FIRST_PAUSE);
+                },
+                Err(status) => Some(status),
+            };
+            if let Some(status) = failed.filter(|status| !follow::passing(status.code())) {
+                return Err(status.into());
             }
             context.ui.note("the connection is lost; trying again");
-            tokio::time::sleep(pause).await;
-            pause = pause.saturating_mul(2).min(follow::LONGEST_PAUSE);
+            session = again(context, &mut pause).await?;
         }
     }
 }
 
-/// Checkpoints after this size, as they come; waits for a daemon that is away.
+/// Checkpoints after this size, as they come.
 async fn watched(
     session: &Session,
     after_size: u64,
-) -> Result<Streaming<v1::WatchCheckpointsReply>, Refusal> {
+) -> Result<Streaming<v1::WatchCheckpointsReply>, tonic::Status> {
+    let mut request = tonic::Request::new(v1::WatchCheckpointsRequest { after_size });
+    request.set_timeout(std::time::Duration::from_hours(24));
+    Ok(session.log().watch(request).await?.into_inner())
+}
+
+/// A checkpoint that came: it continues the last one, is kept and shown.
+fn came(
+    context: &Context,
+    session: &Session,
+    last: &SignedCheckpoint,
+    reply: &v1::WatchCheckpointsReply,
+) -> Result<SignedCheckpoint, Refusal> {
+    let new = log::checkpoint(&reply.checkpoint, &session.vkey()?)?;
+    log::continues(last, &new, &wire::hashes(&reply.consistency)?)?;
+    let before = context.home.checkpoint()?;
+    let kept = before.as_deref();
+    let kept = kept.filter(|kept| *kept == last.note().to_string());
+    context.home.keep_checkpoint(kept, &new)?;
+    context.ui.result(&document(&new), || row(&new))?;
+    Ok(new)
+}
+
+/// The daemon again, when it is back. What it has must continue all that was shown: one whose log was set back
+/// would only be silent for a while.
+async fn again(context: &Context, pause: &mut std::time::Duration) -> Result<Session, Refusal> {
     loop {
-        let mut request = tonic::Request::new(v1::WatchCheckpointsRequest { after_size });
-        request.set_timeout(std::time::Duration::from_hours(24));
-        match session.log().watch(request).await {
-            Ok(stream) => return Ok(stream.into_inner()),
-            Err(status) if follow::passing(status.code()) => {
-                tokio::time::sleep(follow::LONGEST_PAUSE).await;
-            }
-            Err(status) => return Err(status.into()),
+        tokio::time::sleep(*pause).await;
+        *pause = pause.saturating_mul(2).min(follow::LONGEST_PAUSE);
+        match context.session().await {
+            Err(away)
+                if ["unreachable", "deadline", "not-serving"].contains(&away.code.as_str()) => {}
+            session => return session,
         }
     }
 }
