@@ -9,7 +9,9 @@
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
+use keyturn_audit::note::LogKey;
 use keyturn_tests::{Outcome, Reply, World, program::finish, target::Target};
+use keyturnd::store::{KeyRange, Name, RedbStore, Store as _, Txn, key::Family};
 use serde_json::Value;
 
 const PATH: &str = "accounts/root";
@@ -88,7 +90,11 @@ impl Stage {
 
     /// Two custodians open all that is live; gives the ceremony and the secrets.
     fn open(&self) -> Outcome<(String, Vec<String>)> {
-        let ask = ["--json", "unseal", PATH, "--reason", "it is needed"];
+        self.open_at(PATH)
+    }
+
+    fn open_at(&self, path: &str) -> Outcome<(String, Vec<String>)> {
+        let ask = ["--json", "unseal", path, "--reason", "it is needed"];
         let asked = self.world.command("alice", ask)?.spawn()?;
         let (mut ceremony, mut digest) = (String::new(), String::new());
         until("a request waits", || {
@@ -722,4 +728,151 @@ fn a_store_that_was_set_back_goes_on_when_two_accept_it() {
         .keyturn("dan", ["--json", "accept-restore"])
         .unwrap();
     status.ok().unwrap();
+}
+
+/// Spoils the row of a credential in a store that nobody serves; gives the credential's id.
+async fn spoil(data: &std::path::Path, path: &str) -> Outcome<String> {
+    let store = RedbStore::open(&data.join("store.redb"))?;
+    let page = store
+        .range(&KeyRange::family(Family::Credential), 10)
+        .await?;
+    let is = |row: &&keyturnd::store::Row| {
+        let row: Value = serde_json::from_slice(&row.value[1..]).unwrap();
+        row["path"] == path
+    };
+    let row = page.rows.iter().find(is).ok_or("no such credential")?;
+    let Some(Name::Credential(id)) = row.key.name() else {
+        return Err("no credential's key".into());
+    };
+    store
+        .txn(Txn::new().put(row.key.clone(), b"\x01{}".to_vec()))
+        .await?;
+    store.close().await;
+    Ok(id.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_cannot_be_used_keeps_nobody_from_accepting_a_restore() {
+    const OTHER: &str = "other/root";
+    let mut stage = Stage::new().unwrap();
+    let add = format!(
+        "credential add {OTHER} --kind text --group ops --policy default --secret-file secret"
+    );
+    let added = stage.world.keyturn("alice", add.split(' ')).unwrap();
+    added.ok().unwrap();
+    stage.world.stop().unwrap();
+    let (data, old) = (
+        stage.world.vault().join("data"),
+        stage.world.folder().join("old"),
+    );
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([&data, &old])
+        .status();
+    assert!(copied.unwrap().success());
+    stage.world.start().unwrap();
+    rotated(&stage);
+    stage.world.kill().unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(old, &data).unwrap();
+    let id = spoil(&data, PATH).await.unwrap();
+
+    // The place for copies has a newer version of what cannot be used.
+    stage.world.start().unwrap();
+    let pin = "0".repeat(64);
+    let warned = stage.accept("bob", &pin, &["--ask-only"]).unwrap();
+    let warned = warned.ok().unwrap().stderr;
+    assert!(
+        warned.contains(&format!("there is no credential {PATH} that can be used")),
+        "{warned}"
+    );
+    stage.accepted(&pin).unwrap();
+    until("the vault goes on", || serves(&stage)).unwrap();
+    // What is begun anew there cannot be complete, and says so.
+    let told = || {
+        let status = stage.world.keyturn("dan", ["--json", "status"]).unwrap();
+        let status = status.ok().unwrap().stdout;
+        status.contains("sink-behind") && status.contains("a row of the store cannot be read")
+    };
+    until("it is told", told).unwrap();
+    let refused = ["unseal", PATH, "--reason", "now"];
+    assert_ne!(stage.world.keyturn("alice", refused).unwrap().code, 0);
+    let (_, secrets) = stage.open_at(OTHER).unwrap();
+    assert_eq!(secrets, [FIRST]);
+    // What the target accepts is where it was.
+    let version = stage.sink.join("credentials").join(&id).join("v2");
+    assert!(version.join("manifest.json").exists(), "{version:?}");
+}
+
+#[test]
+fn what_was_kept_under_a_key_that_was_replaced_is_still_held_against_the_log() {
+    const SIGNED: &str = "is not signed by this key";
+    let mut stage = Stage::new().unwrap();
+    let checkpoint = |stage: &Stage, file: &str| {
+        let newest = stage.world.keyturn("dan", ["audit", "checkpoint"]);
+        let file = stage.world.folder().join(file);
+        fs::write(file, newest.unwrap().ok().unwrap().stdout).unwrap();
+    };
+    checkpoint(&stage, "kept");
+    let proof = stage.world.keyturn("dan", ["audit", "proof", "2"]);
+    proof.unwrap().ok().unwrap();
+    let receipt = stage.world.home("dan").join("receipts/entry-2.tlog-proof");
+    fs::copy(receipt, stage.world.folder().join("receipt")).unwrap();
+    let size = stage.log_size();
+    stage.copied(|there| there >= size).unwrap();
+    // What comes now is copied nowhere.
+    let away = stage.sink.with_extension("away");
+    fs::rename(&stage.sink, &away).unwrap();
+    stage.open().unwrap();
+    let status = stage.world.keyturn("alice", ["status"]);
+    status.unwrap().ok().unwrap();
+    // Only dan knows of what he says last.
+    let seen = size_of(&stage.world.home("alice").join("checkpoint"));
+    let confirm = stage.world.keyturn("dan", ["confirm", PATH]);
+    confirm.unwrap().ok().unwrap();
+    until("it is published", || {
+        checkpoint(&stage, "lost");
+        size_of(&stage.world.folder().join("lost")) > seen
+    })
+    .unwrap();
+    stage.lose(false).unwrap();
+    fs::rename(&away, &stage.sink).unwrap();
+    let pin = stage.restored(false).unwrap();
+    stage.accepted_for("alice", &pin).unwrap();
+
+    let folder = stage.world.folder().to_owned();
+    let kept = fs::read_to_string(folder.join("kept")).unwrap();
+    fs::write(folder.join("altered"), kept.replacen('\n', "\n1", 1)).unwrap();
+    let other = LogKey::from_seed("vault.example.org/prod", &[7; 32]).unwrap();
+    let forged = other.sign(5, [1; 32]).unwrap();
+    fs::write(folder.join("forged"), forged.note().to_string()).unwrap();
+    let exported = stage.world.keyturn("bob", ["audit", "export", "log"]);
+    exported.unwrap().ok().unwrap();
+    let here = ["--dir", "log", "--vkey", "log/vkey", "--genesis"];
+    // The log itself tells what a quorum gave up; what dan has proves more.
+    let more = "no accepted restore says that they are lost";
+    for (name, file, exit, says, lost) in [
+        ("a checkpoint", "kept", 98, "\"kept\"", false),
+        ("a receipt", "receipt", 98, "\"receipt\"", false),
+        ("what nobody gave up", "lost", 98, more, true),
+        (
+            "what the old key did not sign",
+            "altered",
+            24,
+            SIGNED,
+            false,
+        ),
+        ("what another key signed", "forged", 24, SIGNED, false),
+    ] {
+        let verify = ["--json", "audit", "verify", "--checkpoint", file];
+        for there in [&here[..0], &here[..]] {
+            let genesis = (!there.is_empty()).then_some(stage.genesis.as_str());
+            let args = verify.iter().chain(there).copied().chain(genesis);
+            let said = stage.world.keyturn("bob", args).unwrap();
+            assert_eq!(said.code, exit, "{name} {there:?}: {said:?}");
+            let told = format!("{}{}", said.stdout, said.stderr);
+            assert!(told.contains(says), "{name} {there:?}: {told}");
+            assert_eq!(told.contains(more), lost, "{name} {there:?}: {told}");
+        }
+    }
 }

@@ -200,7 +200,7 @@ async fn bring(start: &Start<'_>, path: &Path, version: VersionId) -> Result<(),
     }
 }
 
-/// The credentials and versions that the store has.
+/// The credentials and versions that the store has, where their rows can be used.
 async fn known(
     store: &dyn Store,
 ) -> Result<(BTreeSet<CredentialId>, BTreeSet<VersionId>), VaultError> {
@@ -215,8 +215,11 @@ async fn known(
             let Some(Name::Credential(credential)) = row.key.name() else {
                 continue;
             };
-            let row: rows::Credential =
-                rows::decode(&row.value).map_err(crate::refusal::Refused::from)?;
+            // One row that cannot be used keeps nobody from accepting the rest: what places have of it stays there.
+            let Ok(row) = rows::decode::<rows::Credential>(&row.value) else {
+                tracing::error!(%credential, "the row of a credential cannot be used");
+                continue;
+            };
             credentials.insert(credential);
             versions.extend(row.versions.into_keys().map(|version| VersionId {
                 credential,

@@ -203,7 +203,7 @@ pub(crate) fn found(
                 Ok(digest)
             } else {
                 let path = &sealed.definition.path;
-                Err(format!("the log has no credential {path}"))
+                Err(format!("there is no credential {path} that can be used"))
             }
         });
         match sealed {
