@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use keyturn_audit::{note::SignedCheckpoint, tree::verify_consistency};
 use keyturn_proto::{CODE_TRAILER, v1};
 use keyturn_tests::{
     raw::Founded,
@@ -67,8 +68,27 @@ struct Stage {
     http: SocketAddr,
 }
 
+/// A file system in memory.
+fn memory(_: &Path, disk: &str) {
+    run("mount", &["-t", "tmpfs", "-o", "size=48m", "tmpfs", disk]);
+}
+
+/// One with a journal, in a file; as often as it is mounted.
+fn image(folder: &Path, disk: &str) {
+    let image = folder.join("image");
+    if !image.exists() {
+        fs::File::create(&image).unwrap().set_len(48 * MIB).unwrap();
+        run("mkfs.ext4", &["-q", "-F", image.to_str().unwrap()]);
+    }
+    run("mount", &["-o", "loop", image.to_str().unwrap(), disk]);
+}
+
 impl Stage {
     async fn new() -> Self {
+        Self::on(memory).await
+    }
+
+    async fn on(mount: impl Fn(&Path, &str)) -> Self {
         let mut vault = Founded::new("").await.unwrap();
         vault.world.stop().unwrap();
         let data = vault.world.vault().join("data");
@@ -76,7 +96,7 @@ impl Stage {
         fs::rename(&data, &seed).unwrap();
         fs::create_dir(&data).unwrap();
         let (disk, from) = (data.to_str().unwrap(), seed.join("."));
-        run("mount", &["-t", "tmpfs", "-o", "size=48m", "tmpfs", disk]);
+        mount(vault.world.folder(), disk);
         run("cp", &["-a", from.to_str().unwrap(), disk]);
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let http = free.local_addr().unwrap();
@@ -193,6 +213,27 @@ impl Stage {
         line.credentials().deposit(deposit).await.map(drop)
     }
 
+    async fn head(&self) -> SignedCheckpoint {
+        let line = self.vault.line("olga").await.unwrap();
+        line.checkpoint(&self.vault.facts.vkey).await.unwrap()
+    }
+
+    /// The log continues this.
+    async fn continues(&self, before: &SignedCheckpoint) {
+        let now = self.head().await;
+        let line = self.vault.line("olga").await.unwrap();
+        let ask = v1::ConsistencyRequest {
+            from_size: before.size(),
+            from_root: before.root().to_vec(),
+            to_size: now.size(),
+        };
+        let proof = line.log().consistency(ask).await.unwrap().into_inner();
+        let hash = |hash: &Vec<u8>| hash.as_slice().try_into().unwrap();
+        let proof: Vec<[u8; 32]> = proof.hashes.iter().map(hash).collect();
+        let (old, new) = ((before.size(), before.root()), (now.size(), now.root()));
+        verify_consistency(old, new, &proof).unwrap();
+    }
+
     async fn status(&self) -> v1::ShowStatusReply {
         let line = self.vault.line("olga").await.unwrap();
         line.status().await.unwrap()
@@ -274,5 +315,79 @@ fn a_disk_that_takes_no_writes_is_said_and_tried_again() {
         assert_eq!(stage.open(&named).await.unwrap(), SECRET);
         assert_eq!(stage.vault.world.pid(), pid);
         stage.vault.world.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_disk_that_turns_read_only_under_a_daemon_is_said_and_served_from_again() {
+    let name = "a_disk_that_turns_read_only_under_a_daemon_is_said_and_served_from_again";
+    apart(name, async || {
+        let mut stage = Stage::new().await;
+        let disk = stage.data.to_str().unwrap().to_owned();
+        stage.vault.world.start().unwrap();
+        let pid = stage.vault.world.pid();
+        let (definition, named) = stage.vault.seal("accounts/root", SECRET).await.unwrap();
+        assert_eq!(stage.open(&named).await.unwrap(), SECRET);
+
+        // A file that is open for writing keeps a disk from being remounted, but not from being covered.
+        run("mount", &["--bind", &disk, &disk]);
+        run("mount", &["-o", "remount,bind,ro", &disk]);
+        assert_eq!(stage.open(&named).await.unwrap_err(), "store");
+        stage.until("ead-only");
+        assert!(stage.ask("/health").contains(" 503 "));
+        let refused = stage.deposit(&definition, 2).await.unwrap_err();
+        assert_eq!(refused.metadata().get(CODE_TRAILER).unwrap(), "store");
+        let findings = stage.status().await.findings;
+        assert!(findings.iter().any(|one| one.code == "not-serving"));
+
+        run("umount", &["--lazy", &disk]);
+        stage.until("serving");
+        assert_eq!(stage.open(&named).await.unwrap(), SECRET);
+        stage.deposit(&definition, 2).await.unwrap();
+        assert_eq!(stage.vault.world.pid(), pid);
+        stage.vault.world.stop().unwrap();
+    });
+}
+
+/// What the kernel does to a file system whose disk fails: it takes nothing any more, and what was written and not
+/// synced is lost.
+#[test]
+fn a_disk_that_fails_under_a_daemon_loses_nothing_that_was_acknowledged() {
+    let name = "a_disk_that_fails_under_a_daemon_loses_nothing_that_was_acknowledged";
+    if !rustix::process::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+        eprintln!("{name}: not tried, for a file system in a file takes root and loop devices");
+        return;
+    }
+    apart(name, async || {
+        let mut stage = Stage::on(image).await;
+        let disk = stage.data.to_str().unwrap().to_owned();
+        stage.vault.world.start().unwrap();
+        let (definition, named) = stage.vault.seal("accounts/root", SECRET).await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(stage.open(&named).await.unwrap(), SECRET);
+        }
+        let before = stage.head().await;
+
+        run("mount", &["-o", "remount,abort", &disk]);
+        let refused = stage.deposit(&definition, 2).await.unwrap_err();
+        // A kernel that lets a write pass and fails its sync stops the daemon instead.
+        let log = stage.vault.world.daemon_log().unwrap();
+        if !log.contains("cannot say whether a change is durable") {
+            assert_eq!(refused.metadata().get(CODE_TRAILER).unwrap(), "store");
+            stage.until("ead-only");
+        }
+        // It is not served from before it is mended.
+        stage.vault.world.start().unwrap();
+        stage.until("ead-only");
+        stage.vault.world.stop().unwrap();
+        run("umount", &[&disk]);
+        image(stage.vault.world.folder(), &disk);
+        stage.vault.world.start().unwrap();
+        stage.until("serving");
+        assert_eq!(stage.open(&named).await.unwrap(), SECRET);
+        stage.deposit(&definition, 2).await.unwrap();
+        stage.continues(&before).await;
+        stage.vault.world.stop().unwrap();
+        run("umount", &[&disk]);
     });
 }
