@@ -117,7 +117,7 @@ impl Op {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let value = match self {
             Self::Put(_, value) => value.len(),
             Self::Delete(_) => 0,

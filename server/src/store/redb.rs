@@ -5,8 +5,9 @@
 //! the thread that brings it, which blocks until it is durable: the daemon has one task that writes, and to hand
 //! its commits to another thread and back cost 85 µs of every one, about as much as the commit itself.
 //!
-//! What makes a commit durable is a record in a journal beside the file, one write and one `fsync`; the file follows
-//! and is made durable once for many of them. An opened file first takes from the journal what it has not.
+//! What makes a commit durable is a record in a journal beside the file, one write and one `fsync`. The file follows
+//! when somebody looks, or is [`FOLLOW`] of them behind: then with all of them in one step of redb, each row once. It
+//! is made durable when the journal is full. An opened file first takes from the journal what it has not.
 //!
 //! Its own durable commits are redb's one-phase kind: new pages, then a header with two slots whose checksums decide
 //! after a crash, then one `fsync`. The second phase would guard against somebody who both chooses our bytes so that
@@ -20,10 +21,11 @@
 //! 2. A failure before a transaction is in the journal is `NotApplied`; so is one for want of space or on a read-only
 //!    file system while it is written there, for then the record is not whole. Another failure of the journal, and
 //!    every failed `fsync`, is `Indeterminate`, and so is everything after it.
-//! 3. When the engine fails it is opened anew, from its file and the journal, and its revision must be the last one
-//!    that is durable.
-//! 4. A file that is older than its journal, or has another store's, is not opened.
-//! 5. One process has the store; a second is told so.
+//! 3. Whoever looks sees everything that was answered before: the file is brought forward first.
+//! 4. When the engine fails, also for who only looks, the next transaction opens it anew from its file and the
+//!    journal, and its revision must be the last one that is durable.
+//! 5. A file that is older than its journal, or has another store's, is not opened.
+//! 6. One process has the store; a second is told so.
 
 mod engine;
 mod journal;
@@ -62,6 +64,9 @@ pub const LIMITS: Limits = Limits {
     operations: 4_096,
     bytes: 8 << 20,
 };
+
+/// So many transactions the file may be behind the journal before the reader brings it there unasked.
+const FOLLOW: usize = 32;
 
 /// Reads that may wait for the reader before callers do.
 const QUEUE_READS: usize = 1_024;
@@ -122,6 +127,13 @@ impl Shared {
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn behind(&self) -> usize {
+        match &*self.read() {
+            State::Open(engine) => engine.behind(),
+            State::Closed(_) | State::Unknown(_) => 0,
+        }
     }
 
     fn view(&self) -> Result<View, StoreError> {
@@ -269,8 +281,17 @@ impl Store for RedbStore {
 
     async fn txn(&self, txn: Txn) -> Result<Outcome, StoreError> {
         txn.check(LIMITS).map_err(StoreError::Invalid)?;
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.commit(&txn)
+        let outcome = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .commit(txn)?;
+        if self.shared.behind() >= FOLLOW {
+            // A failure is told to whoever reads next; a reader with a full queue does it by itself.
+            let follow: ReadJob = Box::new(|shared| drop(shared.view()));
+            drop(self.reads.try_send(follow));
+        }
+        Ok(outcome)
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {

@@ -1,5 +1,6 @@
 //! The engine itself: a redb database whose tables are ours, opened and read.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
@@ -10,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ::redb::backends::FileBackend;
 use ::redb::{
     Database, Durability, Error, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
-    Table, TableDefinition, WriteTransaction,
+    TableDefinition,
 };
 
-use super::journal::Journal;
+use super::journal::{AppendError, Journal};
 use super::watch::{Verdict, Watch, Watched, refusal};
 use super::{CACHE_BYTES, OpenError};
 use crate::store::space::{self, Room};
@@ -29,6 +30,9 @@ pub(super) const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition:
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
 const JOURNAL: &str = "journal";
+
+/// What a change may cost beside its bytes: the pages above it are written anew.
+const ROOM_BYTES_PER_OPERATION: u64 = 8 << 10;
 
 type File = io::Result<Box<dyn StorageBackend>>;
 
@@ -72,9 +76,30 @@ pub(super) fn journal_of(path: &Path) -> PathBuf {
 
 /// An open redb file, and the journal of what it does not have durably yet.
 pub(super) struct Engine {
-    pub(super) db: Database,
+    db: Database,
     pub(super) watch: Arc<Watch>,
     journal: Mutex<Journal>,
+    /// What is in the journal and not in the file, oldest first.
+    behind: Mutex<VecDeque<Arc<Record>>>,
+    /// Whoever has it brings the file to where the journal is; nobody waits for it to append.
+    follower: Mutex<()>,
+}
+
+/// A transaction of the journal.
+struct Record {
+    rev: Rev,
+    ops: Vec<Op>,
+}
+
+impl Record {
+    /// What it did to a row: the revision that this has since; none when nothing.
+    fn revision(&self, of: &Key) -> Option<Rev> {
+        self.ops.iter().rev().find_map(|op| match op {
+            Op::Put(key, _) if key == of => Some(self.rev),
+            Op::Delete(key) if key == of => Some(Rev::ABSENT),
+            Op::Put(..) | Op::Delete(_) => None,
+        })
+    }
 }
 
 impl Engine {
@@ -97,6 +122,8 @@ impl Engine {
                 db,
                 watch,
                 journal: Mutex::new(journal),
+                behind: Mutex::default(),
+                follower: Mutex::default(),
             }),
             Err(error) => Err(match watch.verdict() {
                 Verdict::Refused(refused) => refused.into(),
@@ -106,20 +133,89 @@ impl Engine {
         }
     }
 
-    /// The journal, with room for a record: the file is made durable when there is none.
-    pub(super) fn journal(&self) -> Result<MutexGuard<'_, Journal>, Error> {
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Durable when it returns; the file has it when somebody looks, see [`Engine::catch_up`].
+    pub(super) fn append(&self, rev: Rev, ops: Vec<Op>) -> Result<(), Failed> {
+        let mut journal = lock(&self.journal);
         if journal.is_full() {
+            self.catch_up()?;
             // A commit that waits for the disk takes all before it along.
-            let write = self.db.begin_write()?;
-            write.commit()?;
+            self.db.begin_write()?.commit()?;
             journal.rewind();
         }
-        Ok(journal)
+        journal.append(rev, &ops).map_err(Failed::Journal)?;
+        lock(&self.behind).push_back(Arc::new(Record { rev, ops }));
+        Ok(())
     }
 
+    /// How many transactions the file is behind the journal.
+    pub(super) fn behind(&self) -> usize {
+        lock(&self.behind).len()
+    }
+
+    /// Room that the file may take to come to where the journal is.
+    pub(super) fn room_behind(&self) -> u64 {
+        let behind = lock(&self.behind);
+        let rooms = behind.iter().map(|record| room(&record.ops));
+        rooms.fold(0, u64::saturating_add)
+    }
+
+    /// Brings the file to where the journal is: all that it lacks in one step, and each row once.
+    pub(super) fn catch_up(&self) -> Result<(), Error> {
+        let _follower = lock(&self.follower);
+        let records: Vec<_> = lock(&self.behind).iter().cloned().collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        repeat(&self.db, &records)?;
+        lock(&self.behind).drain(..records.len());
+        Ok(())
+    }
+
+    /// The revision of a row, also where the file does not have it yet.
+    pub(super) fn revision(&self, of: &Key) -> Result<Rev, Error> {
+        let newest = lock(&self.behind)
+            .iter()
+            .rev()
+            .find_map(|record| record.revision(of));
+        match newest {
+            Some(rev) => Ok(rev),
+            None => Ok(view(&self.db)?.row(of)?.map_or(Rev::ABSENT, |row| row.rev)),
+        }
+    }
+
+    /// Everything that is durable.
     pub(super) fn view(&self) -> Result<View, Error> {
+        self.catch_up()?;
         view(&self.db)
+    }
+}
+
+/// Room that these changes may take in the file, reckoned generously.
+pub(super) fn room(ops: &[Op]) -> u64 {
+    let room = |op: &Op| {
+        let bytes = u64::try_from(op.bytes()).unwrap_or(u64::MAX);
+        bytes
+            .saturating_mul(2)
+            .saturating_add(ROOM_BYTES_PER_OPERATION)
+    };
+    ops.iter().map(room).fold(0, u64::saturating_add)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a transaction did not become durable.
+pub(super) enum Failed {
+    /// The engine failed before it was in the journal.
+    Engine(Error),
+    /// The journal failed.
+    Journal(AppendError),
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Engine(error.into())
     }
 }
 
@@ -190,6 +286,7 @@ fn view(db: &Database) -> Result<View, Error> {
 fn replay(db: &Database, journal: &mut Journal) -> Result<(), OpenError> {
     let mut held = view(db).map_err(open_error)?.rev;
     let mut last = None;
+    let mut records = Vec::new();
     while let Some((rev, ops)) = journal.next(last).map_err(open_io)? {
         last = Some(rev);
         if rev <= held {
@@ -201,50 +298,37 @@ fn replay(db: &Database, journal: &mut Journal) -> Result<(), OpenError> {
                 held.0, rev.0
             )));
         }
-        repeat(db, rev, &ops).map_err(open_error)?;
         held = rev;
+        records.push(Arc::new(Record { rev, ops }));
     }
-    Ok(())
+    repeat(db, &records).map_err(open_error)
 }
 
-fn repeat(db: &Database, rev: Rev, ops: &[Op]) -> Result<(), Error> {
-    let write = begin(db)?;
-    change(&mut write.open_table(ROWS)?, rev, ops)?;
-    mark(&write, rev)?;
-    write.commit()?;
-    Ok(())
-}
-
-/// Begins a transaction that the journal makes durable.
-pub(super) fn begin(db: &Database) -> Result<WriteTransaction, Error> {
+/// Does to the file what these records say, without waiting for the disk: the journal has them.
+fn repeat(db: &Database, records: &[Arc<Record>]) -> Result<(), Error> {
+    let Some(last) = records.last() else {
+        return Ok(());
+    };
+    let mut newest = BTreeMap::new();
+    for record in records {
+        newest.extend(record.ops.iter().map(|op| match op {
+            Op::Put(key, value) => (key, Some((record.rev, value))),
+            Op::Delete(key) => (key, None),
+        }));
+    }
     let mut write = db.begin_write()?;
     write.set_durability(Durability::None)?;
-    Ok(write)
-}
-
-/// Changes rows at a revision.
-pub(super) fn change(
-    rows: &mut Table<'_, &'static [u8], &'static [u8]>,
-    rev: Rev,
-    ops: &[Op],
-) -> Result<(), Error> {
-    for op in ops {
-        match op {
-            Op::Put(key, value) => {
-                let row = encode_row(rev, value);
-                rows.insert(key.as_bytes(), row.as_slice())?;
-            }
-            Op::Delete(key) => {
-                rows.remove(key.as_bytes())?;
-            }
+    let mut rows = write.open_table(ROWS)?;
+    for (key, row) in newest {
+        if let Some((rev, value)) = row {
+            rows.insert(key.as_bytes(), encode_row(rev, value).as_slice())?;
+        } else {
+            rows.remove(key.as_bytes())?;
         }
     }
-    Ok(())
-}
-
-/// Says that the store has this revision.
-pub(super) fn mark(write: &WriteTransaction, rev: Rev) -> Result<(), Error> {
-    write.open_table(META)?.insert(REVISION, rev.0)?;
+    drop(rows);
+    write.open_table(META)?.insert(REVISION, last.rev.0)?;
+    write.commit()?;
     Ok(())
 }
 

@@ -36,6 +36,9 @@ const FULL: u64 = HEADER_BYTES + BYTES;
 /// What a record has before its body.
 const HEAD_BYTES: usize = 4 + 8 + 32;
 
+/// What a change takes at most beside its key and value.
+const CHANGE_BYTES: usize = 1 + 4 + 4;
+
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
 
@@ -114,7 +117,9 @@ impl Journal {
 
     /// Writes a record; durable when it returns.
     pub(super) fn append(&mut self, rev: Rev, ops: &[Op]) -> Result<(), AppendError> {
-        let mut record = vec![0; HEAD_BYTES];
+        let sizes = ops.iter().map(|op| op.bytes().saturating_add(CHANGE_BYTES));
+        let mut record = Vec::with_capacity(sizes.fold(HEAD_BYTES, usize::saturating_add));
+        record.resize(HEAD_BYTES, 0);
         encode(ops, &mut record);
         let (head, body) = record.split_at_mut(HEAD_BYTES);
         let digest = self.digest(rev.0, body);

@@ -53,7 +53,7 @@ async fn a_store_is_what_it_was_after_it_is_opened_again() {
     assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
 }
 
-/// Invariants 1 and 3.
+/// Invariants 1, 5 and 6.
 #[test]
 fn what_cannot_be_opened_says_why() {
     let dir = tempfile::tempdir().unwrap();
@@ -118,7 +118,7 @@ fn what_cannot_be_opened_says_why() {
     assert!(!at("left.new").exists());
 }
 
-/// Invariant 4.
+/// Invariant 5.
 #[tokio::test]
 async fn a_store_and_its_journal_belong_together() {
     let dir = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use ::redb::{BackendError, StorageBackend};
 
 use crate::store::Refused;
 
-/// What is known about the engine's failures since the last transaction began.
+/// What is known about the engine's failures since it was opened.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     sync_failed: AtomicBool,
@@ -32,20 +32,23 @@ pub(super) enum Verdict {
 }
 
 impl Watch {
-    /// A transaction begins.
-    pub(super) fn begin(&self) {
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Whether anything failed: redb does nothing more then, and is opened anew.
+    pub(super) fn failed(&self) -> bool {
+        self.sync_failed.load(Ordering::SeqCst) || self.kind().is_some()
     }
 
-    /// Judges what failed since; a failed `fsync` is never forgotten.
+    /// Judges what failed.
     pub(super) fn verdict(&self) -> Verdict {
         if self.sync_failed.load(Ordering::SeqCst) {
             return Verdict::SyncFailed;
         }
-        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed
+        self.kind()
             .and_then(refusal)
             .map_or(Verdict::Other, Verdict::Refused)
+    }
+
+    fn kind(&self) -> Option<ErrorKind> {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, result: io::Result<()>) -> io::Result<()> {
