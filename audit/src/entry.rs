@@ -32,6 +32,9 @@ pub const MAX_ACTOR_BYTES: usize = 500;
 /// Longest type in bytes.
 pub const MAX_KIND_BYTES: usize = 64;
 
+/// Room for most entries, so that they are written into one piece of memory.
+const USUAL_BYTES: usize = 2048;
+
 /// The version that every entry carries in `v`.
 const VERSION: u64 = 1;
 
@@ -100,7 +103,8 @@ impl Entry {
     /// The bytes that are hashed, stored and published.
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         self.check()?;
-        let bytes = serde_json::to_vec(&self.envelope()).map_err(EntryError::Shape)?;
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        serde_json::to_writer(&mut bytes, &self.envelope()).map_err(EntryError::Shape)?;
         if bytes.len() > MAX_ENTRY_BYTES {
             return Err(EntryError::TooLong(bytes.len()));
         }

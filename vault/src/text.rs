@@ -55,6 +55,8 @@ pub use submit_key::SubmitKey;
 
 /// The largest text, in bytes.
 pub const MAX_TEXT_BYTES: usize = 16 * 1024;
+/// Room for most texts, so that they are written into one piece of memory.
+const USUAL_BYTES: usize = 1024;
 /// The most credentials of one request.
 pub const MAX_CREDENTIALS: usize = 8;
 /// The most live versions of one credential.
@@ -189,8 +191,9 @@ pub trait Text: Sized {
     /// The text as it is shown, signed and logged.
     fn to_text(&self) -> String {
         let mut lines = Writer {
-            text: first_line::<Self>(),
+            text: String::with_capacity(USUAL_BYTES),
         };
+        lines.text.push_str(&first_line::<Self>());
         lines.text.push('\n');
         self.write(&mut lines);
         lines.text

@@ -57,11 +57,7 @@ impl Core {
             ));
         }
         self.saw(txn, verified.signed.signer, by.id);
-        let said = rows::Statement {
-            signed: verified.signed.clone(),
-            details: note,
-            time: self.now().wall,
-        };
+        let said = rows::Statement::new(verified.signed.clone(), note, self.now().wall);
         self.said(txn, id, |row| row.reviews.push(said));
         let event = Event::CeremonyReviewed {
             ceremony: id,

@@ -245,11 +245,7 @@ impl Core {
         live.row.row.clone_from(&live.machine.row);
         live.row
             .statements
-            .extend(statement.map(|signed| rows::Statement {
-                signed,
-                details: String::new(),
-                time: now.wall,
-            }));
+            .extend(statement.map(|signed| rows::Statement::new(signed, String::new(), now.wall)));
         self.live.insert(id, Arc::new(live));
         txn.touch(Row::Ceremony(id), move |core| {
             drop(core.live.insert(id, before));

@@ -4,6 +4,7 @@
 //! digests and signatures were checked. A row says where things stand.
 
 mod restoring;
+mod statement;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,11 +24,16 @@ use keyturn_vault::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-pub use self::restoring::{Restored, Restoring};
+pub use self::{
+    restoring::{Restored, Restoring},
+    statement::Statement,
+};
 use crate::{notify::Notice, peers};
 
 /// The format byte of every row here.
 const FORMAT: u8 = 1;
+/// Room for most rows, so that they are written into one piece of memory.
+const USUAL_BYTES: usize = 4096;
 
 /// Why a row cannot be used.
 #[derive(Debug, Error)]
@@ -41,7 +47,8 @@ pub enum RowError {
 
 /// Writes a row.
 pub fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, RowError> {
-    let mut bytes = vec![FORMAT];
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bytes.push(FORMAT);
     serde_json::to_writer(&mut bytes, row).map_err(|_| RowError::Damaged)?;
     Ok(bytes)
 }
@@ -420,18 +427,6 @@ pub struct Ceremony {
     /// What people who had no part in it said of it afterwards, in the order of the log.
     #[serde(default)]
     pub reviews: Vec<Statement>,
-}
-
-/// What a custodian or a reviewer said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Statement {
-    /// The signed text.
-    pub signed: SignedText,
-    /// The details text of a refusal or a review; empty when there is none or it was erased.
-    pub details: String,
-    /// When the daemon had it.
-    pub time: Time,
 }
 
 /// What was opened, encrypted to `deliver-to`.

@@ -268,11 +268,7 @@ impl<'a> Fold<'a> {
         let Some(told) = id.and_then(|id| self.ceremonies.get_mut(&id)) else {
             return;
         };
-        let said = |signed: &SignedText| Statement {
-            signed: signed.clone(),
-            details: String::new(),
-            time: record.time,
-        };
+        let said = |signed: &SignedText| Statement::new(signed.clone(), String::new(), record.time);
         match &record.event {
             Event::CeremonyApproved {
                 approval: signed, ..

@@ -8,7 +8,7 @@ use keyturn_vault::{
     machine::Millis,
     quorum::Says,
     reference::PersonRef,
-    text::{Approval, Decision, Outcome, Review, Text as _},
+    text::{Decision, Outcome, Review, Text as _},
     time::Time,
     world::VersionId,
 };
@@ -200,7 +200,7 @@ fn secs(ms: u64) -> u32 {
 
 /// What a custodian said last, and what became of the shares.
 fn voice(live: &Live, statement: &rows::Statement) -> Option<(PersonId, v1::Voice)> {
-    let approval = Approval::parse(&statement.signed.text).ok()?;
+    let approval = statement.approval()?;
     let person = approval.custodian.id;
     let decision = match approval.decision {
         Decision::Approve(_) => v1::Decision::Approve,
