@@ -492,7 +492,7 @@ async fn an_access_key_is_replaced_while_the_old_one_works() {
     assert_eq!(connector.check(&target).await, Ok(()));
     let before = connector.keys(&target).await.unwrap();
     assert_eq!(before.len(), 1);
-    assert!(before[0].id.as_str() == old && before[0].active && before[0].created.is_some());
+    assert!(before[0].id.as_str() == old && before[0].active && !before[0].named);
 
     let created = connector.create(&target, attempt(2)).await.unwrap();
     let full = connector.create(&target, attempt(2)).await;
@@ -680,7 +680,7 @@ async fn an_mfa_device_is_replaced() {
     let first = connector.create(&target, attempt(1)).await.unwrap();
     let idle = connector.keys(&target).await.unwrap();
     assert!(
-        idle.len() == 1 && !idle[0].active && idle[0].created.is_some(),
+        idle.len() == 1 && !idle[0].active && idle[0].named,
         "{idle:?}"
     );
     let wrong = SecretBytes::from_slice(b"GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ");

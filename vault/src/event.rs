@@ -380,6 +380,8 @@ events! {
         credential: CredentialId,
         /// What the target calls it.
         key: KeyId,
+        /// The operator who says so, where the vault cannot know whose it is.
+        person: Option<PersonId>,
     }
     /// A version that was never proven is given up, and retires; its key is deleted.
     RotationKeyDropped "rotation.key-dropped" {

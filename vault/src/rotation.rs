@@ -49,7 +49,7 @@ mod keys;
 mod versions;
 
 pub use event::{Effect, Event, Notice, Terms};
-pub use keys::{Asked, Keys, SKEW, Seen, Two};
+pub use keys::{Keys, Seen, Two};
 
 /// At most this many versions of a credential are live.
 pub const MAX_LIVE: usize = MAX_LIVE_VERSIONS;

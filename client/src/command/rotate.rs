@@ -1,6 +1,6 @@
 //! `keyturn rotate`: rotations run by themselves; operators look, hurry, help and pause.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, str::FromStr};
 
 use clap::{Args, Subcommand};
 use keyturn_proto::v1;
@@ -42,7 +42,7 @@ pub enum Rotate {
     Pause(Pause),
     /// Go on before a pause is over
     Resume(Resume),
-    /// At a target with two slots: say of which version a key is that the vault does not know
+    /// At a target with two slots: say whose a key is that the vault does not know
     Claim(Claim),
 }
 
@@ -111,15 +111,34 @@ pub struct Whom {
     all: bool,
 }
 
-/// Say of which version a key at the target is.
+/// Say whose a key at the target is.
 #[derive(Debug, Args)]
 pub struct Claim {
     /// The credential
     path: CredentialPath,
-    /// The version, like v1
-    version: Version,
+    /// The version, like v1; or `lost`: the vault had it made and nobody has its secret, so delete it
+    #[arg(value_name = "vN|lost")]
+    of: Of,
     /// What the target calls the key
     key: KeyId,
+}
+
+/// Whose a key is.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Version(Version),
+    Lost,
+}
+
+impl FromStr for Of {
+    type Err = <Version as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "lost" => Ok(Self::Lost),
+            other => other.parse().map(Self::Version),
+        }
+    }
 }
 
 impl Rotate {
@@ -147,10 +166,15 @@ impl Rotate {
             Self::Resume(Resume { whom }) => whom.pause(&context, client, Span::ZERO).await,
             Self::Claim(claim) => {
                 let target = open::target(&session, &claim.path).await?;
+                let (version, lost) = match claim.of {
+                    Of::Version(version) => (version.number(), false),
+                    Of::Lost => (0, true),
+                };
                 let request = v1::ClaimRequest {
                     credential: target.definition.credential.to_string(),
-                    version: claim.version.number(),
+                    version,
                     key: claim.key.to_string(),
+                    lost,
                 };
                 let reply = client.claim(request).await?.into_inner();
                 told(&context, reply.rotation)
@@ -290,6 +314,7 @@ fn document(view: &v1::RotationView) -> Value {
         "hint": view.hint, "evidence": view.evidence, "late": view.late, "paused_until_ms": view.paused_until_ms,
         "guide": view.guide, "two_people": view.two_people,
         "keys": view.keys.iter().map(|key| json!({ "key": key.key, "version": key.version })).collect::<Vec<_>>(),
+        "foreign": view.foreign,
     })
 }
 
@@ -313,6 +338,10 @@ fn page(view: &v1::RotationView) -> String {
         ("held until", moment(view.held_until_ms)),
         ("paused until", moment(view.paused_until_ms)),
         ("keys", keys.collect::<Vec<_>>().join(", ")),
+        (
+            "keys that the vault does not know",
+            clean(&view.foreign.join(", ")),
+        ),
         ("seen at the target", clean(&view.evidence)),
         ("problem", clean(&view.problem)),
         ("what to do", clean(&view.hint)),

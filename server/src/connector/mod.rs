@@ -33,7 +33,7 @@ use std::{
 
 use async_trait::async_trait;
 use keyturn_seal::secret::SecretBytes;
-use keyturn_vault::{name::KeyId, time::Time};
+use keyturn_vault::name::KeyId;
 use thiserror::Error;
 
 pub use self::{
@@ -210,9 +210,9 @@ pub struct Key {
     pub id: KeyId,
     /// Whether the target accepts it.
     pub active: bool,
-    /// When it was made, by the target's clock. A key without it is never taken for one that an
-    /// unanswered create of ours has made.
-    pub created: Option<Time>,
+    /// Whether it bears the name that only creates for this credential give it. A key that does not is
+    /// never taken for one that an unanswered create of ours has made.
+    pub named: bool,
 }
 
 /// A key that the target has just made.

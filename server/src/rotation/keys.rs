@@ -73,7 +73,7 @@ impl Workshop {
         let seen = keys.into_iter().map(|key| {
             let seen = Seen {
                 active: key.active,
-                created: key.created,
+                named: key.named,
             };
             (key.id, seen)
         });
@@ -182,7 +182,7 @@ impl Workshop {
             core.key_made(txn, credential, key.clone(), fresh.clone())
         };
         if let Err(refused) = owner.insist(Needs::credentials([credential]), step).await {
-            // The next look finds the key, and takes it for what it is: ours, without a secret.
+            // The next look finds the key, and takes it for ours where it bears our name.
             tracing::warn!(%credential, %refused, "a sealed key was not taken");
             drop(self.bench().remove(&id));
         }

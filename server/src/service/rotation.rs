@@ -284,7 +284,11 @@ impl Rotation for Service {
         let asked = request.into_inner();
         let id = convert::parse(&asked.credential, "credential")?;
         let key = convert::parse::<KeyId>(&asked.key, "key")?;
-        let version = Version::new(asked.version).ok_or(Refused::Vault(Refusal::NotClaimable))?;
+        let version = Version::new(asked.version);
+        // A forgotten version must not read as "delete it".
+        if version.is_some() == asked.lost {
+            return Err(Refused::Vault(Refusal::NotClaimable).into());
+        }
         let event = Event::Claim(version, key, caller.person.id);
         let rotation = self.step(id, caller.person, event).await?;
         Ok(Response::new(v1::ClaimReply {

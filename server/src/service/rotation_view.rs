@@ -1,7 +1,10 @@
 //! How a rotation stands, for people: its state, what is wrong, and what to do next.
 
+use std::collections::BTreeMap;
+
 use keyturn_proto::v1;
 use keyturn_vault::{
+    definition::Definition,
     event::{Cause, Evidence, Stuck},
     id::CredentialId,
     name::KeyId,
@@ -99,7 +102,11 @@ impl Core {
                 .filter(|_| held_by.is_some())
                 .map_or(0, |until| self.wall(until)),
             problem_code: problem_code(slot.job, &problem).to_owned(),
-            hint: hint(state, slot.job, &problem).to_owned(),
+            hint: if slot.job == Job::Stuck(Stuck::Foreign) {
+                foreign_hint(definition, &slot.keys.foreign)
+            } else {
+                hint(state, slot.job, &problem).to_owned()
+            },
             problem,
             guide: if state == v1::RotationState::Manual {
                 self.workshop.guide(definition)
@@ -115,6 +122,7 @@ impl Core {
             late: self.due.at(DueKind::Late, id.to_bytes()) == Some(NEVER),
             paused_until_ms: self.paused_until(slot.paused),
             keys: slot.keys.ours.iter().map(key_view).collect(),
+            foreign: slot.keys.foreign.keys().map(ToString::to_string).collect(),
         })
     }
 }
@@ -184,8 +192,6 @@ fn hint(state: v1::RotationState, job: Job, problem: &str) -> &'static str {
         "mend the target or the connector, then `keyturn rotate retry`"
     } else if let Job::Stuck(Stuck::Live) = job {
         "open it, log in, `keyturn checkin --worked` with the version that works, then retry"
-    } else if let Job::Stuck(Stuck::Foreign) = job {
-        "remove the key that the vault does not know, or `keyturn rotate claim` it; then retry"
     } else if let Job::Stuck(Stuck::Full) = job {
         "free a place for a key at the target, then `keyturn rotate retry`"
     } else if state == v1::RotationState::Manual {
@@ -193,4 +199,22 @@ fn hint(state: v1::RotationState, job: Job, problem: &str) -> &'static str {
     } else {
         ""
     }
+}
+
+/// Only people know whose these are, and the commands are for people who are in a hurry.
+fn foreign_hint(definition: &Definition, foreign: &BTreeMap<KeyId, bool>) -> String {
+    let path = &definition.path;
+    let each = foreign.iter().map(|(key, perhaps)| {
+        let whose = if *perhaps {
+            "came when a key was being made here and no answer came"
+        } else {
+            "was not made here"
+        };
+        format!(
+            "{key} {whose}: whoever made it removes it at the target; if it was made here, \
+             `keyturn rotate claim {path} lost {key}` has it deleted"
+        )
+    });
+    let each = each.collect::<Vec<_>>().join("; ");
+    format!("{each}; then `keyturn rotate retry {path}`")
 }

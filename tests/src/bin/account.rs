@@ -25,7 +25,6 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use keyturn_vault::time::Time;
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -45,8 +44,6 @@ struct Account {
 struct Key {
     secret: String,
     active: bool,
-    /// When it was made.
-    created: Time,
 }
 
 /// The most keys of an account.
@@ -138,7 +135,7 @@ fn keys(account: &mut Account, verb: &str, rest: &[&str]) -> Outcome<String> {
         ("KEYS", []) => {
             let list = account.keys.iter();
             let list: Vec<_> = list
-                .map(|(id, key)| format!("{id}={}={}", key.active, key.created.stamp()))
+                .map(|(id, key)| format!("{id}={}", key.active))
                 .collect();
             format!("OK {}", list.join(" "))
         }
@@ -154,7 +151,6 @@ fn keys(account: &mut Account, verb: &str, rest: &[&str]) -> Outcome<String> {
             let key = Key {
                 secret,
                 active: true,
-                created: keyturn_tests::raw::now(),
             };
             account.keys.insert(id, key);
             made
@@ -228,9 +224,8 @@ fn connect(file: &Path) -> Outcome<()> {
             let words = reply.split_whitespace().skip(1);
             let keys: Vec<_> = words
                 .filter_map(|word| {
-                    let (id, rest) = word.split_once('=')?;
-                    let (active, created) = rest.split_once('=')?;
-                    Some(json!({"id": id, "active": active == "true", "created": created}))
+                    let (id, active) = word.split_once('=')?;
+                    Some(json!({"id": id, "active": active == "true"}))
                 })
                 .collect();
             json!({"outcome": "done", "keys": keys})

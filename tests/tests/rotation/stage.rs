@@ -117,6 +117,29 @@ impl Stage {
         self.line.rotations().now(now).await.unwrap();
     }
 
+    /// An operator says of every key that the vault does not know that it was made here.
+    pub(crate) async fn own_up(&self, view: &v1::RotationView) {
+        assert_eq!(view.problem_code, "foreign-key", "{view:?}");
+        for key in &view.foreign {
+            let lost = v1::ClaimRequest {
+                credential: self.definition.credential.to_string(),
+                key: key.clone(),
+                lost: true,
+                ..Default::default()
+            };
+            self.line.rotations().claim(lost).await.unwrap();
+        }
+        self.retry().await;
+    }
+
+    /// An operator has it tried again.
+    pub(crate) async fn retry(&self) {
+        let retry = v1::RetryRequest {
+            credential: self.definition.credential.to_string(),
+        };
+        self.line.rotations().retry(retry).await.unwrap();
+    }
+
     /// Olga deposits a version.
     pub(crate) async fn deposit(&self, number: u64, secret: &[u8]) {
         let olga = self.vault.who("olga").unwrap();

@@ -18,6 +18,12 @@ impl Stage {
         stage
     }
 
+    /// An operator is needed.
+    async fn stuck(&self) -> v1::RotationView {
+        self.until("stuck", |view| view.state() == RotationState::NeedsOperator)
+            .await
+    }
+
     /// The keys at the target that are accepted.
     fn active(&self) -> Vec<String> {
         let keys = self.target.key_list(USER).unwrap();
@@ -71,7 +77,12 @@ async fn a_key_is_adopted_opened_and_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_fails_leaves_no_key_behind_and_locks_nobody_out() {
-    for mood in [Mood::Down, Mood::Refusing, Mood::Silent, Mood::Hanging] {
+    for (mood, doubt) in [
+        (Mood::Down, false),
+        (Mood::Refusing, false),
+        (Mood::Silent, true),
+        (Mood::Hanging, false),
+    ] {
         let stage = Stage::adopted().await;
         let first = stage.active();
         let (asked, secrets) = stage.open().await;
@@ -92,6 +103,10 @@ async fn a_target_that_fails_leaves_no_key_behind_and_locks_nobody_out() {
         );
         stage.target.becomes(Mood::Well).unwrap();
         stage.advance(2 * MINUTE);
+        if doubt {
+            // It made a key and never said so: nobody but an operator can tell whose that is.
+            stage.own_up(&stage.stuck().await).await;
+        }
         stage.idle().await;
         let second = stage.active();
         assert_eq!(second.len(), 1, "{mood:?}");
@@ -151,25 +166,65 @@ async fn a_connector_that_cannot_rotate_it_is_refused_with_the_definition() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_key_is_never_touched() {
-    let stage = Stage::adopted().await;
-    let made = stage.target.key("create", USER, "").unwrap();
-    let foreign = made["key"].as_str().unwrap().to_owned();
-    let (asked, _) = stage.open().await;
-    stage.check_in(&asked, None).await;
-    let stuck = stage
-        .until("stuck", |view| view.state() == RotationState::NeedsOperator)
-        .await;
-    assert_eq!(stuck.problem_code, "foreign-key");
-    assert!(stuck.hint.contains("rotate claim"), "{}", stuck.hint);
-    assert!(stage.active().contains(&foreign));
+    for (name, lost) in [
+        ("made before", false),
+        ("made when a create of ours was not answered", true),
+    ] {
+        let stage = Stage::adopted().await;
+        let (asked, _) = stage.open().await;
+        if lost {
+            stage.target.becomes(Mood::Hanging).unwrap();
+            stage.check_in(&asked, None).await;
+            let failed = |view: &v1::RotationView| view.attempts > 0;
+            stage.until("a failure", failed).await;
+            stage.target.becomes(Mood::Well).unwrap();
+        }
+        let made = stage.target.key("create", USER, "").unwrap();
+        let foreign = made["key"].as_str().unwrap().to_owned();
+        if !lost {
+            stage.check_in(&asked, None).await;
+        }
+        let stuck = stage.stuck().await;
+        assert_eq!(stuck.problem_code, "foreign-key", "{name}");
+        assert_eq!(stuck.foreign, [foreign.as_str()], "{name}");
+        let path = &stage.definition.path;
+        let whose = if lost {
+            "no answer came"
+        } else {
+            "was not made here"
+        };
+        for said in [
+            whose.to_owned(),
+            format!("keyturn rotate claim {path} lost {foreign}"),
+            format!("keyturn rotate retry {path}"),
+        ] {
+            assert!(stuck.hint.contains(&said), "{name}: {}", stuck.hint);
+        }
+        // Nor by an operator's word where it tells of no key that was seen, or both or neither of whose.
+        for (version, key, lost) in [
+            (0, "KEYunseen", true),
+            (0, &foreign, false),
+            (1, &foreign, true),
+        ] {
+            let claim = v1::ClaimRequest {
+                credential: stage.definition.credential.to_string(),
+                version,
+                key: key.to_owned(),
+                lost,
+            };
+            let refused = stage.line.rotations().claim(claim).await.unwrap_err();
+            let code = refused.metadata().get("keyturn-code").unwrap();
+            assert_eq!(code, "not-claimable", "{name}: {key}");
+        }
+        stage.retry().await;
+        stage.stuck().await;
+        assert!(stage.active().contains(&foreign), "{name}");
 
-    stage.target.key("delete", USER, &foreign).unwrap();
-    let retry = v1::RetryRequest {
-        credential: stage.definition.credential.to_string(),
-    };
-    stage.line.rotations().retry(retry).await.unwrap();
-    stage.idle().await;
-    assert_eq!(stage.current().await, 2);
+        stage.target.key("delete", USER, &foreign).unwrap();
+        stage.retry().await;
+        stage.idle().await;
+        assert_eq!(stage.current().await, 2, "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,11 +6,11 @@
 use super::{At, Event, Fault, Millis, Replay, Slot, fault};
 use crate::{
     digest::Digest,
-    id::CredentialId,
+    id::{CredentialId, PersonId},
     name::KeyId,
     reference::Version,
     refusal::Refusal,
-    rotation::{self, Asked, Job},
+    rotation::{self, Job},
     world::{Stage, VersionId},
 };
 
@@ -21,21 +21,33 @@ impl Replay {
     )]
     pub(super) fn judge_key(&mut self, at: &mut At<'_>) -> Result<Vec<Event>, Fault> {
         match at.record.event.clone() {
-            Event::RotationKeysListed { version, keys } => {
-                let time = at.now.wall;
-                let slot = self.slot(version.credential)?;
-                slot.keys.asked = Some(Asked {
-                    before: keys.into_keys().collect(),
-                    at: time,
-                });
+            Event::RotationKeysListed {
+                version,
+                keys: listed,
+            } => {
+                let keys = &mut self.slot(version.credential)?.keys;
+                keys.asked = Some(listed.keys().cloned().collect());
+                let foreign = listed.into_keys().map(|key| (key, false));
+                keys.foreign = foreign.collect();
+                let ours = &keys.ours;
+                keys.foreign.retain(|key, _| !ours.contains_key(key));
                 Ok(at.entry())
             }
-            Event::RotationKeyLost { credential, key } => {
+            Event::RotationKeyLost {
+                credential,
+                key,
+                person: None,
+            } => {
                 let slot = self.slot(credential)?;
                 new_key(slot, &key)?;
                 slot.keys.ours.insert(key, None);
                 Ok(at.entry())
             }
+            Event::RotationKeyLost {
+                credential,
+                key,
+                person: Some(person),
+            } => self.claimed(at, (credential, None), key, person),
             Event::RotationKeyDropped { version, key } => self.dropped(at, version, &key),
             Event::RotationKeyDeleted { credential, key } => {
                 let slot = self.slot(credential)?;
@@ -52,11 +64,8 @@ impl Replay {
                 key,
                 person,
             } => {
-                self.operator(person)?;
-                let slot = self.slot(version.credential)?;
-                slot.job = Job::Idle;
-                let event = rotation::Event::Claim(version.version, key, person);
-                self.slot_step(at, version.credential, event)
+                let of = (version.credential, Some(version.version));
+                self.claimed(at, of, key, person)
             }
             Event::RotationKeyFailed {
                 credential,
@@ -140,6 +149,20 @@ impl Replay {
         Ok(at.entry())
     }
 
+    /// An operator says whose a key is.
+    fn claimed(
+        &mut self,
+        at: &mut At<'_>,
+        (credential, version): (CredentialId, Option<Version>),
+        key: KeyId,
+        person: PersonId,
+    ) -> Result<Vec<Event>, Fault> {
+        self.operator(person)?;
+        self.slot(credential)?.job = Job::Idle;
+        let event = rotation::Event::Claim(version, key, person);
+        self.slot_step(at, credential, event)
+    }
+
     fn dropped(
         &mut self,
         at: &At<'_>,
@@ -170,7 +193,7 @@ impl Replay {
 /// A key that was not there when the target was last asked, and is nobody's yet.
 fn new_key(slot: &Slot, key: &KeyId) -> Result<(), Fault> {
     let before = slot.keys.asked.as_ref();
-    let new = before.is_some_and(|asked| !asked.before.contains(key));
+    let new = before.is_some_and(|before| !before.contains(key));
     if new && !slot.keys.ours.contains_key(key) {
         Ok(())
     } else {

@@ -140,8 +140,9 @@ pub enum Event {
     KeyDeleted(Answer),
     /// An old key is still active, or nobody knows.
     StillActive(Answer),
-    /// An operator says that a key at the target is that of a version.
-    Claim(Version, KeyId, PersonId),
+    /// An operator says that a key at the target is that of a version; or, without one, that it was made
+    /// here and nobody has its secret.
+    Claim(Option<Version>, KeyId, PersonId),
     /// An operator wants nothing begun before this, in lived time and by the wall clock.
     Pause((Millis, crate::time::Time), PersonId),
     /// An operator wants it to go on.

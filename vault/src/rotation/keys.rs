@@ -10,15 +10,16 @@
 //!
 //! The old key works until the new one is proven, so nothing here can lock anybody out; what can go
 //! wrong is to leave keys behind, or to delete somebody else's. A key is ours when its create was
-//! answered, when an operator says so, or when a create failed and exactly one key is there afterwards
-//! that was not there before, made at that time by the target's own clock. Anything else is foreign, and
-//! so is a key of which the target does not say when it was made.
+//! answered, when an operator says so, or when a create got no answer and the key that is there
+//! afterwards bears the name that only this credential's creates give. Anything else is foreign: that a
+//! key appeared just when a create of ours was lost does not prove whose it is.
 //!
 //! # Invariants
 //! 1. Only keys that are ours are deactivated or deleted, and never that of the current version.
 //! 2. An unproven version's key is given up only while the current one's is there and active.
 //! 3. The keys that are there are known, and stored, before the target is asked for one more.
-//! 4. A foreign key ends the attempt: an operator removes it or says whose it is.
+//! 4. A foreign key ends the attempt: an operator removes it or says whose it is, of one that the target
+//!    was seen to have.
 //! 5. The old versions retire after their keys were *seen* not to be active.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,12 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Answer, Call, Digest, Effect, Entry, Job, Maker, Millis, Now, PersonId, Refusal, Seal, Slot,
-    Span, Stage, Stuck, Terms, Time, Version,
+    Span, Stage, Stuck, Terms, Version,
 };
 use crate::name::KeyId;
-
-/// How far the target's clock may be from the daemon's for a key to count as made just then.
-pub const SKEW: Span = Span::from_mins(5);
 
 /// What is promised of a target with two slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +46,9 @@ pub struct Two {
 pub struct Seen {
     /// Whether the target accepts it.
     pub active: bool,
-    /// When it was made, by the target's clock; none where it does not say.
-    pub created: Option<Time>,
+    /// Whether it bears the name that only this credential's creates give; never where the target
+    /// names its keys itself.
+    pub named: bool,
 }
 
 /// What is known of the keys at the target.
@@ -58,20 +57,14 @@ pub struct Seen {
 pub struct Keys {
     /// Those that are ours, with their versions; none where the secret is lost.
     pub ours: BTreeMap<KeyId, Option<Version>>,
-    /// A create that has not been answered, or not clearly.
-    pub asked: Option<Asked>,
+    /// Those that were seen there last and are not ours; true where one came when a create of ours
+    /// got no answer, and may be its.
+    #[serde(default)]
+    pub foreign: BTreeMap<KeyId, bool>,
+    /// The keys that were there before a create that has not been answered, or not clearly.
+    pub asked: Option<BTreeSet<KeyId>>,
     /// The key that is being deleted.
     pub deleting: Option<KeyId>,
-}
-
-/// A create that has not been answered.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Asked {
-    /// The keys that were there before.
-    pub before: BTreeSet<KeyId>,
-    /// When it was asked, by the wall clock.
-    pub at: Time,
 }
 
 impl Keys {
@@ -114,9 +107,9 @@ impl Slot {
                 .map(|(key, seen)| (key.clone(), seen.active))
                 .collect(),
         };
-        let mut effects: Vec<_> = self.account(terms, listed).into_iter().collect();
+        let mut effects = self.account(listed);
         effects.push(Effect::Log(entry));
-        if listed.keys().any(|key| !self.keys.ours.contains_key(key)) {
+        if !self.keys.foreign.is_empty() {
             effects.push(Effect::Forget(version));
             effects.extend(self.stuck(Stuck::Foreign));
             return effects;
@@ -146,10 +139,7 @@ impl Slot {
             return effects;
         }
         let until = now.lived.after(terms.deadline.ms());
-        self.keys.asked = Some(Asked {
-            before: listed.keys().cloned().collect(),
-            at: now.wall,
-        });
+        self.keys.asked = Some(listed.keys().cloned().collect());
         // Not before this is over, and everybody at the target knows, is there a new attempt.
         self.asked = Some((version, until.after(two.settle.ms())));
         self.job = Job::Creating { version, until };
@@ -157,27 +147,33 @@ impl Slot {
         effects
     }
 
-    /// A create whose end is not known: a single new key, made at that time, is its.
-    fn account(&mut self, terms: Terms, listed: &BTreeMap<KeyId, Seen>) -> Option<Effect> {
-        let asked = self.keys.asked.take()?;
-        let mut new = listed
-            .iter()
-            .filter(|(key, _)| !asked.before.contains(*key) && !self.keys.ours.contains_key(*key));
-        let (key, seen) = new.next().filter(|_| new.next().is_none())?;
-        let slack = terms.deadline.ms().saturating_add(SKEW.ms());
-        let then = |created: Time| created.ms().abs_diff(asked.at.ms()) <= slack;
-        // Without a date it may be anybody's, and a deleted key does not come back.
-        if !seen.created.is_some_and(then) {
-            return None;
+    /// Whose the keys are that are there. After a create whose end is not known, a new one that bears
+    /// our name is its; of any other nobody can tell, and a deleted key does not come back.
+    fn account(&mut self, listed: &BTreeMap<KeyId, Seen>) -> Vec<Effect> {
+        let asked = self.keys.asked.take();
+        let doubted = std::mem::take(&mut self.keys.foreign);
+        let mut effects = Vec::new();
+        for (key, seen) in listed {
+            if self.keys.ours.contains_key(key) {
+                continue;
+            }
+            let new = asked.as_ref().is_some_and(|before| !before.contains(key));
+            if new && seen.named {
+                self.keys.ours.insert(key.clone(), None);
+                effects.push(self.lost(key.clone(), None));
+            } else {
+                let perhaps = new || doubted.get(key) == Some(&true);
+                self.keys.foreign.insert(key.clone(), perhaps);
+            }
         }
-        self.keys.ours.insert(key.clone(), None);
-        Some(self.lost(key.clone()))
+        effects
     }
 
-    fn lost(&self, key: KeyId) -> Effect {
+    fn lost(&self, key: KeyId, person: Option<PersonId>) -> Effect {
         Effect::Log(Entry::RotationKeyLost {
             credential: self.credential,
             key,
+            person,
         })
     }
 
@@ -275,7 +271,7 @@ impl Slot {
         if version != expected || version != self.next() || self.is_held(now) || !self.has_room() {
             self.keys.ours.insert(key.clone(), None);
             self.job = Job::Idle;
-            return vec![self.lost(key), Effect::Forget(version)];
+            return vec![self.lost(key, None), Effect::Forget(version)];
         }
         self.add(version, Stage::Candidate, true, None);
         self.keys.ours.insert(key.clone(), Some(version));
@@ -305,7 +301,7 @@ impl Slot {
     ) -> Vec<Effect> {
         (self.keys.asked, self.asked) = (None, None);
         self.keys.ours.insert(key.clone(), None);
-        let mut effects = vec![self.lost(key), Effect::Forget(version)];
+        let mut effects = vec![self.lost(key, None), Effect::Forget(version)];
         effects.extend(self.key_failed(now, terms, Call::Create, Answer::Done));
         effects
     }
@@ -390,25 +386,37 @@ impl Slot {
             .map(|retiring| retiring.proven)
     }
 
+    /// An operator says that a key is that of a version; or that the vault had it made and nobody has
+    /// its secret, which is believed only of one that was seen there, as it is deleted for that.
     pub(super) fn claim(
         &mut self,
-        version: Version,
+        version: Option<Version>,
         key: KeyId,
         person: PersonId,
     ) -> Result<Vec<Effect>, Refusal> {
         if !matches!(self.job, Job::Idle | Job::Stuck(_) | Job::BackingOff { .. }) {
             return Err(Refusal::Rotating);
         }
-        let known = self.versions.contains_key(&version);
-        if !known || self.keys.ours.contains_key(&key) || self.keys.of(version).is_some() {
+        let claimable = match version {
+            Some(version) => {
+                self.versions.contains_key(&version) && self.keys.of(version).is_none()
+            }
+            None => self.keys.foreign.contains_key(&key),
+        };
+        if !claimable || self.keys.ours.contains_key(&key) {
             return Err(Refusal::NotClaimable);
         }
-        self.keys.ours.insert(key.clone(), Some(version));
-        Ok(vec![Effect::Log(Entry::RotationKeyClaimed {
-            version: self.id(version),
-            key,
-            person,
-        })])
+        self.keys.foreign.remove(&key);
+        self.keys.ours.insert(key.clone(), version);
+        let effect = match version.map(|version| self.id(version)) {
+            Some(version) => Effect::Log(Entry::RotationKeyClaimed {
+                version,
+                key,
+                person,
+            }),
+            None => self.lost(key, Some(person)),
+        };
+        Ok(vec![effect])
     }
 
     pub(super) fn key_failed(

@@ -13,7 +13,7 @@ use keyturn_vault::{
     machine::Millis,
     name::KeyId,
     reference::Version,
-    rotation::{Effect, Event, HOLD, Job, SKEW, Seen, Slot, Terms, Two},
+    rotation::{Effect, Event, HOLD, Job, Seen, Slot, Terms, Two},
     time::{Span, Time},
     world::Stage,
 };
@@ -77,8 +77,8 @@ pub(crate) struct Model {
     late: bool,
     /// Whether somebody else has made a key; once is enough.
     strangers: u8,
-    /// Whether the target says when it made a key.
-    dates: bool,
+    /// Whether keys that are made here bear a name that says so.
+    names: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -90,7 +90,7 @@ enum Moment {
 }
 
 impl Model {
-    pub(crate) fn start(dates: bool) -> Self {
+    pub(crate) fn start(names: bool) -> Self {
         let slot = Slot::new(credential(1))
             .step(now(BASE), terms(), deposit(v(1), BOB))
             .state;
@@ -100,9 +100,9 @@ impl Model {
             calls: BTreeSet::new(),
             late: false,
             strangers: 0,
-            dates,
+            names,
         };
-        let claim = Event::Claim(v(1), id(1), person(ALICE));
+        let claim = Event::Claim(Some(v(1)), id(1), person(ALICE));
         model.step(claim).unwrap().canonical()
     }
 
@@ -169,14 +169,9 @@ impl Model {
     }
 
     fn seen(&self) -> BTreeMap<KeyId, Seen> {
-        // Somebody else's was made at another time: see `successors`.
-        let created = |whose| match whose {
-            Whose::Ours => Time::from_ms(BASE),
-            Whose::Foreign => Time::from_ms(0),
-        };
         let seen = |whose, active| Seen {
             active,
-            created: self.dates.then(|| created(whose)),
+            named: self.names && whose == Whose::Ours,
         };
         self.target
             .iter()
@@ -334,9 +329,8 @@ impl Model {
         all.extend(moments.map(|moment| self.pass(moment)));
         all.push(self.clone().step(Event::Tick));
         all.push(self.clone().crash());
-        // Somebody else makes a key, but not in the seconds in which a create of ours is not
-        // answered, where only dates tell the two apart.
-        if self.strangers == 0 && !(self.dates && self.slot.keys.asked.is_some()) {
+        // Somebody else makes a key, also while a create of ours is not answered.
+        if self.strangers == 0 {
             all.push(
                 self.clone()
                     .make(Whose::Foreign, None)
@@ -346,14 +340,19 @@ impl Model {
                     }),
             );
         }
-        // An operator removes a foreign key, or one that nobody can account for, and has a stuck rotation
-        // tried again.
+        // An operator removes a foreign key, or says that one is not, and has a stuck rotation tried again.
         let mut cleaned = self.clone();
-        let foreign = self.slot.job == Job::Stuck(Stuck::Foreign);
-        cleaned.target.retain(|key, (whose, ..)| {
-            *whose == Whose::Ours && (!foreign || self.slot.keys.ours.contains_key(key))
-        });
+        cleaned
+            .target
+            .retain(|_, (whose, ..)| *whose == Whose::Ours);
         all.push(Some(cleaned));
+        let in_truth = |key: &KeyId| self.target.get(key).map(|(whose, ..)| *whose);
+        for key in self.slot.keys.foreign.keys() {
+            if in_truth(key) == Some(Whose::Ours) {
+                let claim = Event::Claim(None, key.clone(), person(ALICE));
+                all.push(self.clone().step(claim));
+            }
+        }
         all.push(self.clone().step(Event::Retry(person(ALICE))));
         all.into_iter().flatten().collect()
     }
@@ -432,9 +431,6 @@ impl Model {
             // What a rotation proved differs from a proven deposit in nothing here.
             kept.life.rolled |= kept.life.proven;
         }
-        if let Some(asked) = &mut slot.keys.asked {
-            asked.at = Time::from_ms(BASE);
-        }
         slot.asked = slot
             .asked
             .map(|(version, until)| (version, shift(until)))
@@ -503,9 +499,13 @@ impl Model {
             .filter_map(|(key, of)| Some((name(&key)?, of.map(rank))))
             .collect();
         slot.keys.deleting = slot.keys.deleting.as_ref().and_then(name);
-        if let Some(asked) = &mut slot.keys.asked {
-            asked.before = asked.before.iter().filter_map(name).collect();
+        if let Some(before) = &mut slot.keys.asked {
+            *before = before.iter().filter_map(name).collect();
         }
+        slot.keys.foreign = std::mem::take(&mut slot.keys.foreign)
+            .into_iter()
+            .filter_map(|(key, perhaps)| Some((name(&key)?, perhaps)))
+            .collect();
         if let Some((version, _)) = &mut slot.asked {
             *version = rank(*version);
         }
@@ -546,13 +546,13 @@ type Reached = fn(&Model) -> bool;
 
 #[test]
 fn whatever_fails_nobody_is_locked_out_and_no_foreign_key_is_touched() {
-    for dates in [true, false] {
-        walk(dates);
+    for names in [true, false] {
+        walk(names);
     }
 }
 
-fn walk(dates: bool) {
-    let graph = Graph::walk(Model::start(dates), Model::successors, 400_000);
+fn walk(names: bool) {
+    let graph = Graph::walk(Model::start(names), Model::successors, 400_000);
     let jobs: BTreeSet<_> = graph
         .states()
         .map(|state| word_of(state.slot.job))
@@ -574,12 +574,19 @@ fn walk(dates: bool) {
         ],
         "every job is reached"
     );
-    let reached: [(&str, Reached); 5] = [
+    let reached: [(&str, Reached); 6] = [
         ("a lost key", |state| {
             state.slot.keys.ours.values().any(Option::is_none)
         }),
         ("a late create", |state| state.late),
         ("a foreign key", |state| state.strangers == 1),
+        ("a foreign key that came when a create was lost", |state| {
+            let perhaps = |(key, perhaps): (&KeyId, &bool)| {
+                let whose = state.target.get(key).map(|(whose, ..)| *whose);
+                *perhaps && whose == Some(Whose::Foreign)
+            };
+            state.slot.keys.foreign.iter().any(perhaps)
+        }),
         ("held", |state| state.slot.held_until.is_some()),
         ("a retired version that still has its key", |state| {
             let retired = |kept: &keyturn_vault::rotation::Kept| kept.life.stage == Stage::Retired;
@@ -618,17 +625,16 @@ fn word_of(job: Job) -> &'static str {
 
 #[test]
 fn keys_go_their_way() {
-    let seen = |keys: &[(u64, bool, Option<u64>)]| {
-        let seen = |(key, active, secs): &(u64, bool, Option<u64>)| {
-            let created = secs.map(|secs| Time::from_ms(secs * 1000));
-            let active = *active;
-            (id(*key), Seen { active, created })
+    let seen = |keys: &[(u64, bool, bool)]| {
+        let seen = |(key, active, named): &(u64, bool, bool)| {
+            let (active, named) = (*active, *named);
+            (id(*key), Seen { active, named })
         };
         Event::Listed(keys.iter().map(seen).collect())
     };
     let due = || {
         vec![
-            (0, Event::Claim(v(1), id(1), person(ALICE))),
+            (0, Event::Claim(Some(v(1)), id(1), person(ALICE))),
             (1, Event::Owe(Cause::Unseal(ceremony_id(1)))),
             (2, Event::Tick),
         ]
@@ -638,7 +644,8 @@ fn keys_go_their_way() {
         events.extend(more);
         events
     };
-    let one = || seen(&[(1, true, Some(0))]);
+    let one = || seen(&[(1, true, false)]);
+    let claim = |version, key| Event::Claim(version, id(key), person(ALICE));
     let sealed = || vec![(3, one()), (4, made(v(2), id(2))), (5, Event::Copied)];
     let unclear = |then: Event| {
         with(vec![
@@ -647,6 +654,11 @@ fn keys_go_their_way() {
             (100, Event::Tick),
             (101, then),
         ])
+    };
+    let doubtful = |more: Vec<(u64, Event)>| {
+        let mut events = unclear(seen(&[(1, true, false), (2, true, false)]));
+        events.extend(more);
+        events
     };
     let worked = || {
         let mut events = with(sealed());
@@ -668,7 +680,7 @@ fn keys_go_their_way() {
         ),
         (
             "a key that nobody knows",
-            with(vec![(3, seen(&[(1, true, None), (7, true, None)]))]),
+            with(vec![(3, seen(&[(1, true, false), (7, true, false)]))]),
             "C",
             "rotation.keys-listed forget-v2 rotation.needs-operator notify",
         ),
@@ -697,32 +709,51 @@ fn keys_go_their_way() {
             "rotation.keys-listed create-v2",
         ),
         (
-            "no answer, and one new key of then",
-            unclear(seen(&[(1, true, None), (2, true, Some(4))])),
+            "no answer, and one new key of our name",
+            unclear(seen(&[(1, true, false), (2, true, true)])),
             "C",
             "rotation.key-lost rotation.keys-listed forget-v2 delete-KEY2",
         ),
         (
-            "no answer, and one new key without a date",
-            unclear(seen(&[(1, true, None), (2, true, None)])),
-            "C",
-            "rotation.keys-listed forget-v2 rotation.needs-operator notify",
-        ),
-        (
-            "no answer, and one new key that is older",
-            unclear(seen(&[(1, true, None), (2, true, Some(90_000))])),
+            "no answer, and one new key that may be anybody's",
+            doubtful(vec![]),
             "C",
             "rotation.keys-listed forget-v2 rotation.needs-operator notify",
         ),
         (
             "no answer, and two new keys",
-            unclear(seen(&[
-                (1, true, None),
-                (2, true, Some(4)),
-                (3, true, Some(4)),
-            ])),
+            unclear(seen(&[(1, true, false), (2, true, true), (3, true, false)])),
             "C",
-            "rotation.keys-listed forget-v2 rotation.needs-operator notify",
+            "rotation.key-lost rotation.keys-listed forget-v2 rotation.needs-operator notify",
+        ),
+        (
+            "an operator says that it is ours",
+            doubtful(vec![(102, claim(None, 2))]),
+            "C",
+            "rotation.key-lost",
+        ),
+        (
+            "which has it deleted",
+            doubtful(vec![
+                (102, claim(None, 2)),
+                (103, Event::Retry(person(ALICE))),
+                (104, Event::Tick),
+                (105, seen(&[(1, true, false), (2, true, false)])),
+            ]),
+            "C",
+            "rotation.keys-listed forget-v2 delete-KEY2",
+        ),
+        (
+            "an operator says so of a key that nobody has seen",
+            doubtful(vec![(102, claim(None, 3))]),
+            "C",
+            "not-claimable",
+        ),
+        (
+            "an operator says so of the current version's",
+            doubtful(vec![(102, claim(None, 1))]),
+            "C",
+            "not-claimable",
         ),
         (
             "an answer when its time is over",
@@ -782,10 +813,7 @@ fn keys_go_their_way() {
         ),
         (
             "claimed twice",
-            vec![
-                (0, Event::Claim(v(1), id(1), person(ALICE))),
-                (1, Event::Claim(v(1), id(2), person(ALICE))),
-            ],
+            vec![(0, claim(Some(v(1)), 1)), (1, claim(Some(v(1)), 2))],
             "C",
             "not-claimable",
         ),
@@ -799,7 +827,6 @@ fn keys_go_their_way() {
         let row = serde_json::to_string(&slot).unwrap();
         assert_eq!(serde_json::from_str::<Slot>(&row).unwrap(), slot, "{name}");
     }
-    assert_eq!(SKEW, Span::from_mins(5));
 }
 
 #[test]
@@ -819,10 +846,10 @@ fn a_target_without_room_for_a_key_needs_an_operator() {
     ] {
         let key = Seen {
             active: true,
-            created: None,
+            named: false,
         };
         let events = vec![
-            (0, Event::Claim(v(1), id(1), person(ALICE))),
+            (0, Event::Claim(Some(v(1)), id(1), person(ALICE))),
             (1, Event::Owe(Cause::Unseal(ceremony_id(1)))),
             (2, Event::Tick),
             (3, Event::Listed([(id(1), key)].into())),

@@ -19,7 +19,6 @@ use zeroize::Zeroizing;
 use super::{
     call::{Call, made_before},
     platform::{Clients, Platform},
-    report,
     settings::{self, Settings},
     surroundings,
 };
@@ -143,7 +142,8 @@ impl TwoSlot for AccessKeys {
                 Ok(Key {
                     id: key_id(key.access_key_id().unwrap_or_default())?,
                     active: key.status() == Some(&StatusType::Active),
-                    created: key.create_date().and_then(report::time),
+                    // AWS names it, and takes no tags and no token of ours.
+                    named: false,
                 })
             })
             .collect()

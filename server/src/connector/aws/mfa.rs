@@ -7,7 +7,7 @@
 //! # Invariants
 //! 1. Codes are made for AWS's time, as its last answer told it, not for this host's.
 //! 2. A device that was made here is known by its name, which holds the credential's id and the time when it
-//!    was made. Any other has no such time, whenever it was enabled, and so is never taken for ours.
+//!    was made. Any other is never taken for ours.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use aws_sdk_iam::{
     types::{AssignmentStatusType, MfaDevice, VirtualMfaDevice},
 };
 use keyturn_seal::secret::SecretBytes;
-use keyturn_vault::{name::KeyId, time::Time};
+use keyturn_vault::name::KeyId;
 
 use super::{
     call::{Call, made_before},
@@ -173,14 +173,14 @@ impl TwoSlot for Mfa {
             keys.push(Key {
                 id: key_id(device.serial_number())?,
                 active: true,
-                created: made_at(target, device.serial_number()),
+                named: is_named(target, device.serial_number()),
             });
         }
         for serial in self.idle(clients, target).await? {
             keys.push(Key {
                 id: key_id(&serial)?,
                 active: false,
-                created: made_at(target, &serial),
+                named: is_named(target, &serial),
             });
         }
         Ok(keys)
@@ -304,11 +304,11 @@ fn name_stem(target: &Target) -> String {
     format!("keyturn-{}-", target.credential)
 }
 
-/// When a device of ours was made, by its name.
-fn made_at(target: &Target, serial: &str) -> Option<Time> {
-    let (_, name) = serial.split_once(":mfa/")?;
-    let secs: u64 = name.strip_prefix(&name_stem(target))?.parse().ok()?;
-    Some(Time::from_ms(secs.checked_mul(1000)?))
+/// Whether a device's name is one that is given here.
+fn is_named(target: &Target, serial: &str) -> bool {
+    let name = serial.split_once(":mfa/").map(|(_, name)| name);
+    let time = name.and_then(|name| name.strip_prefix(&name_stem(target)));
+    time.is_some_and(|time| time.parse::<u64>().is_ok())
 }
 
 /// A time of AWS in seconds since 1970. Without one nothing is begun.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use keyturn_seal::secret::SecretBytes;
-use keyturn_vault::{name::KeyId, time::Stamp};
+use keyturn_vault::name::KeyId;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use zeroize::Zeroizing;
 
@@ -120,7 +120,7 @@ struct Listed {
     id: KeyId,
     active: bool,
     #[serde(default)]
-    created: Option<Stamp>,
+    named: bool,
 }
 
 #[derive(Deserialize)]
@@ -182,15 +182,7 @@ impl Answer {
     /// The keys that the target listed.
     pub(super) fn keys(self) -> Option<Vec<Key>> {
         let keys = self.keys.filter(|keys| keys.len() <= MAX_KEYS)?;
-        let key = |Listed {
-                       id,
-                       active,
-                       created,
-                   }| Key {
-            id,
-            active,
-            created: created.map(Stamp::time),
-        };
+        let key = |Listed { id, active, named }| Key { id, active, named };
         Some(keys.into_iter().map(key).collect())
     }
 
