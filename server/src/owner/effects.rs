@@ -54,7 +54,7 @@ impl Core {
                 }
                 Effect::KeepRelease => self.keep_release(txn, id)?,
                 Effect::EraseRelease => self.amend(id, |live| live.row.release = None),
-                Effect::Combine(sheaves) => txn.after.push(After::Combine(id, sheaves)),
+                Effect::Combine(sheaves) => txn.combine.push((id, sheaves)),
                 Effect::EraseSubmitKey => txn.after.push(After::Forget(id)),
                 Effect::OweRotation(credentials) => {
                     let event = rotation::Event::Owe(Cause::Unseal(id));

@@ -163,12 +163,9 @@ impl Core {
     /// Before anybody is told: what requesters wait for. Gives the ceremonies.
     pub(super) fn combine_first(&self, txn: &mut Txn) -> BTreeSet<CeremonyId> {
         let mut combined = BTreeSet::new();
-        let combines = |after: &mut After| matches!(after, After::Combine(..));
-        for after in txn.after.extract_if(.., combines) {
-            if let After::Combine(id, sheaves) = after {
-                self.combine(id, sheaves);
-                combined.insert(id);
-            }
+        for (id, sheaves) in txn.combine.drain(..) {
+            self.combine(id, sheaves);
+            combined.insert(id);
         }
         combined
     }
@@ -212,7 +209,6 @@ impl Core {
 
     fn follow(&mut self, after: After) {
         match after {
-            After::Combine(id, sheaves) => self.combine(id, sheaves),
             After::Forget(id) => self.desks.forget(id),
             After::Rotate(id, effect) => self.rotate(id, effect),
             After::Posted => self.posted(),

@@ -34,8 +34,6 @@ pub enum Row {
 
 /// What happens when the commit is durable.
 pub enum After {
-    /// Combine these, on a task of their own.
-    Combine(CeremonyId, Vec<Sheaf<Share>>),
     /// Forget the submit key.
     Forget(CeremonyId),
     /// The charter in force is another one, or the devices are.
@@ -79,6 +77,8 @@ pub struct Txn {
     pub(super) entries: Vec<Vec<u8>>,
     pub(super) rows: BTreeMap<Key, Option<Vec<u8>>>,
     pub(super) dirty: BTreeSet<Row>,
+    /// What is combined when the commit is durable, before anything else.
+    pub(super) combine: Vec<(CeremonyId, Vec<Sheaf<Share>>)>,
     pub(super) after: Vec<After>,
     /// A charter that takes force without the members of a group, whose wait is over.
     pub(super) waited: Option<CharterRef>,
@@ -91,6 +91,7 @@ pub struct Txn {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     entries: usize,
+    combine: usize,
     after: usize,
     undo: usize,
 }
@@ -130,6 +131,7 @@ impl Txn {
     pub(super) fn mark(&self) -> Mark {
         Mark {
             entries: self.entries.len(),
+            combine: self.combine.len(),
             after: self.after.len(),
             undo: self.undo.len(),
         }
@@ -138,6 +140,7 @@ impl Txn {
     /// Takes back everything since the mark.
     pub(super) fn back_to(&mut self, mark: Mark, core: &mut Core) {
         self.entries.truncate(mark.entries);
+        self.combine.truncate(mark.combine);
         self.after.truncate(mark.after);
         for undo in self
             .undo
