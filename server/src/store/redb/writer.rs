@@ -41,9 +41,9 @@ impl Writer {
         };
         Err(match failed {
             Failed::Engine(error) => self.failed(error.to_string(), verdict),
-            // The engine may have failed, too, when it took back what it had.
+            // The record is not whole, and the next one goes over it.
             Failed::Journal(AppendError::Write(error)) => match refusal(error.kind()) {
-                Some(refused) => self.close(refused),
+                Some(refused) => StoreError::NotApplied(refused),
                 None => self.give_up(error.to_string()),
             },
             Failed::Journal(AppendError::Sync(error)) => self.give_up(error.to_string()),
