@@ -19,7 +19,7 @@ use keyturn_vault::{
 };
 use thiserror::Error;
 
-use crate::{owner::core::object, refusal::Refused, store::Store};
+use crate::{refusal::Refused, rows::object, store::Store};
 
 /// Why the roots of attestations cannot be used.
 #[derive(Debug, Error)]
@@ -48,7 +48,7 @@ pub fn roots(file: Option<&Path>) -> Result<Anchors, RootsError> {
 /// The same for a daemon that is to serve whatever happens (invariant 2).
 pub fn roots_or_nobody(file: Option<&Path>) -> Anchors {
     roots(file).unwrap_or_else(|error| {
-        let why = crate::run::whole(&error);
+        let why = crate::telemetry::whole(&error);
         tracing::error!(%why, "`attestation.roots` cannot be used: no new token will be believed");
         Anchors::nobody()
     })

@@ -48,8 +48,8 @@ use crate::{
     log::Published,
     mode::Mode,
     restore::{self, RestoreError},
-    run::whole,
     store::{RedbStore, Store},
+    telemetry::whole,
 };
 
 /// The socket in the data folder.

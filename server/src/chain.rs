@@ -15,6 +15,8 @@
 //! 4. A restore changes log key and nodes of the charter under which k of its governing group have signed
 //!    an approval of a signed request that names the restore document.
 
+use std::io;
+
 use keyturn_vault::{
     change,
     charter::{Chain, Charter, touched_groups},
@@ -26,16 +28,36 @@ use keyturn_vault::{
     text::{Change, Join, Purpose, Request, Text as _},
 };
 
+use thiserror::Error;
+
 use crate::{
-    daemon::VaultError,
-    keys::Pins,
-    owner::{
-        core::{document, object, read},
-        rows,
-    },
-    store::{Name, Store},
+    keys::{LogKeyError, Pins},
+    refusal::Refused,
+    rows::{self, document, object, read},
+    store::{Name, OpenError, Store},
     verify,
 };
+
+/// Why a vault is not served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum VaultError {
+    /// The store.
+    #[error("the store cannot be opened")]
+    Store(#[from] OpenError),
+    /// The log key.
+    #[error("the log key (`keys.log`) cannot be used")]
+    LogKey(#[from] LogKeyError),
+    /// The pins.
+    #[error("the pins (`keys.genesis`) cannot be read")]
+    Pins(#[source] io::Error),
+    /// What the store holds is not what the pins say.
+    #[error("the store is not this vault's: {0}")]
+    Foreign(&'static str),
+    /// What the store holds cannot be used.
+    #[error("the store cannot be used")]
+    Content(#[from] Refused),
+}
 
 /// The charters, verified; the newest is in force (or proposed to the founders).
 pub async fn walk(

@@ -1,67 +1,41 @@
 //! The parts of a running daemon, put together: store, owner, log, services.
 
-use std::{io, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use keyturn_audit::{note::LogKey, publish::Dir};
 use keyturn_hsm::device::DeviceKey;
 use keyturn_proto::{MAX_MESSAGE, v1};
 use keyturn_vault::charter::Chain;
-use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
 use crate::{
-    attest, backup, chain,
+    attest, backup,
+    chain::{self, VaultError},
     clock::Clock,
     config::Config,
     connector::Connectors,
     copies::{Copies, LogKeys, changes, head, sinks},
     desk::Desks,
-    gauges::{self, Meter},
-    health::Health,
+    gauges,
+    health::{Health, Reporter},
     identity::Node,
-    keys::{self, LogKeyError, Pinned},
-    log::{Printer, Published},
+    keys::{self, Pinned},
+    log::{Objects, Printer, Published},
     metrics::Metrics,
     mode::{self, Mode},
     notify,
-    owner::{
-        self, Needs, Reporter, Txn, WeakOwner,
-        core::{Core, Objects, read},
-        outbox::Outbox,
-        rows,
-    },
-    refusal::Refused,
+    owner::{self, Needs, Txn, WeakOwner, core::Core, meter::Meter, outbox::Outbox},
     restore::begin,
     rotation::Workshop,
+    rows::{self, read},
     serve::Shell,
     service::{self, Context},
     store::{
-        Name, OpenError, RedbStore, Store,
+        Name, RedbStore, Store,
         space::{Bounds, Space},
     },
 };
-
-/// Why a vault is not served.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum VaultError {
-    /// The store.
-    #[error("the store cannot be opened")]
-    Store(#[from] OpenError),
-    /// The log key.
-    #[error("the log key (`keys.log`) cannot be used")]
-    LogKey(#[from] LogKeyError),
-    /// The pins.
-    #[error("the pins (`keys.genesis`) cannot be read")]
-    Pins(#[source] io::Error),
-    /// What the store holds is not what the pins say.
-    #[error("the store is not this vault's: {0}")]
-    Foreign(&'static str),
-    /// What the store holds cannot be used.
-    #[error("the store cannot be used")]
-    Content(#[from] Refused),
-}
 
 /// A vault that is served.
 pub struct Vault {

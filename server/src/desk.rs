@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -26,11 +27,24 @@ use keyturn_vault::{
     world::VersionId,
 };
 
-use crate::{
-    identity::Node,
-    owner::core::{Core, Share},
-    refusal::Refused,
-};
+use crate::{identity::Node, refusal::Refused};
+
+/// A share that was checked against its commitment; the machine cannot look at it.
+#[derive(Clone)]
+pub struct Share(pub Arc<keyturn_seal::ValidShare>);
+
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Share(x{})", self.0.x())
+    }
+}
+
+impl PartialEq for Share {
+    /// By the commitment: the share itself is looked at by nobody.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.commitment() == other.0.commitment()
+    }
+}
 
 /// All desks of this process; clones are the same ones.
 #[derive(Clone, Default)]
@@ -221,35 +235,4 @@ pub fn binding(manifest: &Manifest) -> Result<Binding, Refused> {
         manifest.version.number(),
     )
     .map_err(|_| Refused::Row)
-}
-
-/// A request, and the manifests of what it names.
-pub type Asked = (Arc<Request>, Vec<(VersionId, Arc<Manifest>)>);
-
-impl Core {
-    /// Sets up a desk, unless somebody was faster or the ceremony has ended.
-    pub fn set_up_desk(&self, id: CeremonyId, desk: Desk) -> Result<Arc<Desk>, Refused> {
-        if self.ceremony(id)?.machine.row.state.is_final() {
-            return Err(Refusal::Decided.into());
-        }
-        Ok(self.desks.set_up(id, desk))
-    }
-
-    /// What a desk for this ceremony needs, from memory; the ciphertexts come from the store.
-    pub fn stock(&self, id: CeremonyId) -> Result<Asked, Refused> {
-        let live = self.ceremony(id)?;
-        if live.machine.row.state.is_final() {
-            return Err(Refusal::Decided.into());
-        }
-        let manifests = live.machine.row.ask.lines.keys().filter_map(|version| {
-            let sealed = self
-                .credential(version.credential)
-                .ok()?
-                .holding
-                .versions
-                .get(&version.version)?;
-            Some((*version, Arc::clone(&sealed.manifest)))
-        });
-        Ok((Arc::clone(&live.request), manifests.collect()))
-    }
 }

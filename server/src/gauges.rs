@@ -1,4 +1,4 @@
-//! What the vault tells Prometheus of itself: commits as they happen, everything else every few seconds.
+//! What the vault tells Prometheus of itself: what is counted every few seconds.
 
 use std::time::Duration;
 
@@ -6,47 +6,13 @@ use keyturn_proto::v1;
 use keyturn_vault::ceremony::State;
 
 use crate::{
-    metrics::{Counter, Histogram, Metrics},
+    metrics::Metrics,
     owner::{Core, Needs},
     service::{Context, census},
 };
 
 /// How often what is counted is counted anew.
 pub const EVERY: Duration = Duration::from_secs(15);
-
-/// What commits cost.
-#[derive(Clone, Debug, Default)]
-pub struct Meter {
-    commits: Counter,
-    steps: Counter,
-    took: Histogram,
-}
-
-impl Meter {
-    /// Counts into these metrics.
-    pub fn of(metrics: &Metrics) -> Self {
-        Self {
-            commits: metrics.counter(
-                "keyturn_commits_total",
-                "Transactions that were committed.",
-                &[],
-            ),
-            steps: metrics.counter(
-                "keyturn_committed_steps_total",
-                "Steps in them: by the number of commits, the size of a batch.",
-                &[],
-            ),
-            took: metrics.histogram("keyturn_commit_seconds", "Time of a commit.", &[]),
-        }
-    }
-
-    /// A batch was committed.
-    pub fn committed(&self, steps: usize, took: Duration) {
-        self.commits.one();
-        self.steps.add(u64::try_from(steps).unwrap_or(u64::MAX));
-        self.took.observe(took);
-    }
-}
 
 /// Counts every few seconds, until the daemon stops.
 pub async fn keep(context: Context, metrics: Metrics) {

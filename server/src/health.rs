@@ -33,6 +33,9 @@ pub enum State {
     NotServing(String),
 }
 
+/// Where it is told whether the store takes changes; it can change while the daemon runs.
+pub type Reporter = Arc<watch::Sender<Health>>;
+
 /// Says and asks whether the daemon serves; clones are of one mind.
 #[derive(Clone, Debug)]
 pub struct Health {

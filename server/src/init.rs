@@ -28,7 +28,7 @@ use crate::{
     attest::{self, RootsError},
     clock::Clock,
     keys::{self, Pins},
-    owner::{core::ENTRY_FORMAT, rows},
+    rows::{self, ENTRY_FORMAT},
     store::{self, Outcome, RedbStore, Store as _, Txn},
 };
 

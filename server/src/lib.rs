@@ -36,6 +36,7 @@ pub mod refusal;
 pub mod release;
 pub mod restore;
 pub mod rotation;
+pub mod rows;
 pub mod run;
 pub mod serve;
 pub mod service;

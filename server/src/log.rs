@@ -4,7 +4,7 @@
 //! is derived from the store and can be made again.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,13 +16,15 @@ use keyturn_vault::digest::Digest;
 use tokio::sync::watch;
 
 use crate::mode::{self, Mode};
-use crate::owner::core::Objects;
 use crate::store::{KeyRange, MAX_PAGE_ROWS, Name, Store, StoreError, key::Family};
 
 /// Entries that come within this time are published together.
 pub const COALESCE: Duration = Duration::from_millis(100);
 /// A reader waits this long for what is committed to be published.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Documents that were committed and are not published yet; clones are the same.
+pub type Objects = Arc<Mutex<Vec<Digest>>>;
 
 /// The log as others can read it; clones are the same.
 #[derive(Clone)]

@@ -12,6 +12,7 @@ use keyturnd::{
     clock::Clock,
     init, restore,
     run::{self, RunError},
+    telemetry,
 };
 
 /// Libraries copy secrets; what they free is wiped.
@@ -96,7 +97,10 @@ fn answer<T, E: std::error::Error>(
             ExitCode::SUCCESS
         }
         Err(error) => {
-            line(io::stderr(), &format!("error: {}", run::whole(&error)));
+            line(
+                io::stderr(),
+                &format!("error: {}", telemetry::whole(&error)),
+            );
             line(io::stderr(), &format!("hint: {}", hint(&error)));
             ExitCode::FAILURE
         }
@@ -127,7 +131,7 @@ fn check_config(cli: &Cli, live: bool) -> ExitCode {
 
 /// The error, what it comes from, and what to do next.
 fn tell(error: &RunError) {
-    line(io::stderr(), &format!("error: {}", run::whole(error)));
+    line(io::stderr(), &format!("error: {}", telemetry::whole(error)));
     line(io::stderr(), &format!("hint: {}", error.hint()));
 }
 

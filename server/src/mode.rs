@@ -19,9 +19,9 @@ use crate::{
         history,
         sink::Directory,
     },
-    owner::rows,
-    run::whole,
+    rows,
     store::Store,
+    telemetry::whole,
 };
 
 /// What the daemon does.

@@ -124,8 +124,8 @@ pub enum Refused {
     Full,
 }
 
-impl From<crate::owner::rows::RowError> for Refused {
-    fn from(_: crate::owner::rows::RowError) -> Self {
+impl From<crate::rows::RowError> for Refused {
+    fn from(_: crate::rows::RowError) -> Self {
         Self::Row
     }
 }

@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use keyturn_proto::v1;
 use keyturn_seal::{self as seal, Release, Released};
 use keyturn_vault::{
     ceremony::Sheaf,
@@ -26,14 +27,11 @@ use keyturn_vault::{
 };
 
 use crate::{
-    desk::Desk,
+    desk::{Desk, Share},
     identity::Node,
-    owner::{
-        core::{Known, Share},
-        rows,
-        slot::Fresh,
-    },
+    owner::{core::Known, slot::Fresh},
     rotation::sealing,
+    rows,
 };
 
 /// What to open, and for whom.
@@ -218,4 +216,23 @@ fn combine(
         place.sharing.binding(),
     )
     .map_err(|error| error.to_string())
+}
+
+/// A release without its receipts.
+pub fn wire(id: CeremonyId, release: &rows::Release) -> v1::Release {
+    let versions = release.versions.iter().map(|version| v1::ReleasedVersion {
+        credential: version.credential.to_string(),
+        version: version.version.number(),
+        state: v1::VersionState::Unspecified.into(),
+        delivered: version.problem.is_empty(),
+        problem: version.problem.clone(),
+    });
+    v1::Release {
+        ceremony: id.to_string(),
+        ciphertext: release.ciphertext.clone(),
+        versions: versions.collect(),
+        authorized: None,
+        released: None,
+        checkout_ends_ms: 0,
+    }
 }

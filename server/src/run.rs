@@ -4,7 +4,7 @@
 //! 1. Memory is protected before the first key is read.
 //! 2. What `check-config` accepts, `run` does not refuse for its configuration, keys or data.
 
-use std::{error::Error, io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use keyturn_hsm::{
     device::{DeviceError, DeviceKey},
@@ -19,10 +19,11 @@ use tonic::service::Routes;
 
 use crate::{
     attest,
+    chain::VaultError,
     clock::Clock,
     config::{Config, ConfigError},
     connector::Connectors,
-    daemon::{Vault, VaultError},
+    daemon::Vault,
     health::Health,
     memory::{self, MemoryError, Protection},
     metrics::Metrics,
@@ -32,7 +33,7 @@ use crate::{
     serve::{Bound, ServeError, Shell, serve},
     systemd,
     tally::Tally,
-    telemetry,
+    telemetry::{self, whole},
 };
 
 /// Why the daemon does not run.
@@ -314,18 +315,6 @@ async fn bind(config: &Config) -> Result<Bound, RunError> {
         tracing::info!(%address, "metrics and health over HTTP");
     }
     Ok(bound)
-}
-
-/// An error with everything that it comes from.
-pub fn whole(error: &dyn Error) -> String {
-    let mut whole = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        whole.push_str(": ");
-        whole.push_str(&error.to_string());
-        cause = error.source();
-    }
-    whole
 }
 
 /// What `check-config` finds.

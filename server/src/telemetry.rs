@@ -4,7 +4,7 @@
 //! 1. No secret is ever a field: types that hold one have no `Debug` and no `Display`.
 //! 2. What comes from outside cannot bring control characters of a terminal into a line.
 
-use std::io::Write;
+use std::{error::Error, io::Write};
 
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
@@ -42,6 +42,18 @@ where
         LogFormat::Text => Box::new(registry.with(lines.with_ansi(false).with_target(false))),
         LogFormat::Json => Box::new(registry.with(lines.json().flatten_event(true))),
     }
+}
+
+/// An error with everything that it comes from.
+pub fn whole(error: &dyn Error) -> String {
+    let mut whole = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        whole.push_str(": ");
+        whole.push_str(&error.to_string());
+        cause = error.source();
+    }
+    whole
 }
 
 #[cfg(test)]

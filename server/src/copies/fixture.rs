@@ -22,8 +22,10 @@ use keyturn_vault::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::owner::rows;
-use crate::store::{Name, Store, Txn, memory::MemoryStore};
+use crate::{
+    rows,
+    store::{Name, Store, Txn, memory::MemoryStore},
+};
 
 pub(crate) const ORIGIN: &str = "vault.example.org/prod";
 

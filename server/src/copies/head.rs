@@ -26,10 +26,12 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::LogKeys;
-use crate::clock::Clock;
-use crate::owner::{core::read as read_row, rows};
-use crate::run::whole;
-use crate::store::{KeyRange, MAX_PAGE_ROWS, Name, Store, StoreError};
+use crate::{
+    clock::Clock,
+    rows::{self, read as read_row},
+    store::{KeyRange, MAX_PAGE_ROWS, Name, Store, StoreError},
+    telemetry::whole,
+};
 
 /// The largest checkpoint that is read, in bytes.
 const MAX_BYTES: usize = 64 * 1024;

@@ -9,8 +9,8 @@ use keyturn_vault::id::CeremonyId;
 
 use super::sink::{Sink, SinkError};
 use crate::{
-    owner::{core::read, rows},
     refusal::Refused,
+    rows::{self, read},
     store::{Name, Store},
 };
 

@@ -23,13 +23,17 @@ use keyturn_vault::{
     reference::{CharterRef, Head},
 };
 
-use super::fixture::{Fixture, ORIGIN, number};
-use super::head::{self, HeadCheck};
-use super::sink::Fixed;
-use super::*;
-use crate::clock::Clock;
-use crate::owner::rows;
-use crate::store::{Name, Txn};
+use super::{
+    fixture::{Fixture, ORIGIN, number},
+    head::{self, HeadCheck},
+    sink::Fixed,
+    *,
+};
+use crate::{
+    clock::Clock,
+    rows,
+    store::{Name, Txn},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

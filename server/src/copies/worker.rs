@@ -28,13 +28,10 @@ use super::{
     sink::{Fixed, Sink, SinkError},
 };
 use crate::{
-    owner::{
-        core::{document, object, read},
-        rows,
-    },
     refusal::Refused,
-    run::whole,
+    rows::{self, document, object, read},
     store::{KeyRange, Name, Store, StoreError},
+    telemetry::whole,
 };
 
 /// Entries that are copied in one piece.

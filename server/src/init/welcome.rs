@@ -14,7 +14,7 @@ use keyturn_vault::{
 };
 
 use super::{InitError, Request, founding::Enrolled, random, write};
-use crate::owner::rows;
+use crate::rows;
 
 /// A token of a founder, and the file with which it joins.
 #[derive(Debug)]

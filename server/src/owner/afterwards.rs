@@ -16,10 +16,9 @@ use keyturn_vault::{
 use super::{
     ceremony::DAEMON,
     core::Core,
-    rows,
     txn::{Row, Txn},
 };
-use crate::{refusal::Refused, store::Name, verify::Verified};
+use crate::{refusal::Refused, rows, store::Name, verify::Verified};
 
 /// Most reviews of one ceremony.
 const MAX_REVIEWS: usize = 64;

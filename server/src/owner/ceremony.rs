@@ -15,12 +15,11 @@ use keyturn_vault::{
 };
 
 use super::{
-    core::{Core, Live, Share},
-    rows,
+    core::{Core, Live},
     time::DueKind,
     txn::{Row, Txn},
 };
-use crate::{refusal::Refused, store::Name, verify::Verified};
+use crate::{desk::Share, refusal::Refused, rows, store::Name, verify::Verified};
 
 /// A custodian's decision, verified outside.
 pub struct Spoken {

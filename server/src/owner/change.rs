@@ -31,11 +31,10 @@ use keyturn_vault::{
 use super::{
     ceremony::DAEMON,
     core::{Core, HeldCredentials, Known, Needs},
-    rows,
     time::{DueKind, NEVER},
     txn::{After, Row, Txn},
 };
-use crate::refusal::Refused;
+use crate::{refusal::Refused, rows};
 
 /// How old the mark of somebody's last signature gets before it is renewed.
 const SEEN_MS: u64 = 24 * 60 * 60 * 1000;

@@ -5,14 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fmt,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use keyturn_audit::{note::LogKey, tree::Edge};
 use keyturn_proto::v1;
-use keyturn_seal as seal;
 use keyturn_vault::{
     ceremony::{Ceremony, State},
     charter::Charter,
@@ -27,45 +25,24 @@ use keyturn_vault::{
 };
 use tokio::sync::watch;
 
-pub use super::load::{document, object, put_object, read};
+pub use super::load::put_object;
 use super::{
-    WeakOwner,
-    change::Proposal,
-    outbox::Outbox,
-    restore::Restoring,
-    rows::{self, Clocks},
-    time::Due,
+    WeakOwner, change::Proposal, meter::Meter, outbox::Outbox, restore::Restoring, time::Due,
 };
 use crate::{
     clock::Clock,
-    desk::Desks,
-    gauges::Meter,
+    desk::{Desks, Share},
     keys::Pinned,
+    log::Objects,
     metrics::Metrics,
     mode::Mode,
     peers::Peers,
     refusal::Refused,
     rotation::Workshop,
+    rows::{self, Clocks, read},
     store::{self, Name, Rev, Store, space::Space},
     tally::Tally,
 };
-
-/// A share that was checked against its commitment; the machine cannot look at it.
-#[derive(Clone)]
-pub struct Share(pub Arc<seal::ValidShare>);
-
-impl fmt::Debug for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Share(x{})", self.0.x())
-    }
-}
-
-impl PartialEq for Share {
-    /// By the commitment: the share itself is looked at by nobody.
-    fn eq(&self, other: &Self) -> bool {
-        self.0.commitment() == other.0.commitment()
-    }
-}
 
 /// Credentials held in memory at most; beyond it the cache starts anew.
 pub const MAX_HELD: usize = 2048;
@@ -273,9 +250,6 @@ pub(super) struct Bounds {
 /// What a core works with beside its store.
 pub type Parts = (Desks, Peers, Objects, Workshop, Pinned, Outbox);
 
-/// Documents that were committed and are not published yet; clones are the same.
-pub type Objects = Arc<Mutex<Vec<Digest>>>;
-
 pub(super) struct HeldCredentials<'a>(pub(super) &'a BTreeMap<CredentialId, Held>);
 
 impl Holdings for HeldCredentials<'_> {
@@ -471,6 +445,3 @@ impl Core {
             .ok_or(Refused::NotFound("no such ceremony"))
     }
 }
-
-/// The format byte of entries and of rows that only say that they are there.
-pub const ENTRY_FORMAT: u8 = 1;

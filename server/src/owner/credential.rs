@@ -16,11 +16,10 @@ use keyturn_vault::{
 
 use super::{
     core::{Core, Held, put_object},
-    rows,
     slot::Fresh,
     txn::{Row, Txn},
 };
-use crate::{refusal::Refused, store::Name, verify::VerifiedDocument};
+use crate::{refusal::Refused, rows, store::Name, verify::VerifiedDocument};
 
 /// A definition, verified outside.
 pub struct Defined {

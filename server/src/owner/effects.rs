@@ -17,11 +17,12 @@ use keyturn_vault::{
 use super::{
     Needs,
     ceremony::DAEMON,
-    core::{Core, Live, Share},
+    core::{Core, Live},
     slot::Fresh,
     txn::{After, Txn},
 };
 use crate::{
+    desk::Share,
     refusal::Refused,
     release::{self, Opened, Order, Reshare},
 };

@@ -15,10 +15,9 @@ use keyturn_vault::{
 
 use super::{
     core::{Core, Known, put_object},
-    rows,
     txn::{After, Row, Txn},
 };
-use crate::{refusal::Refused, verify::Verified};
+use crate::{refusal::Refused, rows, verify::Verified};
 
 /// How long an invitation stands.
 pub const INVITED_FOR: Span = Span::from_days(7);

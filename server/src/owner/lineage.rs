@@ -32,13 +32,10 @@ use keyturn_vault::{
     world::VersionId,
 };
 
-use super::{
-    core::{Core, read},
-    load::{document, object},
-    rows,
-};
+use super::core::Core;
 use crate::{
     refusal::Refused,
+    rows::{self, document, object, read},
     store::{Name, Store},
     verify,
 };

@@ -21,14 +21,14 @@ use keyturn_vault::{
 
 use super::{
     change::Proposal,
-    core::{Core, ENTRY_FORMAT, Held, Live, MAX_HELD, MAX_OVER, MAX_WATCHERS, Needs},
-    rows,
+    core::{Core, Held, Live, MAX_HELD, MAX_OVER, MAX_WATCHERS, Needs},
     time::DueKind,
     txn::Txn,
 };
 use crate::{
     refusal::Refused,
-    store::{self, Key, Name, Store},
+    rows::{self, ENTRY_FORMAT, object, read},
+    store::{self, Name, Store},
 };
 
 impl Core {
@@ -338,31 +338,6 @@ impl Core {
 /// The bound of a cache that holds so much after a look.
 fn bound(held: usize, least: usize) -> usize {
     held.saturating_mul(2).max(least)
-}
-
-/// A row of the store, decoded.
-pub async fn read<T: serde::de::DeserializeOwned>(
-    store: &dyn Store,
-    key: &Key,
-) -> Result<Option<T>, Refused> {
-    match store.get(key).await? {
-        Some((bytes, _)) => Ok(Some(rows::decode(&bytes)?)),
-        None => Ok(None),
-    }
-}
-
-/// The bytes of a document; what does not hash to its digest is not there.
-pub async fn object(store: &dyn Store, digest: Digest) -> Result<Vec<u8>, Refused> {
-    let found = store.get(&Name::Object(digest).key()).await?;
-    let bytes = found.and_then(|(bytes, _)| bytes.split_first().map(|(_, rest)| rest.to_vec()));
-    bytes
-        .filter(|bytes| Digest::of(bytes) == digest)
-        .ok_or(Refused::Row)
-}
-
-/// A document by its digest.
-pub async fn document<T: Document>(store: &dyn Store, digest: Digest) -> Result<T, Refused> {
-    T::from_bytes(&object(store, digest).await?).map_err(|_| Refused::Row)
 }
 
 /// Writes a document.

@@ -27,14 +27,15 @@ mod effects;
 pub mod founding;
 mod lineage;
 mod load;
+pub mod meter;
 pub mod outbox;
 mod probe;
 mod proposals;
 pub mod restore;
-pub mod rows;
 mod schedule;
 mod signed;
 pub mod slot;
+mod stock;
 pub mod summary;
 pub mod task;
 mod tell;
@@ -53,14 +54,14 @@ use keyturn_audit::{
     tree::Batch,
 };
 use keyturn_proto::v1;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     core::{Core, Needs},
     txn::Txn,
 };
 use crate::{
-    health::{Health, State},
+    health::{Reporter, State},
     refusal::Refused,
     store::{self, Outcome, Store, StoreError, space::Space},
 };
@@ -309,9 +310,6 @@ async fn turn(core: &mut Core, store: &Arc<dyn Store>, health: &Reporter, works:
     tokio::task::yield_now().await;
     core.settle(txn);
 }
-
-/// Where it is told whether the store takes changes; it can change while the daemon runs.
-pub type Reporter = Arc<watch::Sender<Health>>;
 
 /// The store takes nothing: says so, and tries until it does again.
 async fn stand_still(store: &Arc<dyn Store>, health: &Reporter, error: &StoreError, space: &Space) {

@@ -15,8 +15,7 @@ use keyturn_proto::v1;
 use tokio::sync::watch;
 
 use super::{
-    core::{Core, read},
-    rows,
+    core::Core,
     txn::{After, Txn},
 };
 use crate::{
@@ -26,6 +25,7 @@ use crate::{
         worker::{Fate, GIVE_UP_AFTER},
     },
     refusal::Refused,
+    rows::{self, read},
     store::{self, Name, Store},
 };
 

@@ -13,7 +13,6 @@ use keyturn_vault::{
 use super::{
     ceremony::DAEMON,
     core::{Core, Held},
-    rows,
     time::{DueKind, NEVER},
     txn::{After, Txn},
 };
@@ -21,6 +20,7 @@ use crate::{
     connector::{Known, PROBE_EVERY, Sight, Verdict},
     refusal::Refused,
     rotation::Look,
+    rows,
 };
 
 /// How often a target is looked at, where the definition does not say with [`PROBE_EVERY`].

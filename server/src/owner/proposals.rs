@@ -19,12 +19,12 @@ use keyturn_vault::{
 
 use super::{
     change::Proposal,
-    core::{Core, ENTRY_FORMAT, put_object},
-    rows,
+    core::{Core, put_object},
     txn::{Row, Txn},
 };
 use crate::{
     refusal::Refused,
+    rows::{self, ENTRY_FORMAT},
     store::{Name, Store},
 };
 

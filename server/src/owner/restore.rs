@@ -37,10 +37,9 @@ use super::{
     ceremony::DAEMON,
     change::Proposal,
     core::{Core, Known, Live, put_object},
-    rows,
     txn::{After, Row, Txn},
 };
-use crate::{refusal::Refused, store::Name};
+use crate::{refusal::Refused, rows, store::Name};
 
 /// Versions that one transaction takes back, so that it fits into the store's bounds.
 const AT_ONCE: usize = 12;

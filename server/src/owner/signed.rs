@@ -27,8 +27,8 @@ use keyturn_vault::{
     text::{Enrol, Join, Request, Text as _},
 };
 
-use super::{core::Core, rows};
-use crate::{refusal::Refused, store::Store, verify};
+use super::core::Core;
+use crate::{refusal::Refused, rows, store::Store, verify};
 
 /// The most rows of which it is told that they are not what was signed.
 const MAX_TOLD: usize = 64;

@@ -24,11 +24,10 @@ use keyturn_vault::{
 use super::{
     ceremony::DAEMON,
     core::{Core, Held, Needs, put_object},
-    rows,
     time::DueKind,
     txn::{After, Row, Txn},
 };
-use crate::{refusal::Refused, rotation::Order, store::Name};
+use crate::{refusal::Refused, rotation::Order, rows, store::Name};
 
 /// A version that is sealed and not stored yet.
 #[derive(Clone)]

@@ -22,7 +22,7 @@ use super::{
     core::{Core, Live, Seen, put_object},
     txn::{Row, Txn},
 };
-use crate::{refusal::Refused, verify::Verified};
+use crate::{refusal::Refused, rows, verify::Verified};
 
 /// Most devices that the tokens of one person have signed in; a further one takes the place of the oldest.
 const MAX_JOINED: usize = 8;
@@ -225,13 +225,13 @@ impl Core {
         let entry = self.log(txn, &device.person.to_string(), &event)?;
         self.saw(txn, verified.signed.signer, device.person.id);
         let before = self.vault.clone();
-        let joined = super::rows::JoinedDevice {
+        let joined = rows::JoinedDevice {
             person: device.person.id,
             id: device.device.id,
             pin: device.device.key.pin(),
         };
         self.vault.devices.retain(|known| known.pin != joined.pin);
-        let mine = |known: &&super::rows::JoinedDevice| known.person == joined.person;
+        let mine = |known: &&rows::JoinedDevice| known.person == joined.person;
         if self.vault.devices.iter().filter(mine).count() >= MAX_JOINED
             && let Some(oldest) = self.vault.devices.iter().position(|known| mine(&known))
         {

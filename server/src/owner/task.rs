@@ -4,25 +4,14 @@
 //! 1. A task has a row that brings its next reminder: no restart forgets it.
 //! 2. A task is over when nothing is owed any more, and not before.
 
-use keyturn_vault::{id::CredentialId, machine::Millis, time::Time};
-use serde::{Deserialize, Serialize};
+use keyturn_vault::id::CredentialId;
 
 use super::{
     core::{Core, Held},
     time::{DueKind, NEVER},
     txn::Txn,
 };
-use crate::refusal::Refused;
-
-/// A moment, by both clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Since {
-    /// By the wall clock, for people and targets.
-    pub wall: Time,
-    /// In lived time, for what waits.
-    pub lived: Millis,
-}
+use crate::{refusal::Refused, rows::Since};
 
 impl Core {
     /// Keeps the rows of what is owed, and of what people do about it (invariants 1 and 2).

@@ -22,11 +22,14 @@ use keyturn_vault::{
 use super::{
     Work,
     ceremony::DAEMON,
-    core::{CLOCKS_EVERY, Core, ENTRY_FORMAT, Needs},
-    rows::{self, Clocks},
+    core::{CLOCKS_EVERY, Core, Needs},
     txn::Txn,
 };
-use crate::{refusal::Refused, store::Name};
+use crate::{
+    refusal::Refused,
+    rows::{self, Clocks, ENTRY_FORMAT},
+    store::Name,
+};
 
 /// What the clock will bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

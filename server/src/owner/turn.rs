@@ -11,13 +11,13 @@ use keyturn_vault::{event::Event, id::CeremonyId};
 
 use super::{
     Committed,
-    core::{Core, ENTRY_FORMAT, Seen},
-    rows,
+    core::{Core, Seen},
     txn::{After, Mark, Row, Subject, Txn},
 };
 use crate::{
     refusal::Refused,
-    service::ceremony::wire_release,
+    release,
+    rows::{self, ENTRY_FORMAT},
     store::{self, Key, Name, Rev},
 };
 
@@ -266,7 +266,7 @@ impl Core {
                 checkout_ends_ms: out.map_or(0, |out| self.wall(out.until)),
                 authorized: live.receipt.clone(),
                 released: Some(receipt),
-                ..wire_release(id, release)
+                ..release::wire(id, release)
             };
             seen.release = release.authorized.is_some().then(|| Arc::new(release));
         }

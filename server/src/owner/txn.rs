@@ -14,8 +14,8 @@ use keyturn_vault::{
     rotation,
 };
 
-use super::core::{Core, Share};
-use crate::store::Key;
+use super::core::Core;
+use crate::{desk::Share, store::Key};
 
 /// A row that is held in memory and has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

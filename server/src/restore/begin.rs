@@ -23,15 +23,12 @@ use super::{
     source,
 };
 use crate::{
+    chain::VaultError,
     config::Config,
-    daemon::VaultError,
     identity,
     mode::Mode,
-    owner::{
-        core::{ENTRY_FORMAT, document, read},
-        restore::{Found, Restoring},
-        rows,
-    },
+    owner::restore::{Found, Restoring},
+    rows::{self, ENTRY_FORMAT, document, read},
     store::{KeyRange, MAX_PAGE_ROWS, Name, Outcome, Store, Txn, key::Family},
     verify,
 };

@@ -29,11 +29,8 @@ use keyturn_vault::{
 
 use super::RestoreError;
 use crate::{
-    owner::{
-        core::ENTRY_FORMAT,
-        rows::{self, Clocks, Statement},
-        time::{DueKind, NEVER},
-    },
+    owner::time::{DueKind, NEVER},
+    rows::{self, Clocks, ENTRY_FORMAT, Statement},
     store::{Key, Name},
     verify,
 };

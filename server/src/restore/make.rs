@@ -16,10 +16,9 @@ use keyturn_vault::{
 use super::{Request, RestoreError};
 use crate::{
     clock::Clock,
-    keys,
-    owner::rows,
-    run::whole,
+    keys, rows,
     store::{Key, Name, Outcome, RedbStore, Store as _, Txn},
+    telemetry::whole,
 };
 
 /// The name of the first node where no charter names one.

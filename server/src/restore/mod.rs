@@ -38,9 +38,9 @@ use crate::{
     clock::Clock,
     init,
     keys::{self, Pins},
-    owner::{core::ENTRY_FORMAT, rows},
-    run::whole,
+    rows::{self, ENTRY_FORMAT},
     store::Name,
+    telemetry::whole,
     verify,
 };
 

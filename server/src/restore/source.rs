@@ -32,7 +32,7 @@ use super::{
     MAX_FOUND, RestoreError,
     fold::{Fold, Folded},
 };
-use crate::{run::whole, verify};
+use crate::{telemetry::whole, verify};
 
 /// A folder with a copy.
 pub(super) struct Source {

@@ -14,7 +14,8 @@ use keyturn_vault::{
 
 use crate::{
     identity::Node,
-    owner::{core::Known, rows, slot::Fresh},
+    owner::{core::Known, slot::Fresh},
+    rows,
 };
 
 /// Seals a secret as a version that the node makes.

@@ -17,12 +17,9 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::Context;
 use crate::{
-    owner::{
-        change::old_roster,
-        core::{Known, document},
-        rows,
-    },
+    owner::{change::old_roster, core::Known},
     refusal::Refused,
+    rows::{self, document},
     store::{KeyRange, MAX_PAGE_ROWS, Name, Rev, key::Family},
 };
 

@@ -22,10 +22,9 @@ use crate::{
         Needs,
         ceremony::Spoken,
         core::{Core, Live},
-        rows,
     },
     refusal::Refused,
-    verify,
+    release, verify,
 };
 
 /// Largest details text, in bytes.
@@ -63,7 +62,7 @@ impl Service {
         approval: Digest,
         person: PersonId,
         submissions: &[Vec<u8>],
-    ) -> Result<Vec<keyturn_vault::ceremony::ValidShare<crate::owner::core::Share>>, Refused> {
+    ) -> Result<Vec<keyturn_vault::ceremony::ValidShare<crate::desk::Share>>, Refused> {
         if submissions.len() > MAX_SUBMISSIONS {
             return Err(Refused::Malformed(format!(
                 "at most {MAX_SUBMISSIONS} submissions"
@@ -95,27 +94,8 @@ impl Service {
             authorized: Some(self.0.receipt(None, authorized).await?),
             released: Some(self.0.receipt(None, released).await?),
             checkout_ends_ms: ends,
-            ..wire_release(live.row.row.id, release)
+            ..release::wire(live.row.row.id, release)
         })
-    }
-}
-
-/// A release without its receipts.
-pub fn wire_release(id: CeremonyId, release: &rows::Release) -> v1::Release {
-    let versions = release.versions.iter().map(|version| v1::ReleasedVersion {
-        credential: version.credential.to_string(),
-        version: version.version.number(),
-        state: v1::VersionState::Unspecified.into(),
-        delivered: version.problem.is_empty(),
-        problem: version.problem.clone(),
-    });
-    v1::Release {
-        ceremony: id.to_string(),
-        ciphertext: release.ciphertext.clone(),
-        versions: versions.collect(),
-        authorized: None,
-        released: None,
-        checkout_ends_ms: 0,
     }
 }
 

@@ -10,7 +10,7 @@ use keyturn_vault::{
     world::Stage,
 };
 
-use crate::{owner::rows, refusal::Refused};
+use crate::{refusal::Refused, rows};
 
 /// A field that must be there.
 pub fn required<T>(value: Option<T>, name: &str) -> Result<T, Refused> {

@@ -23,10 +23,9 @@ use crate::{
         Needs,
         core::{Core, Held},
         credential::{Defined, Deposited, blob},
-        rows,
     },
     refusal::Refused,
-    verify,
+    rows, verify,
 };
 
 /// Most envelopes of one deposit.

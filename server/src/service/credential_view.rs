@@ -6,8 +6,8 @@ use keyturn_vault::{
 };
 
 use super::convert;
-use crate::owner::{
-    core::{Core, Held},
+use crate::{
+    owner::core::{Core, Held},
     rows,
 };
 

@@ -6,8 +6,8 @@ use keyturn_vault::id::{CeremonyId, CredentialId};
 
 use super::Context;
 use crate::{
-    owner::{core::read, rows},
     refusal::Refused,
+    rows::{self, read},
     store::{KeyRange, MAX_PAGE_ROWS, Name, key::Family},
 };
 

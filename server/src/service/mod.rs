@@ -40,17 +40,15 @@ use crate::{
     clock::Clock,
     copies::{Copies, head},
     desk::{Desk, Desks, Stock},
+    health::Reporter,
     identity::Node,
     log::Published,
     mode::Mode,
-    owner::{
-        Committed, Needs, Owner, Reporter,
-        core::{Known, object, read},
-        rows,
-    },
+    owner::{Committed, Needs, Owner, core::Known},
     peers::Peers,
     refusal::Refused,
     rotation::Workshop,
+    rows::{self, object, read},
     store::{Name, Store, space::Space},
 };
 

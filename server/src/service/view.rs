@@ -15,11 +15,9 @@ use keyturn_vault::{
 
 use super::convert;
 use crate::{
-    owner::{
-        core::{Core, Live},
-        rows,
-    },
+    owner::core::{Core, Live},
     refusal::Refused,
+    rows,
 };
 
 impl Core {

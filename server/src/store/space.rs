@@ -16,7 +16,7 @@ use rustix::fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs};
 use tokio::sync::watch;
 
 use crate::config;
-use crate::owner::Reporter;
+use crate::health::Reporter;
 
 /// How often the room is looked at.
 pub const EVERY: Duration = Duration::from_secs(5);

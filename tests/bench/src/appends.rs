@@ -17,13 +17,11 @@ use keyturnd::{
     health::Health,
     identity::Node,
     keys::{self, Pinned},
-    owner::{
-        self, Needs, Owner,
-        core::{Core, Objects, object, read},
-        rows,
-    },
+    log::Objects,
+    owner::{self, Needs, Owner, core::Core},
     peers::Peers,
     rotation::Workshop,
+    rows::{self, object, read},
     store::{Name, RedbStore, Store},
     verify,
 };

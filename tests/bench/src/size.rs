@@ -11,7 +11,7 @@ use std::{
 use keyturn_audit::tree::Edge;
 use keyturn_tests::{Outcome, Program, World};
 use keyturnd::{
-    owner::core::ENTRY_FORMAT,
+    rows::ENTRY_FORMAT,
     store::{Name, Outcome as Stored, RedbStore, Store as _, Txn},
 };
 use rustix::process::{Pid, Signal, kill_process};

@@ -10,7 +10,7 @@ use keyturn_vault::{
 };
 
 use super::Fold;
-use crate::owner::rows::{self, VersionState};
+use crate::rows::{self, VersionState};
 
 /// A version before its slot says where it is.
 const UNPLACED: Life = Life {

@@ -3,17 +3,16 @@
 //! Nothing here is believed about people, keys, quorums or holders: those come from documents whose
 //! digests and signatures were checked. A row says where things stand.
 
+mod ceremony;
+mod reading;
 mod restoring;
-mod statement;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyturn_vault::{
-    ceremony,
-    checkout::CheckOut,
     digest::Digest,
     event::{Evidence, Maker, Seal},
-    id::{CeremonyId, CredentialId, DeviceId, GroupName, NodeId, PersonId, TokenId},
+    id::{CeremonyId, DeviceId, GroupName, NodeId, PersonId, TokenId},
     machine::Millis,
     name::CredentialPath,
     reference::{CharterRef, Version},
@@ -25,8 +24,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 pub use self::{
+    ceremony::{Ceremony, Release, ReleasedVersion, Statement},
+    reading::{document, object, read},
     restoring::{Restored, Restoring},
-    statement::Statement,
 };
 use crate::{notify::Notice, peers};
 
@@ -34,6 +34,9 @@ use crate::{notify::Notice, peers};
 const FORMAT: u8 = 1;
 /// Room for most rows, so that they are written into one piece of memory.
 const USUAL_BYTES: usize = 4096;
+
+/// The format byte of entries and of rows that only say that they are there.
+pub const ENTRY_FORMAT: u8 = 1;
 
 /// Why a row cannot be used.
 #[derive(Debug, Error)]
@@ -293,7 +296,7 @@ pub struct Credential {
     pub probe: Option<Probe>,
     /// Since when a rotation is owed.
     #[serde(default)]
-    pub owed: Option<super::task::Since>,
+    pub owed: Option<Since>,
 }
 
 /// What looks at a target saw.
@@ -399,57 +402,14 @@ pub struct Envelope {
     pub envelope: Vec<u8>,
 }
 
-/// `ceremony/<id>`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ceremony {
-    /// The machine's own part.
-    pub row: ceremony::Row,
-    /// The signed request.
-    pub request: SignedText,
-    /// When the daemon had it.
-    pub opened: Time,
-    /// Grows with every change, from 1.
-    pub revision: u64,
-    /// Approvals, refusals and retractions in the order of the log.
-    pub statements: Vec<Statement>,
-    /// The entry `unseal.authorized`.
-    pub authorized: Option<u64>,
-    /// The entry `unseal.released`.
-    pub released: Option<u64>,
-    /// What was opened, while the requester can still fetch it.
-    pub release: Option<Release>,
-    /// The check-out that followed.
-    pub checkout: Option<CheckOut>,
-    /// When the last of it was returned, or its time was over.
-    #[serde(default)]
-    pub returned: Option<Time>,
-    /// What people who had no part in it said of it afterwards, in the order of the log.
-    #[serde(default)]
-    pub reviews: Vec<Statement>,
-}
-
-/// What was opened, encrypted to `deliver-to`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Release {
-    /// An age file.
-    #[serde(with = "base64_bytes")]
-    pub ciphertext: Vec<u8>,
-    /// What is in it, and what is not, with the reason.
-    pub versions: Vec<ReleasedVersion>,
-}
-
-/// What became of one version that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReleasedVersion {
-    /// The credential.
-    pub credential: CredentialId,
-    /// The version.
-    pub version: Version,
-    /// Why it is not in the ciphertext; empty when it is.
-    pub problem: String,
+pub struct Since {
+    /// By the wall clock, for people and targets.
+    pub wall: Time,
+    /// In lived time, for what waits.
+    pub lived: Millis,
 }
 
 /// Bytes in JSON: standard base64 with padding.
