@@ -17,7 +17,7 @@ use crate::{
     metrics::Metrics,
     peers::{OPEN_TO_STRANGERS, Peer, Peers, unknown_device},
     refusal,
-    serve::Shell,
+    shell::Shell,
     tally::Tally,
 };
 

@@ -15,7 +15,7 @@
 //! 4. A restore changes log key and nodes of the charter under which k of its governing group have signed
 //!    an approval of a signed request that names the restore document.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use keyturn_vault::{
     change,
@@ -57,6 +57,17 @@ pub enum VaultError {
     /// What the store holds cannot be used.
     #[error("the store cannot be used")]
     Content(#[from] Refused),
+}
+
+/// What handlers may know without asking: the charter by which they verify.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The charter in force, or the one that the founders are joining.
+    pub charter: Arc<Charter>,
+    /// Its index and digest.
+    pub reference: CharterRef,
+    /// Whether it is in force.
+    pub founded: bool,
 }
 
 /// The charters, verified; the newest is in force (or proposed to the founders).

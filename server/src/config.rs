@@ -22,7 +22,7 @@ use keyturn_vault::definition::MANUAL;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::notify::MAX_NOTIFIERS;
+use self::notify::MAX_NOTIFIERS;
 
 pub use self::connector::{
     Account, Aws, AwsHost, AwsPassword, AwsRoot, CharacterClass, Check, Connector, Endpoint, Exec,

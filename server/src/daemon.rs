@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     config::Config,
     connector::Connectors,
-    copies::{Copies, LogKeys, changes, head, sinks},
+    copies::{Copies, LogKeys, head, sinks},
     desk::Desks,
     gauges,
     health::{Health, Reporter},
@@ -24,13 +24,14 @@ use crate::{
     log::{Objects, Printer, Published},
     metrics::Metrics,
     mode::{self, Mode},
+    notice::{Kind, Severity},
     notify,
-    owner::{self, Needs, Txn, WeakOwner, core::Core, meter::Meter, outbox::Outbox},
+    owner::{self, Needs, Txn, WeakOwner, core::Core, meter::Meter, outbox::Outbox, places},
     restore::begin,
     rotation::Workshop,
     rows::{self, read},
-    serve::Shell,
     service::{self, Context},
+    shell::Shell,
     store::{
         Name, RedbStore, Store,
         space::{Bounds, Space},
@@ -103,7 +104,7 @@ impl Vault {
             config.rotation.concurrent.size(),
         );
         let notifiers = notify::notifiers(&config.notify);
-        let outbox = Outbox::new(&notifiers, metrics.clone());
+        let outbox = Outbox::new(notify::routes(&notifiers), metrics.clone());
         let posted = outbox.posted();
         let parts = (
             desks.clone(),
@@ -396,8 +397,8 @@ fn watch_over(context: &Context, metrics: Metrics) -> Vec<JoinHandle<()>> {
             let (owner, mut mode) = (owner.clone(), context.mode.clone());
             tokio::spawn(async move {
                 if mode::served(&mut mode).await {
-                    let alarm = changes::alarm(place.clone(), owner.clone());
-                    tokio::join!(changes::log(place, owner), alarm);
+                    let alarm = places::alarm(place.clone(), owner.clone());
+                    tokio::join!(places::log(place, owner), alarm);
                 }
             })
         })
@@ -412,7 +413,7 @@ fn watch_over(context: &Context, metrics: Metrics) -> Vec<JoinHandle<()>> {
 /// Tells people each time that room on the disk becomes low.
 async fn tell_low_space(space: Space, owner: WeakOwner) {
     while space.until(true).await {
-        let told = (notify::Kind::SpaceLow, notify::Severity::Alert);
+        let told = (Kind::SpaceLow, Severity::Alert);
         let step = move |core: &mut Core, txn: &mut Txn| core.tell_of_place(txn, told, None);
         if let Err(refused) = owner.insist(Needs::nothing(), step).await {
             tracing::warn!(%refused, "nobody is told that room is low");

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use keyturn_proto::v1;
 use keyturn_vault::ceremony::State;
 
 use crate::{
@@ -117,16 +116,4 @@ impl Core {
             ),
         ]
     }
-}
-
-/// The level of the room, for the wire.
-pub fn space(context: &Context) -> Option<v1::Space> {
-    use crate::store::space::Level;
-    let seen = context.space.seen()?;
-    Some(v1::Space {
-        free_bytes: seen.room.free_bytes,
-        low: seen.level > Level::Ample,
-        critical: seen.level == Level::Critical,
-        read_only: seen.room.read_only,
-    })
 }

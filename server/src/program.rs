@@ -136,3 +136,11 @@ impl Drop for Group {
         }
     }
 }
+
+/// Whether a file is there that can be run.
+pub(crate) fn executable(program: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    program
+        .metadata()
+        .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+}

@@ -124,12 +124,6 @@ pub enum Refused {
     Full,
 }
 
-impl From<crate::rows::RowError> for Refused {
-    fn from(_: crate::rows::RowError) -> Self {
-        Self::Row
-    }
-}
-
 impl Refused {
     /// The stable word of the refusal.
     pub fn word(&self) -> &'static str {

@@ -27,11 +27,11 @@ use keyturn_vault::{
 };
 
 use crate::{
+    chain::Known,
     desk::{Desk, Share},
     identity::Node,
-    owner::{core::Known, slot::Fresh},
-    rotation::sealing,
     rows,
+    sealing::{self, Fresh},
 };
 
 /// What to open, and for whom.

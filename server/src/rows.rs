@@ -28,7 +28,7 @@ pub use self::{
     reading::{document, object, read},
     restoring::{Restored, Restoring},
 };
-use crate::{notify::Notice, peers};
+use crate::{notice::Notice, peers};
 
 /// The format byte of every row here.
 const FORMAT: u8 = 1;

@@ -28,9 +28,12 @@ use crate::{
     memory::{self, MemoryError, Protection},
     metrics::Metrics,
     mode,
-    notify::{self, Notice},
+    notice::{self, Notice},
+    notify,
     peers::Peers,
-    serve::{Bound, ServeError, Shell, serve},
+    program::executable,
+    serve::{Bound, ServeError, serve},
+    shell::Shell,
     systemd,
     tally::Tally,
     telemetry::{self, whole},
@@ -170,7 +173,7 @@ pub fn notify_test(path: &Path, name: &str) -> Result<String, RunError> {
     let named = checkpoint.lines().next().and_then(|line| line.parse().ok());
     let origin = match named {
         Some(origin) => origin,
-        None => notify::notice::UNNAMED
+        None => notice::UNNAMED
             .parse()
             .map_err(|_| RunError::NoNotifier(name.to_owned()))?,
     };
@@ -453,12 +456,4 @@ fn inspect(config: &Config) -> Found {
         warnings,
         good: Vec::new(),
     }
-}
-
-/// Whether a file is there that can be run.
-pub(crate) fn executable(program: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    program
-        .metadata()
-        .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }

@@ -12,14 +12,10 @@ use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use crate::{
     accept::{Porter, accept},
     anteroom::Anteroom,
-    clock::Clock,
     config::{Config, Limits},
     gate::Gate,
-    health::Health,
     http,
-    metrics::Metrics,
-    peers::Peers,
-    tally::Tally,
+    shell::Shell,
     tls,
 };
 
@@ -44,21 +40,6 @@ pub enum ServeError {
     /// HTTP/2 failed as a whole.
     #[error("the gRPC server stopped")]
     Transport(#[source] tonic::transport::Error),
-}
-
-/// What all parts of a running daemon share; clones are the same.
-#[derive(Clone, Debug)]
-pub struct Shell {
-    /// The one clock.
-    pub clock: Clock,
-    /// The one set of counters.
-    pub metrics: Metrics,
-    /// Who is known.
-    pub peers: Peers,
-    /// Whether it serves.
-    pub health: Health,
-    /// Refusals that the log does not have yet.
-    pub tally: Tally,
 }
 
 /// Sockets that listen already; nobody is answered yet.

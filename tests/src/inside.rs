@@ -12,7 +12,8 @@ use keyturnd::{
     health::Health,
     metrics::Metrics,
     peers::Peers,
-    serve::{Bound, ServeError, Shell, serve},
+    serve::{Bound, ServeError, serve},
+    shell::Shell,
     tally::Tally,
 };
 use tokio::{sync::oneshot, task::JoinHandle};

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use keyturnd::notify::{Kind, Notice};
+use keyturnd::notice::{Kind, Notice};
 
 use crate::{
     World,

@@ -10,8 +10,9 @@ use std::{
 };
 
 use keyturn_seal::SecretBytes;
-use keyturnd::connector::{
-    About, Attempt, Connector, Evidence, Failure, OneSlot, Rules, RulesError, Target,
+use keyturnd::{
+    connector::{About, Attempt, Connector, Evidence, Failure, OneSlot, Target},
+    generate::{Rules, RulesError},
 };
 use tonic::async_trait;
 

@@ -33,7 +33,8 @@ use keyturnd::{
     health::Health,
     metrics::Metrics,
     peers::{Caller, Peers},
-    serve::{Bound, ServeError, Shell, serve},
+    serve::{Bound, ServeError, serve},
+    shell::Shell,
     tally::Tally,
 };
 use tokio::{

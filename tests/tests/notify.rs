@@ -22,7 +22,10 @@ use keyturn_tests::{
     story::Asked,
 };
 use keyturn_vault::text::{CredentialLine, Text as _};
-use keyturnd::notify::{Kind, MAX_UNDELIVERED, MAX_WAITING, Notice, Severity};
+use keyturnd::{
+    notice::{Kind, Notice, Severity},
+    owner::outbox::{MAX_UNDELIVERED, MAX_WAITING},
+};
 
 const SECRET: &[u8] = b"nobody is told this";
 const MINUTE: Duration = Duration::from_mins(1);

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{AbsolutePath, WebUrl, Within};
-use crate::notify::{Filter, KindPattern, Severity};
+use crate::notice::{Filter, KindPattern, Severity};
+
+/// Notifiers of one configuration at most.
+pub(super) const MAX_NOTIFIERS: usize = 8;
 
 /// Somebody to tell.
 #[derive(Clone, Debug, Deserialize)]

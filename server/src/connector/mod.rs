@@ -18,7 +18,6 @@
 pub mod aws;
 mod build;
 pub mod exec;
-pub mod generate;
 mod ldap;
 mod manual;
 mod peer;
@@ -31,6 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::generate::{Rules, RulesError};
 use async_trait::async_trait;
 use keyturn_seal::secret::SecretBytes;
 use keyturn_vault::name::KeyId;
@@ -38,7 +38,6 @@ use thiserror::Error;
 
 pub use self::{
     build::Connectors,
-    generate::{Rules, RulesError},
     manual::Manual,
     probe::{Facts, Known, MAX_FACTS, PROBE_EVERY, Sight, Verdict},
 };

@@ -9,7 +9,6 @@
 //! | --- | --- |
 //! | [`sink`] | what a place must do; the folder |
 //! | [`worker`] | brings one place up to date |
-//! | [`changes`] | what of it the vault's log says |
 //! | `history` | whether the log that lies there is the store's, or one that was given up |
 //! | [`head`] | the copy of the log's head, and what it says about the store at a start |
 //!
@@ -19,7 +18,6 @@
 //! 3. A place that holds another log, or more of it than the store, is not written to, and is reported.
 //!    Only a log that a quorum gave up in a restore is moved aside there, and then the place begins anew.
 
-pub mod changes;
 pub mod head;
 pub(crate) mod history;
 pub mod sink;

@@ -4,13 +4,11 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
-use super::{
-    Notice,
-    webhook::{self, Webhook},
-};
+use super::webhook::{self, Webhook};
 use crate::{
     config,
-    program::{Ended, Program},
+    notice::Notice,
+    program::{Ended, Program, executable},
 };
 
 /// What a program's answer may have; nobody reads it.
@@ -85,7 +83,7 @@ impl Channel {
     /// What would keep it from working, as far as this host can tell.
     pub fn check(&self) -> Result<(), String> {
         match self {
-            Self::Exec { program, .. } if crate::run::executable(program) => Ok(()),
+            Self::Exec { program, .. } if executable(program) => Ok(()),
             Self::Exec { program, .. } => Err(format!(
                 "{} is not a program that can be run",
                 program.display()

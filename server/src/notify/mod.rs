@@ -6,8 +6,6 @@
 //!
 //! | module | job |
 //! | --- | --- |
-//! | [`notice`] | what is told: the document of the contract |
-//! | [`filter`] | what a notifier wants to hear |
 //! | [`channel`] | one delivery: a program, or a webhook |
 //! | [`worker`] | deliveries in order, and again |
 //!
@@ -17,17 +15,11 @@
 //! 3. Nothing in the vault ever waits for a notifier, and none makes it grow without a bound.
 
 pub mod channel;
-pub mod filter;
-pub mod notice;
 pub mod worker;
 
 mod webhook;
 
-pub use self::{
-    channel::{Channel, Failure},
-    filter::{Filter, KindPattern},
-    notice::{Kind, Notice, Severity},
-};
+pub use self::channel::{Channel, Failure};
 
 use std::collections::BTreeMap;
 
@@ -35,14 +27,13 @@ use keyturn_vault::name::Origin;
 use tokio::{sync::watch, task::JoinHandle};
 
 use self::worker::Worker;
-use crate::{clock::Clock, config, mode::Mode, owner::Owner};
-
-/// Notifiers of one configuration at most.
-pub const MAX_NOTIFIERS: usize = 8;
-/// Notices that wait for one notifier at most; beyond it the oldest is given up.
-pub const MAX_WAITING: usize = 512;
-/// Undelivered notices of one notifier that are kept to be looked at.
-pub const MAX_UNDELIVERED: usize = 64;
+use crate::{
+    clock::Clock,
+    config,
+    mode::Mode,
+    notice::{Filter, Kind, Notice, Severity},
+    owner::Owner,
+};
 
 /// Somebody to tell.
 #[derive(Clone, Debug)]
@@ -63,6 +54,12 @@ pub fn notifiers(config: &BTreeMap<config::Label, config::Notify>) -> Vec<Notifi
         channel: Channel::of(notify),
     };
     config.iter().map(notifier).collect()
+}
+
+/// Their names, and what each wants to hear.
+pub fn routes(notifiers: &[Notifier]) -> Vec<(String, Filter)> {
+    let route = |one: &Notifier| (one.name.clone(), one.filter.clone());
+    notifiers.iter().map(route).collect()
 }
 
 /// Starts a task for each; they end with the owner, or when they are aborted. That the vault is in restore mode

@@ -2,33 +2,19 @@
 
 use std::time::Duration;
 
-use keyturn_vault::time::Span;
 use tokio::sync::watch;
 
-use super::{Channel, Failure, Notice};
+use super::{Channel, Failure};
 use crate::{
     clock::Clock,
     mode::Mode,
-    owner::{Core, Needs, Txn, WeakOwner},
+    notice::Notice,
+    owner::{Core, Needs, Txn, WeakOwner, outbox::Fate},
 };
 
 /// The first wait after a failure; it doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
-/// A notice that was not taken in this time is undelivered.
-pub const GIVE_UP_AFTER: Span = Span::from_hours(24);
-
-/// What became of a delivery.
-#[derive(Clone, Debug)]
-pub enum Fate {
-    /// It was taken.
-    Delivered,
-    /// It was not, and is tried again unless its time is over.
-    Failed(String),
-    /// It never will be.
-    Undelivered(String),
-}
-
 /// The task of one notifier.
 pub struct Worker {
     /// Its name.

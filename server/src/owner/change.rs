@@ -30,11 +30,11 @@ use keyturn_vault::{
 
 use super::{
     ceremony::DAEMON,
-    core::{Core, HeldCredentials, Known, Needs},
+    core::{Core, HeldCredentials, Needs},
     time::{DueKind, NEVER},
     txn::{After, Row, Txn},
 };
-use crate::{refusal::Refused, rows};
+use crate::{chain::Known, refusal::Refused, rows};
 
 /// How old the mark of somebody's last signature gets before it is renewed.
 const SEEN_MS: u64 = 24 * 60 * 60 * 1000;

@@ -30,6 +30,7 @@ use super::{
     WeakOwner, change::Proposal, meter::Meter, outbox::Outbox, restore::Restoring, time::Due,
 };
 use crate::{
+    chain::Known,
     clock::Clock,
     desk::{Desks, Share},
     keys::Pinned,
@@ -167,17 +168,6 @@ pub struct Seen {
     pub view: v1::CeremonyView,
     /// What was opened with its receipts, while it is at hand.
     pub release: Option<Arc<v1::Release>>,
-}
-
-/// What handlers may know without asking: the charter by which they verify.
-#[derive(Clone, Debug)]
-pub struct Known {
-    /// The charter in force, or the one that the founders are joining.
-    pub charter: Arc<Charter>,
-    /// Its index and digest.
-    pub reference: CharterRef,
-    /// Whether it is in force.
-    pub founded: bool,
 }
 
 /// The state of the vault.

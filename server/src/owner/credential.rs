@@ -16,10 +16,9 @@ use keyturn_vault::{
 
 use super::{
     core::{Core, Held, put_object},
-    slot::Fresh,
     txn::{Row, Txn},
 };
-use crate::{refusal::Refused, rows, store::Name, verify::VerifiedDocument};
+use crate::{refusal::Refused, rows, sealing::Fresh, store::Name, verify::VerifiedDocument};
 
 /// A definition, verified outside.
 pub struct Defined {

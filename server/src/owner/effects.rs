@@ -18,13 +18,13 @@ use super::{
     Needs,
     ceremony::DAEMON,
     core::{Core, Live},
-    slot::Fresh,
     txn::{After, Txn},
 };
 use crate::{
     desk::Share,
     refusal::Refused,
     release::{self, Opened, Order, Reshare},
+    sealing::Fresh,
 };
 
 impl Core {

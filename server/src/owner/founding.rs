@@ -14,10 +14,10 @@ use keyturn_vault::{
 };
 
 use super::{
-    core::{Core, Known, put_object},
+    core::{Core, put_object},
     txn::{After, Row, Txn},
 };
-use crate::{refusal::Refused, rows, verify::Verified};
+use crate::{chain::Known, refusal::Refused, rows, verify::Verified};
 
 /// How long an invitation stands.
 pub const INVITED_FOR: Span = Span::from_days(7);

@@ -29,6 +29,7 @@ mod lineage;
 mod load;
 pub mod meter;
 pub mod outbox;
+pub mod places;
 mod probe;
 mod proposals;
 pub mod restore;

@@ -20,14 +20,30 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    notify::{
-        Filter, Kind, MAX_UNDELIVERED, MAX_WAITING, Notice, Notifier, Severity,
-        worker::{Fate, GIVE_UP_AFTER},
-    },
+    notice::{Filter, Kind, Notice, Severity},
     refusal::Refused,
     rows::{self, read},
     store::{self, Name, Store},
 };
+use keyturn_vault::time::Span;
+
+/// Notices that wait for one notifier at most; beyond it the oldest is given up.
+pub const MAX_WAITING: usize = 512;
+/// Undelivered notices of one notifier that are kept to be looked at.
+pub const MAX_UNDELIVERED: usize = 64;
+/// A notice that was not taken in this time is undelivered.
+pub const GIVE_UP_AFTER: Span = Span::from_hours(24);
+
+/// What became of a delivery.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// It was taken.
+    Delivered,
+    /// It was not, and is tried again unless its time is over.
+    Failed(String),
+    /// It never will be.
+    Undelivered(String),
+}
 
 /// What waits for notifiers.
 pub struct Outbox {
@@ -53,12 +69,8 @@ pub struct Counts {
 }
 
 impl Outbox {
-    /// An outbox for these notifiers; empty until it is loaded.
-    pub fn new(notifiers: &[Notifier], metrics: Metrics) -> Self {
-        let routes = notifiers.iter();
-        let routes: Vec<_> = routes
-            .map(|one| (one.name.clone(), one.filter.clone()))
-            .collect();
+    /// An outbox for notifiers of these names, and what each wants to hear; empty until it is loaded.
+    pub fn new(routes: Vec<(String, Filter)>, metrics: Metrics) -> Self {
         let counts = routes
             .iter()
             .map(|(name, _)| (name.clone(), Counts::default()));

@@ -36,10 +36,10 @@ use keyturn_vault::{
 use super::{
     ceremony::DAEMON,
     change::Proposal,
-    core::{Core, Known, Live, put_object},
+    core::{Core, Live, put_object},
     txn::{After, Row, Txn},
 };
-use crate::{refusal::Refused, rows, store::Name};
+use crate::{chain::Known, refusal::Refused, rows, store::Name};
 
 /// Versions that one transaction takes back, so that it fits into the store's bounds.
 const AT_ONCE: usize = 12;

@@ -10,9 +10,8 @@
 use std::collections::BTreeSet;
 
 use keyturn_vault::{
-    event::{Event as Entry, Evidence, Maker, Proof},
+    event::{Event as Entry, Evidence, Proof},
     id::CredentialId,
-    manifest::Manifest,
     name::KeyId,
     reference::Version,
     refusal::Refusal,
@@ -27,20 +26,7 @@ use super::{
     time::DueKind,
     txn::{After, Row, Txn},
 };
-use crate::{refusal::Refused, rotation::Order, rows, store::Name};
-
-/// A version that is sealed and not stored yet.
-#[derive(Clone)]
-pub struct Fresh {
-    /// The manifest.
-    pub manifest: Manifest,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Ciphertext and envelopes.
-    pub blob: rows::Blob,
-    /// Who made it.
-    pub maker: Maker,
-}
+use crate::{refusal::Refused, rotation::Order, rows, sealing::Fresh, store::Name};
 
 impl Core {
     /// One step of a slot, with everything that follows inside the transaction.

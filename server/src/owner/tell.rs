@@ -18,7 +18,7 @@ use super::{
     txn::{After, Subject, Txn},
 };
 use crate::{
-    notify::{Kind, Notice, Severity, notice::Named},
+    notice::{Kind, Named, Notice, Severity},
     refusal::Refused,
 };
 

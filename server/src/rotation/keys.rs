@@ -19,10 +19,11 @@ use keyturn_vault::{
 };
 use tokio::time::timeout;
 
-use super::{Attempt, BUSY, Candidate, Failure, Order, Shape, Workshop, sealing, target};
+use super::{Attempt, BUSY, Candidate, Failure, Order, Shape, Workshop, target};
 use crate::{
     connector::{Created, Target, TwoSlot},
     owner::{Core, Needs, Txn, WeakOwner},
+    sealing,
 };
 
 /// What is promised where no connector says.

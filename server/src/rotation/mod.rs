@@ -13,7 +13,6 @@
 mod hands;
 mod keys;
 mod probe;
-pub mod sealing;
 mod target;
 
 use std::{
@@ -41,12 +40,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use self::probe::Look;
 use self::target::target;
 use crate::{
+    chain::Known,
     clock::Clock,
     connector::{self, Attempt, Connectors, Failure, Shape},
     copies::Copies,
     identity::Node,
-    owner::{Core, Needs, Txn, WeakOwner, ceremony::DAEMON, core::Known},
+    owner::{Core, Needs, Txn, WeakOwner, ceremony::DAEMON},
     refusal::Refused,
+    sealing,
 };
 
 /// The time of a call where no connector says.

@@ -3,7 +3,7 @@
 use keyturn_vault::{digest::Digest, jcs::Document};
 use serde::de::DeserializeOwned;
 
-use super::decode;
+use super::{RowError, decode};
 use crate::{
     refusal::Refused,
     store::{Key, Name, Store},
@@ -29,4 +29,10 @@ pub async fn object(store: &dyn Store, digest: Digest) -> Result<Vec<u8>, Refuse
 /// A document by its digest.
 pub async fn document<T: Document>(store: &dyn Store, digest: Digest) -> Result<T, Refused> {
     T::from_bytes(&object(store, digest).await?).map_err(|_| Refused::Row)
+}
+
+impl From<RowError> for Refused {
+    fn from(_: RowError) -> Self {
+        Self::Row
+    }
 }

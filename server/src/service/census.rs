@@ -17,7 +17,8 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::Context;
 use crate::{
-    owner::{change::old_roster, core::Known},
+    chain::Known,
+    owner::change::old_roster,
     refusal::Refused,
     rows::{self, document},
     store::{KeyRange, MAX_PAGE_ROWS, Name, Rev, key::Family},

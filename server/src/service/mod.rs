@@ -37,6 +37,7 @@ use keyturn_vault::{
 use tokio::sync::watch;
 
 use crate::{
+    chain::Known,
     clock::Clock,
     copies::{Copies, head},
     desk::{Desk, Desks, Stock},
@@ -44,7 +45,7 @@ use crate::{
     identity::Node,
     log::Published,
     mode::Mode,
-    owner::{Committed, Needs, Owner, core::Known},
+    owner::{Committed, Needs, Owner},
     peers::Peers,
     refusal::Refused,
     rotation::Workshop,

@@ -10,7 +10,6 @@ use super::{
     convert, findings,
 };
 use crate::{
-    gauges,
     owner::{Core, Needs},
     refusal::Refused,
 };
@@ -103,7 +102,7 @@ impl v1::status_server::Status for Service {
             credentials: Some(census.credentials),
             copies: Some(self.copies(&census)),
             findings,
-            space: gauges::space(&self.0),
+            space: space(&self.0),
         }))
     }
 
@@ -146,5 +145,17 @@ fn diverged_finding(count: u64) -> Option<v1::Finding> {
         code: "diverged".to_owned(),
         message: format!("{count} sealed secrets are no longer the real ones at their targets"),
         hint: "see `keyturn credential list --problems`, then `keyturn rotate now`".to_owned(),
+    })
+}
+
+/// The level of the room, for the wire.
+pub fn space(context: &Context) -> Option<v1::Space> {
+    use crate::store::space::Level;
+    let seen = context.space.seen()?;
+    Some(v1::Space {
+        free_bytes: seen.room.free_bytes,
+        low: seen.level > Level::Ample,
+        critical: seen.level == Level::Critical,
+        read_only: seen.room.read_only,
     })
 }

@@ -78,7 +78,7 @@ async fn open(vault: &Path) -> Outcome<Owner> {
             path: AsRef::<Path>::as_ref(&config.keys.genesis).to_owned(),
             genesis: row.genesis,
         },
-        owner::outbox::Outbox::new(&[], keyturnd::metrics::Metrics::new()),
+        owner::outbox::Outbox::new(Vec::new(), keyturnd::metrics::Metrics::new()),
     );
     let charter = (Arc::new(charter), reference);
     let core = Core::open(store.as_ref(), charter, row, key, clock, parts).await?;

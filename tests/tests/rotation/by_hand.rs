@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 use keyturn_proto::v1::{self, RotationState};
 use keyturn_tests::{World, harness::write_private, listener::Listener, raw::Founded};
 use keyturn_vault::definition::Kind;
-use keyturnd::notify::{Kind as Notice, Severity};
+use keyturnd::notice::{Kind as Notice, Severity};
 
 use crate::stage::{FIRST, Stage};
 

@@ -16,7 +16,7 @@ use keyturn_tests::{
     target::Mood,
 };
 use keyturn_vault::{definition::Kind, time::Time};
-use keyturnd::notify::{Kind as Notice, Severity};
+use keyturnd::notice::{Kind as Notice, Severity};
 use serde_json::json;
 
 use crate::stage::{FIRST, Stage, USER};

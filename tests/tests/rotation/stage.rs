@@ -17,7 +17,7 @@ use keyturn_vault::{
     text::CredentialLine,
     time::Time,
 };
-use keyturnd::notify::{Kind, Notice};
+use keyturnd::notice::{Kind, Notice};
 
 pub(crate) const USER: &str = "root";
 pub(crate) const FIRST: &[u8] = b"the first password";

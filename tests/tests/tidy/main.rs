@@ -11,6 +11,7 @@
 
 mod crates;
 mod documents;
+mod rooms;
 mod sources;
 
 use std::{

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{CharacterClass, SecretRules};
 use crate::{
     config::{AbsolutePath, Within},
-    connector::Rules,
+    generate::Rules,
 };
 
 /// The symbols that the password policy of an account counts as such, without those that shells and URLs

@@ -16,7 +16,7 @@ pub use self::ldap::{Ldap, Security};
 pub use self::manual::{Check, Guide, Manual};
 pub use self::postgres::{Host, Postgres};
 use super::Within;
-use crate::connector::generate::{self, Rules};
+use crate::generate::{self, Rules};
 
 /// What changes a credential at its target. Only a connector that is named here runs.
 #[derive(Clone, Debug, Deserialize)]

@@ -35,9 +35,10 @@ use super::{
 use crate::{
     config,
     connector::{
-        About, Attempt, Connector, Evidence, Failure, Known, OneSlot, Rules, RulesError, Sight,
-        Target, Verdict,
+        About, Attempt, Connector, Evidence, Failure, Known, OneSlot, RulesError, Sight, Target,
+        Verdict,
     },
+    generate::Rules,
 };
 
 /// Sessions that began this long after the password was overwritten end with the older ones: for so long

@@ -32,9 +32,10 @@ use super::{
 use crate::{
     config,
     connector::{
-        About, Attempt, Connector, Evidence, Facts, Failure, Known, OneSlot, Rules, RulesError,
-        Sight, Target, Verdict,
+        About, Attempt, Connector, Evidence, Facts, Failure, Known, OneSlot, RulesError, Sight,
+        Target, Verdict,
     },
+    generate::Rules,
 };
 
 /// How long a privileged session may last; AWS allows 900.

@@ -2,6 +2,8 @@
 //!
 //! `docs/OPERATIONS.md` has its contract. Fields come; none goes or changes its meaning under `notice v1`.
 
+mod filter;
+
 use keyturn_vault::{
     ceremony, checkout,
     digest::Digest,
@@ -12,6 +14,8 @@ use keyturn_vault::{
     time::Time,
 };
 use serde::{Deserialize, Serialize};
+
+pub use self::filter::{Filter, KindPattern};
 
 /// What a test names before the vault is founded.
 pub const UNNAMED: &str = "vault.invalid/not-founded";
@@ -329,7 +333,7 @@ impl Notice {
 mod tests {
     use super::*;
 
-    const PAGE: &str = include_str!("../../../docs/OPERATIONS.md");
+    const PAGE: &str = include_str!("../../docs/OPERATIONS.md");
 
     #[test]
     fn the_manual_shows_a_notice_and_every_kind() {

@@ -12,11 +12,20 @@ use keyturn_vault::{
     reference::Version,
 };
 
-use crate::{
-    identity::Node,
-    owner::{core::Known, slot::Fresh},
-    rows,
-};
+use crate::{chain::Known, identity::Node, rows};
+
+/// A version that is sealed and not stored yet.
+#[derive(Clone)]
+pub struct Fresh {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Ciphertext and envelopes.
+    pub blob: rows::Blob,
+    /// Who made it.
+    pub maker: Maker,
+}
 
 /// Seals a secret as a version that the node makes.
 pub fn seal(

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 
-use super::Status;
+use super::{Core, Needs, Txn, WeakOwner};
 use crate::{
-    notify::{Kind, Severity},
-    owner::{Core, Needs, Txn, WeakOwner},
+    copies::Status,
+    notice::{Kind, Severity},
 };
 
 /// A place must be so for this long before it is logged.
