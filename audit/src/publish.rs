@@ -15,7 +15,7 @@
 //! Whoever publishes goes on where the directory ends: after a start, everything from [`Publisher::size`] on comes out of
 //! the store again, in pieces of any length, whether the directory is one batch behind or was lost.
 //!
-//! Temporary files have one name in `.tmp`, so that a crash leaves at most one. Doing everything again writes the same
+//! Temporary files have few names in `.tmp`, so that a crash leaves at most [`AT_ONCE`]. Doing everything again writes the same
 //! bytes to the same names.
 //!
 //! # Invariants
@@ -49,6 +49,9 @@ use crate::{
 pub const MAX_OBJECT_BYTES: usize = 1 << 20;
 /// The folder of the objects.
 pub(crate) const OBJECTS: &str = "objects";
+/// Files that are written before the first of them is renamed, at most: many cost little more than one, as the disk
+/// makes them durable together.
+const AT_ONCE: usize = 64;
 /// The folder of files that are being written.
 const TEMPORARY: &str = ".tmp";
 
@@ -226,12 +229,23 @@ impl<D: Disk> Publisher<D> {
 
     /// Writes a document as `objects/<sha256>`; gives its digest.
     pub fn object(&mut self, bytes: &[u8]) -> Result<Hash, PublishError> {
-        if bytes.len() > MAX_OBJECT_BYTES {
+        self.objects(&[bytes])?;
+        Ok(Sha256::digest(bytes).into())
+    }
+
+    /// Writes many.
+    pub fn objects<B: AsRef<[u8]>>(&mut self, documents: &[B]) -> Result<(), PublishError> {
+        if documents
+            .iter()
+            .any(|one| one.as_ref().len() > MAX_OBJECT_BYTES)
+        {
             return Err(PublishError::Object);
         }
-        let digest: Hash = Sha256::digest(bytes).into();
-        self.put(&format!("{OBJECTS}/{}", hex::encode(digest)), bytes)?;
-        Ok(digest)
+        let named = documents.iter().map(|one| {
+            let digest = hex::encode(Sha256::digest(one));
+            (format!("{OBJECTS}/{digest}"), one)
+        });
+        self.put(&named.collect::<Vec<_>>())
     }
 
     /// Whether a document is there under its name, as long as it should be; what is in it was durable before
@@ -252,9 +266,8 @@ impl<D: Disk> Publisher<D> {
         let batch = self.edge.append(entries)?;
         let (mut writer, mut full) = (self.writer.clone(), Vec::new());
         writer.extend(&batch, entries, &mut full)?;
-        for (path, bytes) in &full {
-            self.put(&path.to_string(), bytes)?;
-        }
+        let tiles = full.iter().map(|(path, bytes)| (path.to_string(), bytes));
+        self.put(&tiles.collect::<Vec<_>>())?;
         let was_partial = |path: &TilePath| {
             self.at_published(*path)
                 .is_some_and(|before| before.width() < WIDTH)
@@ -279,14 +292,16 @@ impl<D: Disk> Publisher<D> {
             });
         }
         let partial: Vec<_> = self.writer.partial(appended).collect();
-        for (path, bytes) in partial {
-            // A tile that did not grow is published already.
-            if self.at_published(path) != Some(path) {
-                self.put(&path.to_string(), &bytes)?;
-            }
-        }
+        // A tile that did not grow is published already.
+        let grown = partial
+            .into_iter()
+            .filter(|(path, _)| self.at_published(*path) != Some(*path))
+            .map(|(path, bytes)| (path.to_string(), bytes));
+        let grown: Vec<_> = grown.collect();
+        self.put(&grown)?;
         self.sync_dirs()?;
-        self.put(CHECKPOINT, checkpoint.note().to_string().as_bytes())?;
+        let note = checkpoint.note().to_string();
+        self.put(&[(CHECKPOINT.to_owned(), note)])?;
         self.sync_dirs()?;
         self.published = Some(checkpoint.clone());
         self.prune();
@@ -310,8 +325,14 @@ impl<D: Disk> Publisher<D> {
         }
     }
 
-    /// Writes one file under its name; its directory is left to [`Publisher::sync_dirs`].
-    fn put(&mut self, path: &str, bytes: &[u8]) -> Result<(), PublishError> {
+    /// Writes files under their names; their directories are left to [`Publisher::sync_dirs`].
+    fn put<B: AsRef<[u8]>>(&mut self, files: &[(String, B)]) -> Result<(), PublishError> {
+        files
+            .chunks(AT_ONCE)
+            .try_for_each(|some| self.put_some(some))
+    }
+
+    fn put_some<B: AsRef<[u8]>>(&mut self, files: &[(String, B)]) -> Result<(), PublishError> {
         if self.failed {
             let source = io::Error::other("an earlier fsync failed");
             return Err(PublishError::Unsynced {
@@ -319,23 +340,28 @@ impl<D: Disk> Publisher<D> {
                 source,
             });
         }
-        let path = self.dir.root.join(path);
-        let folder = path.parent().unwrap_or(&self.dir.root).to_owned();
         let scratch = self.dir.root.join(TEMPORARY);
         self.make_dirs(&scratch)?;
-        self.make_dirs(&folder)?;
-        let temporary = scratch.join("next");
-        let disk = &self.dir.disk;
-        let file = disk
-            .write(&temporary, bytes)
-            .map_err(|source| failed("write", &temporary, source))?;
-        if let Err(source) = disk.sync(&file) {
+        let (mut places, mut written) = (Vec::new(), Vec::new());
+        for (number, (path, bytes)) in files.iter().enumerate() {
+            let path = self.dir.root.join(path);
+            let folder = path.parent().unwrap_or(&self.dir.root).to_owned();
+            self.make_dirs(&folder)?;
+            let temporary = scratch.join(format!("next-{number}"));
+            let file = self.dir.disk.write(&temporary, bytes.as_ref());
+            written.push(file.map_err(|source| failed("write", &temporary, source))?);
+            places.push((temporary, path, folder));
+        }
+        if let Err(source) = self.dir.disk.sync_all(&written) {
             self.failed = true;
+            let path = scratch;
             return Err(PublishError::Unsynced { path, source });
         }
-        disk.rename(&temporary, &path)
-            .map_err(|source| failed("rename to", &path, source))?;
-        self.unsynced.insert(folder);
+        for (temporary, path, folder) in places {
+            let renamed = self.dir.disk.rename(&temporary, &path);
+            renamed.map_err(|source| failed("rename to", &path, source))?;
+            self.unsynced.insert(folder);
+        }
         Ok(())
     }
 

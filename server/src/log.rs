@@ -20,6 +20,8 @@ use crate::store::{KeyRange, MAX_PAGE_ROWS, Name, Store, StoreError, key::Family
 
 /// Entries that come within this time are published together.
 pub const COALESCE: Duration = Duration::from_millis(100);
+/// Documents that are published together; each has up to a mebibyte.
+const AT_ONCE: usize = 64;
 /// A reader waits this long for what is committed to be published.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -207,12 +209,16 @@ impl Printer {
         }
         let new: Vec<Digest> =
             std::mem::take(&mut *self.objects.lock().unwrap_or_else(PoisonError::into_inner));
-        for digest in new {
-            if let Some((bytes, _)) = self.store.get(&Name::Object(digest).key()).await?
-                && let Some((_, bytes)) = bytes.split_first()
-            {
-                self.publisher.object(bytes)?;
+        for some in new.chunks(AT_ONCE) {
+            let mut documents = Vec::with_capacity(some.len());
+            for digest in some {
+                if let Some((mut bytes, _)) = self.store.get(&Name::Object(*digest).key()).await?
+                    && !bytes.is_empty()
+                {
+                    documents.push(bytes.split_off(1));
+                }
             }
+            self.publisher.objects(&documents)?;
         }
         Ok(())
     }
@@ -221,14 +227,15 @@ impl Printer {
         let mut next = Some(KeyRange::family(Family::Object));
         while let Some(range) = next {
             let page = self.store.range(&range, MAX_PAGE_ROWS).await?;
-            for row in &page.rows {
-                if let (Some(Name::Object(digest)), Some((_, bytes))) =
-                    (row.key.name(), row.value.split_first())
-                    && !self.publisher.has_object(&digest.0, bytes.len())
-                {
-                    self.publisher.object(bytes)?;
-                }
-            }
+            let lacking = page.rows.iter().filter_map(|row| {
+                let Name::Object(digest) = row.key.name()? else {
+                    return None;
+                };
+                let (_, bytes) = row.value.split_first()?;
+                (!self.publisher.has_object(&digest.0, bytes.len())).then_some(bytes)
+            });
+            let lacking: Vec<_> = lacking.collect();
+            self.publisher.objects(&lacking)?;
             next = page.rest;
         }
         Ok(())

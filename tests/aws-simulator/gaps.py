@@ -39,6 +39,7 @@ class World:
         self.reset = {}  # user -> must be changed
         self.roots = {}
         self.members = set()
+        self.root_used = "no_information"
         self.sessions = {}
         self.used_codes = set()
 
@@ -49,6 +50,7 @@ class World:
         self.skew = ask.get("skew_secs", self.skew)
         self.report_age = ask.get("report_ms", self.report_age * 1000) / 1000
         self.members |= set(ask.get("members", []))
+        self.root_used = ask.get("root_used", self.root_used)
 
     def root(self, account):
         return self.roots.setdefault(account, {"password": True, "keys": [], "devices": [], "certificates": []})
@@ -182,7 +184,7 @@ class World:
 
     def make_report(self):
         lines = ["user,arn,user_creation_time,password_enabled,password_last_used,password_last_changed,password_next_rotation,mfa_active"]
-        lines.append(f"<root_account>,arn:aws:iam::{ACCOUNT}:root,2020-01-01T00:00:00+00:00,not_supported,no_information,not_supported,not_supported,true")
+        lines.append(f"<root_account>,arn:aws:iam::{ACCOUNT}:root,2020-01-01T00:00:00+00:00,not_supported,{self.root_used},not_supported,not_supported,true")
         for user in iam().users.values():
             history = self.passwords.get(user.name, [])
             changed = stamp(history[-1][0]) if user.password and history else "N/A"

@@ -194,7 +194,7 @@ class Simulator:
         return {}
 
     def sim_settings(self, ask):
-        """{"propagation_ms", "report_ms", "skew_secs", "no_date", "members", "management"}."""
+        """{"propagation_ms", "report_ms", "skew_secs", "no_date", "members", "management", "root_used"}."""
         self.world.set(ask)
         self.keys.propagation = ask.get("propagation_ms", self.keys.propagation * 1000) / 1000
         return {}

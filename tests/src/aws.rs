@@ -74,11 +74,16 @@ impl Simulator {
         self.folder.path().join("credentials")
     }
 
+    /// Where its calls go.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// What a connector's table says of it.
     pub fn host(&self) -> String {
         format!(
-            "region = \"eu-central-1\"\nendpoint = \"http://127.0.0.1:{}\"\ncredentials_file = \"{}\"\ndeadline_secs = 3\n",
-            self.port,
+            "region = \"eu-central-1\"\nendpoint = \"{}\"\ncredentials_file = \"{}\"\ndeadline_secs = 3\n",
+            self.endpoint(),
             self.credentials().display()
         )
     }

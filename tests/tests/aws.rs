@@ -4,7 +4,11 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
-use std::time::Duration;
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use keyturn_seal::secret::SecretBytes;
 use keyturn_tests::aws::{ACCOUNT, Simulator, actions, policies, tag};
@@ -1002,4 +1006,54 @@ async fn what_no_api_reaches_is_refused_with_a_way_out() {
             .iter()
             .any(|call| call.contains("Login"))
     );
+}
+
+/// What the program on the page of the connector `manual` answers; it calls AWS's own command line.
+fn check_of_the_page(simulator: &Simulator, ask: &Value) -> Value {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/connectors/manual.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, script) = page.split_once("```sh\n").unwrap();
+    let (script, _) = script.split_once("```").unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", script])
+        .env("AWS_ENDPOINT_URL", simulator.endpoint())
+        .env("AWS_SHARED_CREDENTIALS_FILE", simulator.credentials())
+        .env("AWS_CONFIG_FILE", "/nonexistent")
+        .env("AWS_DEFAULT_REGION", "eu-central-1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(ask.to_string().as_bytes()).unwrap();
+    drop(stdin);
+    let out = child.wait_with_output().unwrap().stdout;
+    serde_json::from_slice(&out).unwrap()
+}
+
+#[test]
+fn the_check_of_a_root_user_that_the_page_has_sees_a_sign_in() {
+    let report = ["iam:GenerateCredentialReport", "iam:GetCredentialReport"];
+    let rights = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": report, "Resource": "*"}]});
+    let simulator = Simulator::start(&[rights]).unwrap();
+    let ready = check_of_the_page(&simulator, &json!({"action": "ready"}));
+    assert_eq!(ready["outcome"], "done", "{ready}");
+    let since = "2026-11-21T02:17:00Z";
+    for (name, used, want) in [
+        ("never", "no_information", "refused"),
+        ("not even a password", "N/A", "refused"),
+        ("before", "2026-11-20T23:59:59+00:00", "refused"),
+        ("in the same second", "2026-11-21T02:17:00+00:00", "refused"),
+        ("since", "2026-11-21T02:17:01+00:00", "done"),
+    ] {
+        let at_once = json!({"root_used": used, "report_ms": 0});
+        simulator.ask("settings", &at_once).unwrap();
+        let changed = json!({"action": "changed", "since": since});
+        let answer = check_of_the_page(&simulator, &changed);
+        assert_eq!(answer["outcome"], want, "{name}: {answer}");
+        let said = answer["evidence"].as_str().unwrap();
+        assert!(said.ends_with(used), "{name}: {said}");
+    }
+    let other = check_of_the_page(&simulator, &json!({"action": "apply"}));
+    assert_eq!(other["outcome"], "refused", "it changes nothing");
 }

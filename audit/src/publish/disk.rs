@@ -4,7 +4,11 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::Path,
+    thread,
 };
+
+/// The most files that are made durable side by side.
+const SYNCS: usize = 16;
 
 /// The operations of which each can fail, and between which a crash can come; tests bring their own.
 pub trait Disk {
@@ -18,6 +22,10 @@ pub trait Disk {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<Self::File>;
     /// Makes the content of a file durable.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
+    /// Makes the contents of many files durable.
+    fn sync_all(&self, files: &[Self::File]) -> io::Result<()> {
+        files.iter().try_for_each(|file| self.sync(file))
+    }
     /// Gives a file another name, over what was there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
@@ -61,6 +69,22 @@ impl Disk for Os {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_all()
+    }
+
+    /// Many at a time: a journalling file system takes all that wait for it into one commit.
+    fn sync_all(&self, files: &[File]) -> io::Result<()> {
+        let share = files.len().div_ceil(SYNCS).max(1);
+        thread::scope(|scope| {
+            let sync = |files: &[File]| files.iter().try_for_each(File::sync_all);
+            let syncing: Vec<_> = files
+                .chunks(share)
+                .map(|files| thread::Builder::new().spawn_scoped(scope, move || sync(files)))
+                .collect();
+            syncing.into_iter().try_for_each(|thread| {
+                let ended = thread?.join();
+                ended.unwrap_or_else(|_| Err(io::Error::other("a thread that syncs has ended")))
+            })
+        })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -224,6 +224,8 @@ pub struct Core {
     pub(crate) space: Space,
     /// What commits cost.
     pub(crate) meter: Meter,
+    /// What Prometheus was last told of rotations, and of secrets that are not the real ones.
+    pub(super) counted: Option<(v1::RotationCounts, u64)>,
     /// What waits to be accepted, in restore mode.
     pub(super) restoring: Option<Arc<Restoring>>,
     /// The step under way is one of the ceremony that ends restore mode.
@@ -337,6 +339,7 @@ impl Core {
             mode: watch::Sender::new(Mode::Serving),
             space: Space::default(),
             meter: Meter::default(),
+            counted: None,
             restoring: None,
             let_through: false,
         };

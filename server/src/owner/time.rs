@@ -314,7 +314,6 @@ impl Core {
                 self.set_due(txn, kind, id, Some(now.lived.after(again)));
             }
         }
-        self.count_rotations();
         let running = self.clock.running();
         if running.saturating_sub(self.clocks_stored) >= CLOCKS_EVERY {
             self.clocks_stored = running;
@@ -342,8 +341,12 @@ impl Core {
         self.due.count(DueKind::Diverged).0
     }
 
-    fn count_rotations(&self) {
-        let counts = self.rotation_counts();
+    /// Tells Prometheus, whenever something changed: what is scraped is how it stands.
+    pub(super) fn count_rotations(&mut self) {
+        let (counts, diverged) = (self.rotation_counts(), self.diverged());
+        if self.counted.replace((counts, diverged)) == Some((counts, diverged)) {
+            return;
+        }
         for (state, count) in [
             ("due", counts.due),
             ("late", counts.late),
@@ -351,7 +354,7 @@ impl Core {
             ("failing", counts.backing_off),
             ("stuck", counts.needs_operator),
             ("manual", counts.manual),
-            ("diverged", self.diverged()),
+            ("diverged", diverged),
         ] {
             let gauge = self.metrics.gauge(
                 "keyturn_rotations",

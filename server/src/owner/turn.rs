@@ -150,7 +150,8 @@ impl Core {
     }
 
     /// Before anybody is answered: who was let in is known when they call again.
-    pub(super) fn know(&self, txn: &Txn) {
+    pub(super) fn know(&mut self, txn: &Txn) {
+        self.count_rotations();
         if txn
             .after
             .iter()

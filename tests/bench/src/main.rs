@@ -13,6 +13,7 @@
 )]
 
 mod appends;
+mod daemon;
 mod figures;
 mod floor;
 mod log;
@@ -24,7 +25,7 @@ mod size;
 mod unseal;
 mod verify;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use figures::Section;
 use keyturn_seal::alloc::Wiping;
@@ -40,11 +41,11 @@ const SECTIONS: [&str; 7] = [
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    if let Some(("floor", rest)) = arguments
-        .split_first()
-        .map(|(name, rest)| (name.as_str(), rest))
-    {
-        return end(floor::serve(rest));
+    let split = arguments.split_first();
+    match split.map(|(name, rest)| (name.as_str(), rest)) {
+        Some(("floor", rest)) => return end(floor::serve(rest)),
+        Some((rotate::SERVE, [config])) => return end(rotate::serve(Path::new(config))),
+        _ => {}
     }
     let mut write = false;
     let mut wanted = Vec::new();

@@ -1,13 +1,12 @@
 //! A vault with people who wait for the starting shot.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
 use futures_util::future::try_join_all;
 use keyturn_proto::v1::{self, watch_reply::What};
 use keyturn_tests::{
     Outcome, World,
     harness::write_private,
-    inside::Inside,
     raw::{Facts, Founded, Line, Member, now, random},
     story::{Asked, Ballot, SealedVersion, definition},
 };
@@ -18,10 +17,12 @@ use keyturn_vault::{
     jcs::Document as _,
     text::{CredentialLine, Text as _},
 };
-use keyturnd::{clock::Clock, config::Config, connector::Connectors};
 use tonic::Streaming;
 
-use crate::figures::{Times, instant};
+use crate::{
+    daemon::Daemon,
+    figures::{Times, instant, time},
+};
 
 /// Connections at most; each has a requester of its own.
 pub(crate) const LANES: usize = 8;
@@ -137,15 +138,14 @@ impl Place {
         Ok((place, value))
     }
 
-    /// Serves the vault from this process, with these connectors.
-    pub(crate) async fn inside(mut self, connectors: Connectors) -> Outcome<(Self, Inside)> {
+    /// Has another daemon serve the vault, which this starts.
+    pub(crate) async fn served(mut self, command: Command) -> Outcome<(Self, Daemon)> {
         self.vault.world.stop()?;
-        let config = Config::load(&self.vault.world.vault().join("keyturnd.toml"))?;
-        let inside = Inside::serving(config, connectors, Clock::system()).await?;
+        let daemon = Daemon::start(command, &self.vault.world)?;
         let sealed = self.sealed;
         let mut place = Self::connect(self.vault).await?;
         place.sealed = sealed;
-        Ok((place, inside))
+        Ok((place, daemon))
     }
 
     /// The operator's connection.
@@ -206,9 +206,11 @@ impl Place {
 
     /// Adds many that a connector rotates.
     pub(crate) async fn rotated_by(&self, connector: &str, many: usize) -> Outcome<()> {
+        let begun = instant();
         for chunk in (0..many).collect::<Vec<_>>().chunks(64) {
             try_join_all(chunk.iter().map(|number| self.rotated(*number, connector))).await?;
         }
+        eprintln!("{many} deposited in {}", time(begun.elapsed()));
         Ok(())
     }
 

@@ -1,19 +1,26 @@
 //! Rotating a whole vault after an incident: how long it takes beside what the target alone costs, and
 //! what an unseal costs meanwhile.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Read as _, path::Path, process::Command, sync::Arc, time::Duration};
 
 use keyturn_proto::v1;
-use keyturn_tests::{Outcome, slow::Slow, story::definition};
+use keyturn_tests::{Outcome, inside::Inside, slow::Slow, story::definition};
 use keyturn_vault::jcs::Document as _;
-use keyturnd::connector::{Connectors, Shape};
+use keyturnd::{
+    clock::Clock,
+    config::Config,
+    connector::{Connectors, Shape},
+};
 
 use crate::{
+    daemon::mib,
     figures::{Section, Times, count, instant, time},
     place::{Place, ROTATED, race},
     unseal::go,
 };
 
+/// The argument by which this program is the daemon.
+pub(crate) const SERVE: &str = "rotate-daemon";
 /// Credentials that are rotated, where nothing else is said.
 pub(crate) const CREDENTIALS: usize = 10_000;
 /// What each call to the target takes.
@@ -29,30 +36,35 @@ const PATIENCE: Duration = Duration::from_hours(2);
 
 /// The table.
 pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
-    let target = Arc::new(Slow::new(ANSWERS_IN));
-    let connectors = Connectors::default().with("slow", Shape::One(Arc::<Slow>::clone(&target)));
-    let (mut place, inside) = Place::new().await?.inside(connectors).await?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(SERVE);
+    let (mut place, daemon) = Place::new().await?.served(command).await?;
     place.rotated_by("slow", credentials).await?;
     place.published(1).await?;
     let mut before = Times::default();
     for _ in 0..ROUNDS {
         before.extend(&race(place.prepare(1).await?, go).await?.0);
     }
-    let resident = memory("VmRSS:")?;
+    let resident = daemon.memory("VmRSS:")?;
 
     let begun = instant();
     ask(&place, credentials).await?;
     let asked = begun.elapsed();
     let mut meanwhile = Times::default();
-    let mut highest = memory("VmRSS:")?;
+    let (mut highest, mut half) = (daemon.memory("VmRSS:")?, resident);
     let mut logged = Times::default();
     let (mut stop, mut stood) = (None, Duration::ZERO);
-    while !done(&place).await? {
+    loop {
+        let left = left(&place).await?;
+        if left == 0 {
+            break;
+        }
         meanwhile.extend(&race(place.prepare(1).await?, go).await?.0);
-        highest = highest.max(memory("VmRSS:")?);
+        highest = highest.max(daemon.memory("VmRSS:")?);
         logged.push(entry(&place, logged.count()).await?);
         // Half-way it is stopped, and goes on when nothing runs any more.
-        if stop.is_none() && target.rotated() >= credentials / 2 {
+        if stop.is_none() && left <= credentials / 2 {
+            half = daemon.memory("VmRSS:")?;
             let stopping = instant();
             stop = Some(stopped(&place).await?);
             stood = stopping.elapsed();
@@ -62,10 +74,12 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
         }
     }
     let took = begun.elapsed().saturating_sub(stood);
-    let (set, busiest) = (target.rotated(), target.busiest());
-    inside.stop().await?;
+    let at_end = daemon.memory("VmRSS:")?;
+    let said = daemon.end()?;
+    let (set, busiest) = said.trim().split_once(' ').ok_or("it said nothing")?;
+    let (set, busiest): (usize, u32) = (set.parse()?, busiest.parse()?);
     let many = u32::try_from(credentials)?;
-    if set < credentials || busiest > usize::try_from(CONCURRENT)? {
+    if set < credentials || busiest > CONCURRENT {
         return Err(format!("{set} of {many} were set, {busiest} at once").into());
     }
     let floor = ANSWERS_IN * CALLS * many / CONCURRENT;
@@ -74,8 +88,8 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
         format!(
             "{} credentials whose target answers every call in 50 ms, {CONCURRENT} at once, as the configuration has it. The floor is \
              what the target alone costs: credentials × {CALLS} calls (set, sign in) × 50 ms ÷ {CONCURRENT}; ending sessions and \
-             evidence come on top and hold no place. Daemon, target, people and the measuring are one process here; memory is \
-             its resident set. One connection goes on requesting, approving and opening meanwhile. Half-way all is paused and \
+             evidence come on top and hold no place. Daemon and target are one process, people and the measuring another; memory is \
+             the daemon's resident set. One connection goes on requesting, approving and opening meanwhile. Half-way all is paused and \
              resumed; that time does not count.",
             count(f64::from(many))
         ),
@@ -83,7 +97,6 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
     );
     let ratio = |took: Duration| format!("{:.2}", took.as_secs_f64() / floor.as_secs_f64());
     let empty = String::new;
-    let mib = |kib: u32| format!("{:.1} MiB", f64::from(kib) / 1024.0);
     for (name, value, ratio) in [
         ("floor", time(floor), ratio(floor)),
         ("all rotated", time(took), ratio(took)),
@@ -102,11 +115,32 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
             empty(),
         ),
         ("memory before", mib(resident), empty()),
+        ("memory half-way", mib(half), empty()),
         ("memory meanwhile, highest", mib(highest), empty()),
+        ("memory at the end", mib(at_end), empty()),
     ] {
         section.row([name.to_owned(), value, ratio]);
     }
     Ok(section)
+}
+
+/// Serves a vault whose credentials are at a slow target, until its input ends; then says how many credentials the
+/// target took a secret for, and how many calls it had at once.
+pub(crate) fn serve(config: &Path) -> Outcome<()> {
+    // As many threads as `keyturnd` has.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores + 1)
+        .enable_all()
+        .build()?;
+    let config = Config::load(config)?;
+    let target = Arc::new(Slow::new(ANSWERS_IN));
+    let connectors = Connectors::default().with("slow", Shape::One(Arc::<Slow>::clone(&target)));
+    let inside = runtime.block_on(Inside::serving(config, connectors, Clock::system()))?;
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    runtime.block_on(inside.stop())?;
+    println!("{} {}", target.rotated(), target.busiest());
+    Ok(())
 }
 
 /// Makes all due, as `keyturn rotate now --all` does.
@@ -169,21 +203,15 @@ async fn stopped(place: &Place) -> Outcome<Duration> {
     Ok(took)
 }
 
-/// Whether all are.
-async fn done(place: &Place) -> Outcome<bool> {
+/// How many are not rotated yet.
+async fn left(place: &Place) -> Outcome<usize> {
     let status = place.operator().status().await?;
     let counts = status.rotations.unwrap_or_default();
     if counts.needs_operator > 0 || counts.backing_off > 0 {
         return Err(format!("rotations failed: {counts:?}").into());
     }
     // Those of `bench/` that were opened have no connector and wait for people.
-    Ok(counts.due == counts.manual && counts.running == 0)
-}
-
-/// A figure of this process, in KiB.
-fn memory(name: &str) -> Outcome<u32> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with(name));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    Ok(kib.ok_or("no such figure")?.parse()?)
+    Ok(usize::try_from(
+        counts.due + counts.running - counts.manual,
+    )?)
 }

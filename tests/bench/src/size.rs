@@ -1,26 +1,19 @@
 //! A large vault: what an unseal costs as the log grows; how fast a daemon starts, and what it holds in memory.
 
-use std::{
-    fs::File,
-    net::{SocketAddr, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{path::Path, process::Command, time::Duration};
 
+use crate::{
+    daemon::{Daemon, mib},
+    figures::{Section, Times, instant, time},
+    log,
+    place::{Place, race},
+    unseal::go,
+};
 use keyturn_audit::tree::Edge;
 use keyturn_tests::{Outcome, Program, World};
 use keyturnd::{
     rows::ENTRY_FORMAT,
     store::{Name, Outcome as Stored, RedbStore, Store as _, Txn},
-};
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::{
-    figures::{Section, Times, instant, time},
-    log,
-    place::{Place, race},
-    unseal::go,
 };
 
 /// Entries of the log at which an unseal is measured.
@@ -109,13 +102,9 @@ fn starts(world: &World) -> Outcome<Section> {
     let (mut took, mut resident, mut highest) = (Times::default(), Vec::new(), Vec::new());
     for _ in 0..STARTS {
         let begun = instant();
-        let mut daemon = Daemon::start(world)?;
-        while TcpStream::connect(daemon.address).is_err() {
-            if daemon.child.try_wait()?.is_some() {
-                return Err("the daemon ended".into());
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
+        let mut command = Command::new(Program::path("keyturnd")?);
+        command.args(["run", "--config"]);
+        let daemon = Daemon::start(command, world)?;
         took.push(begun.elapsed());
         std::thread::sleep(SETTLE);
         resident.push(daemon.memory("VmRSS:")?);
@@ -128,61 +117,9 @@ fn starts(world: &World) -> Outcome<Section> {
     ]);
     for (name, mut kib) in [("memory", resident), ("memory, highest", highest)] {
         kib.sort_unstable();
-        let mib = |kib: Option<&u32>| {
-            format!("{:.1} MiB", kib.map_or(0.0, |kib| f64::from(*kib) / 1024.0))
-        };
-        section.row([
-            name.to_owned(),
-            mib(kib.get(kib.len() / 2)),
-            mib(kib.last()),
-        ]);
+        let [half, last] =
+            [kib.get(kib.len() / 2), kib.last()].map(|kib| kib.copied().unwrap_or(0));
+        section.row([name.to_owned(), mib(half), mib(last)]);
     }
     Ok(section)
-}
-
-/// A daemon that is stopped when this is dropped.
-struct Daemon {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Daemon {
-    fn start(world: &World) -> Outcome<Self> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(world.folder().join("keyturnd.log"))?;
-        let mut command = Command::new(Program::path("keyturnd")?);
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(world.vault().join("keyturnd.toml"));
-        command
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        Ok(Self {
-            child: command.spawn()?,
-            address: world.address(),
-        })
-    }
-
-    /// A figure of `/proc/PID/status`, in KiB.
-    fn memory(&self, name: &str) -> Outcome<u32> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with(name));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1));
-        Ok(kib.ok_or("no such figure")?.parse()?)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // Already gone is as good.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let _ = self.child.wait();
-    }
 }

@@ -158,7 +158,8 @@ async fn an_entry_is_rotated_and_a_failing_directory_locks_nobody_out() {
 /// The connector's way through a rotation, in messages that want an answer: sign in, Password Modify; a login; sign
 /// in, read the time of change.
 const STEPS: usize = 5;
-/// Where the server or the vault stands differently: nothing begun, not yet sent, done, proven, shown.
+/// One of each stand, see [`kills::plays`]: applying, and the server has the old password (twice: nothing begun; signed
+/// in); applying, the new one; testing; promoted.
 const PAIRED: [kills::Step; 5] = [
     (0, Stop::Before),
     (1, Stop::Before),

@@ -185,8 +185,13 @@ pub(crate) async fn play_all(scenes: Vec<Scene>, plays: Vec<Vec<Step>>) {
     }
 }
 
-/// Every step before its message, which is as after the answer to the one before; and those where daemon or target
-/// stand differently, alone and in pairs.
+/// Every step before its message, which is as after the answer to the one before; and a step of each stand, alone and in
+/// pairs.
+///
+/// Such pairs stand for all pairs of steps. A killed daemon knows nothing but its rows, and writes them between calls
+/// (apply, test, end sessions and show evidence), not between the messages of one; a cut connection leaves at the target
+/// what was done and committed there. So two steps with the same row and the same target go on alike after a kill, and a
+/// second kill finds them alike: what counts is the stand, which is row and target.
 pub(crate) fn plays(steps: usize, pairs: &[Step]) -> Vec<Vec<Step>> {
     let steps = (0..steps).map(|at| (at, Stop::Before));
     let also = pairs

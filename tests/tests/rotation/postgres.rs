@@ -184,12 +184,14 @@ fn by_socket(server: &Server, folder: &Path, deadline: u32) -> String {
 /// look the function up, set, COMMIT (6); a login without a password, one with it (8 to 10); sign in, end the
 /// sessions (15), and again where there were some; sign in, show the evidence (20).
 const STEPS: usize = 21;
-/// Where the server or the vault stands differently: nothing begun, set, committed, proven, sessions ended.
-const PAIRED: [kills::Step; 5] = [
+/// One of each stand, see [`kills::plays`]: applying, and the server has the old password (twice: nothing begun; set
+/// and not committed); applying, the new one; testing; promoted, and old sessions live; ended.
+const PAIRED: [kills::Step; 6] = [
     (0, Stop::Before),
     (5, Stop::After),
     (6, Stop::After),
     (10, Stop::After),
+    (11, Stop::Before),
     (15, Stop::After),
 ];
 

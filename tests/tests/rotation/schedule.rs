@@ -119,7 +119,7 @@ async fn a_process_that_was_stopped_and_wakes_up_late_changes_nothing() {
     assert_eq!(simulator.count("DeleteLoginProfile").unwrap(), 1);
 }
 
-/// A figure of `/metrics`.
+/// A figure of `/metrics`, which is how it stands at that moment.
 fn figure(http: SocketAddr, state: &str) -> u64 {
     let mut stream = TcpStream::connect(http).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\n\r\n").unwrap();
@@ -128,20 +128,6 @@ fn figure(http: SocketAddr, state: &str) -> u64 {
     let name = format!("keyturn_rotations{{state=\"{state}\"}} ");
     let line = reply.lines().find_map(|line| line.strip_prefix(&name));
     line.unwrap().parse().unwrap()
-}
-
-impl Stage {
-    /// Waits until `/metrics` counts so many; it is brought up to date from time to time.
-    async fn counts(&self, http: SocketAddr, state: &str, wanted: u64) {
-        for _ in 0..500 {
-            if figure(http, state) == wanted {
-                return;
-            }
-            self.advance(Duration::from_secs(1));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("{state}: {} and not {wanted}", figure(http, state))
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +150,7 @@ async fn what_is_late_and_what_is_stuck_is_told_counted_and_shown() {
     stage.until("a failure", |view| view.attempts == 1).await;
     stage.told(&listener, Notice::RotationFailed, 1).await;
     assert_eq!(listener.count(Notice::RotationLate), 0);
-    stage.counts(http, "failing", 1).await;
+    assert_eq!(figure(http, "failing"), 1);
     assert_eq!(figure(http, "late"), 0);
     let pause = v1::PauseRequest {
         for_secs: 7200,
@@ -178,7 +164,7 @@ async fn what_is_late_and_what_is_stuck_is_told_counted_and_shown() {
     assert_eq!(late.severity, Severity::Warning);
     assert_eq!(late.credentials[0].path, stage.definition.path);
     assert!(stage.rotation().await.late);
-    stage.counts(http, "late", 1).await;
+    assert_eq!(figure(http, "late"), 1);
     assert_eq!(listener.count(Notice::RotationLate), 1, "once");
 
     // After the last attempt an operator is needed, and hears of it.
@@ -196,7 +182,7 @@ async fn what_is_late_and_what_is_stuck_is_told_counted_and_shown() {
         .iter()
         .find(|one| one.kind == Notice::RotationNeedsOperator);
     assert_eq!(stuck.unwrap().severity, Severity::Alert);
-    stage.counts(http, "stuck", 1).await;
+    assert_eq!(figure(http, "stuck"), 1);
     assert_eq!(figure(http, "failing"), 0);
     let status = stage.line.status().await.unwrap();
     let findings: Vec<_> = status
@@ -214,6 +200,6 @@ async fn what_is_late_and_what_is_stuck_is_told_counted_and_shown() {
     stage.idle().await;
     stage.told(&listener, Notice::RotationDone, 1).await;
     for state in ["stuck", "late", "due", "failing"] {
-        stage.counts(http, state, 0).await;
+        assert_eq!(figure(http, state), 0);
     }
 }

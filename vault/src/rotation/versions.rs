@@ -98,8 +98,18 @@ impl Slot {
             return Err(Refusal::TooManyLive);
         }
         let since = self.current_since;
-        let proven = self.versions.get(&of).is_some_and(|kept| kept.life.proven);
-        self.add(version, Stage::Candidate, false, None);
+        let kept = self.versions.get(&of);
+        let proven = kept.is_some_and(|kept| kept.life.proven);
+        // Who deposited the secret stays who did: of two people who are wanted, the other completes it.
+        let depositor = kept.and_then(|kept| kept.depositor);
+        if version == of.next() {
+            // What is owed since the one is owed since the other; a reshare settles nothing.
+            let bounds = self.owed.iter_mut().map(|(_, newest)| newest);
+            for newest in bounds.filter(|newest| **newest == Some(of)) {
+                *newest = Some(version);
+            }
+        }
+        self.add(version, Stage::Candidate, false, depositor);
         self.promote(now, version);
         self.keys.follow(of, version);
         // The same secret: no younger, and no better proven.

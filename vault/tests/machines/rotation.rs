@@ -429,7 +429,8 @@ fn a_task_is_asked_for_and_completed_by_a_second_person_where_two_are_wanted() {
         task: Some(Task { two_people }),
         ..terms()
     };
-    let complete = |i| Event::Complete(v(2), person(i), Evidence::NotObservable);
+    let complete_v = |number, i| Event::Complete(v(number), person(i), Evidence::NotObservable);
+    let complete = |i| complete_v(2, i);
     let asked = || (9000, Event::Owe(Cause::Asked(person(ALICE))));
     for (name, two_people, events, want) in [
         ("asked for", false, vec![asked()], "rotation.owed notify"),
@@ -462,6 +463,38 @@ fn a_task_is_asked_for_and_completed_by_a_second_person_where_two_are_wanted() {
                 (9002, complete(ALICE)),
             ],
             "rotation.completed",
+        ),
+        (
+            "also where it was sealed to other people since",
+            true,
+            vec![
+                asked(),
+                (9001, deposit(v(2), CAROL)),
+                (9001, Event::Out(ceremony_id(1))),
+                (9002, Event::Worked(v(2), ceremony_id(1))),
+                (9003, reshared(3, 2)),
+                (9004, complete_v(3, CAROL)),
+            ],
+            "same-person",
+        ),
+        (
+            "by who did not deposit it",
+            true,
+            vec![
+                asked(),
+                (9001, deposit(v(2), CAROL)),
+                (9001, Event::Out(ceremony_id(1))),
+                (9002, Event::Worked(v(2), ceremony_id(1))),
+                (9003, reshared(3, 2)),
+                (9004, complete_v(3, ALICE)),
+            ],
+            "rotation.completed",
+        ),
+        (
+            "the same secret for other people is no new one",
+            false,
+            vec![asked(), (9001, reshared(2, 1)), (9002, complete(ALICE))],
+            "nothing-owed",
         ),
     ] {
         let (slot, last) = run(task(two_people), one(), events);
@@ -589,15 +622,18 @@ fn people_deposit_and_prove_versions() {
     assert_eq!(last, "has-connector");
 }
 
-#[test]
-fn a_reshare_is_the_same_secret_for_other_people() {
-    let reshared = |version, of| Event::Reshared {
+fn reshared(version: u64, of: u64) -> Event {
+    Event::Reshared {
         version: v(version),
         of: v(of),
         manifest: Digest::of(b"manifest"),
         ceremony: ceremony_id(1),
         signature: seal(),
-    };
+    }
+}
+
+#[test]
+fn a_reshare_is_the_same_secret_for_other_people() {
     for (name, events, want_stages, want) in [
         (
             "the current one",
