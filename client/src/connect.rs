@@ -132,7 +132,7 @@ impl ConnectError {
             (Self::NoRoute, _) => "join the vault again with its welcome file",
             (Self::Key(_), _) => "see `keyturn doctor`",
             (_, "wrong-server-key") => {
-                "do not go on: ask the vault's operator on another way whether its key was replaced"
+                "do not go on: ask the vault's operator on another way whether its key was replaced; after a restore, `keyturn accept-restore` takes the new one"
             }
             (_, "not-let-in") => {
                 "use the home with which you joined; your token signs in another computer: keyturn join --device"

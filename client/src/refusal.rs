@@ -13,6 +13,7 @@ use keyturn_proto::{CODE_TRAILER, HINT_TRAILER};
 use tonic::{Code, Status};
 
 use keyturn_hsm::TokenError;
+use keyturn_vault::refusal::Refusal as Rule;
 
 use crate::{connect::ConnectError, home::HomeError, ui::prompt::PromptError, verify::VerifyError};
 
@@ -78,6 +79,12 @@ impl From<Status> for Refusal {
             }),
             hint: tame(&hint.unwrap_or_else(|| way_out.to_owned())),
         }
+    }
+}
+
+impl From<Rule> for Refusal {
+    fn from(rule: Rule) -> Self {
+        Self::new(rule.code(), rule, rule.hint())
     }
 }
 
@@ -408,7 +415,7 @@ mod tests {
             let ours = (3..=124).contains(exit) || (193..=250).contains(exit);
             assert!(is_code(code) && ours, "invariant 3: {code} {exit}");
         }
-        for refusal in keyturn_vault::refusal::Refusal::ALL {
+        for refusal in Rule::ALL {
             let exit = exit_of(refusal.code());
             assert!(
                 (30..100).contains(&exit) || exit >= 193,
@@ -445,7 +452,7 @@ mod tests {
             .map(|row| (row[1].to_owned(), row[2].to_owned()))
             .collect();
         assert_eq!(found, wanted, "a row of docs/EXIT-CODES.md for each code");
-        let rules: std::collections::BTreeMap<_, _> = keyturn_vault::refusal::Refusal::ALL
+        let rules: std::collections::BTreeMap<_, _> = Rule::ALL
             .iter()
             .map(|rule| (format!("`{}`", rule.code()), rule.to_string()))
             .collect();

@@ -447,8 +447,7 @@ impl Session {
 }
 
 fn not_founded() -> Refusal {
-    let rule = keyturn_vault::refusal::Refusal::NotFounded;
-    Refusal::new(rule.code(), rule, rule.hint())
+    keyturn_vault::refusal::Refusal::NotFounded.into()
 }
 
 /// The way to the vault of a profile.

@@ -100,6 +100,9 @@ pub enum KeyFileError {
         "the passphrase is wrong, or the key file was altered; try again, then use a copy of the file"
     )]
     WrongPassphrase(#[source] DecryptError),
+    /// The age file: whatever the passphrase is, this file does not open.
+    #[error("the key file is cut short or altered; use a copy of the file")]
+    Damaged(#[source] DecryptError),
     /// What is inside.
     #[error("the key file does not hold an age identity and an approval key")]
     Contents,
@@ -214,8 +217,14 @@ impl KeyFile {
         }
         let Header { cost, salt, sealed } = Header::parse(file)?;
         let identity = cost.derive(passphrase, salt)?;
-        let contents = decrypt_with(&identity, sealed, MAX_CONTENTS_BYTES)
-            .map_err(KeyFileError::WrongPassphrase)?;
+        let contents =
+            decrypt_with(&identity, sealed, MAX_CONTENTS_BYTES).map_err(|error| match error {
+                DecryptError::NotForThisKey => KeyFileError::WrongPassphrase(error),
+                // Seen before a key is tried, or after the right one was found.
+                DecryptError::TooLong(_) | DecryptError::NotAge | DecryptError::Damaged => {
+                    KeyFileError::Damaged(error)
+                }
+            })?;
         // Exposed to its parser.
         Self::parse(contents.expose())
     }

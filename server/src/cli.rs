@@ -42,12 +42,18 @@ pub enum Command {
         /// The notifier.
         #[arg(long, value_name = "NAME")]
         test: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Say whether `run` would start: the file, the keys, the folders. Changes nothing.
     CheckConfig {
         /// Ask the targets too: whether the connectors' own credentials work.
         #[arg(long)]
         live: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -157,7 +163,13 @@ mod tests {
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
         let cli = Cli::try_parse_from(["keyturnd", "check-config", "--config", "/k.toml"]).unwrap();
-        assert!(matches!(cli.command, Command::CheckConfig { live: false }));
+        assert!(matches!(
+            cli.command,
+            Command::CheckConfig {
+                live: false,
+                json: false
+            }
+        ));
         assert_eq!(cli.config, PathBuf::from("/k.toml"));
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     restore::begin,
     rotation::Workshop,
     rows::{self, read},
-    service::{self, Context},
+    service::{self, Context, census::Last},
     shell::Shell,
     store::{
         Name, RedbStore, Store,
@@ -96,7 +96,7 @@ impl Vault {
         } = recognise(config, view.as_ref()).await?;
         let anchors = Arc::new(tokens(config, view.as_ref(), &chain).await?);
         let node = Node::new(vault.node, key);
-        let (desks, objects) = (Desks::default(), Objects::default());
+        let (desks, objects, census) = (Desks::default(), Objects::default(), Last::default());
         let workshop = Workshop::new(
             connectors,
             node.clone(),
@@ -109,7 +109,7 @@ impl Vault {
         let parts = (
             desks.clone(),
             peers.clone(),
-            Arc::clone(&objects),
+            (Arc::clone(&objects), census.changed()),
             workshop,
             pinned,
             outbox,
@@ -175,7 +175,7 @@ impl Vault {
             workshop,
             space,
             health: Arc::clone(&health),
-            census: Arc::default(),
+            census,
             head_copy: copying.head,
             mode: mode.clone(),
             stop: stopping,

@@ -48,13 +48,14 @@ impl Health {
     /// Health of a daemon that is starting, and the service that tells it.
     pub async fn starting() -> (Self, HealthServer<impl HealthService>) {
         let (reporter, service) = tonic_health::server::health_reporter();
-        let state = Arc::new(watch::Sender::new(State::NotServing(String::new())));
+        let state = State::NotServing("the daemon is starting".to_owned());
         let health = Self {
-            state,
+            state: Arc::new(watch::Sender::new(state)),
             note: Arc::default(),
             reporter,
         };
-        health.not_serving("the daemon is starting").await;
+        // No warning: every start goes through it.
+        health.report(ServingStatus::NotServing).await;
         (health, service)
     }
 
@@ -107,6 +108,10 @@ impl Health {
                 ServingStatus::NotServing
             }
         };
+        self.report(status).await;
+    }
+
+    async fn report(&self, status: ServingStatus) {
         for service in SERVICES {
             self.reporter.set_service_status(service, status).await;
         }

@@ -1,7 +1,7 @@
 //! `keyturnd init`: the files of a new vault, with its first charter as a proposal.
 //!
 //! The charter takes force when every founder has joined with the welcome file made here. Nothing that
-//! is there already is touched; what was begun and not finished is said.
+//! is there already is touched; what was begun and cannot be finished is taken back.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use keyturn_vault::{
     id::NodeId,
     jcs::Document as _,
     key::PublicKey,
-    name::{Name, Origin},
+    name::{Name, Origin, PersonName},
     reference::CharterRef,
     words,
 };
@@ -37,7 +37,7 @@ mod welcome;
 
 pub use self::welcome::Welcomed;
 use self::{
-    founding::{charter, read_founding},
+    founding::{Enrolled, Founding, charter, read_founding},
     welcome::welcome,
 };
 
@@ -167,6 +167,28 @@ pub enum InitError {
     Store(String),
 }
 
+impl InitError {
+    /// What to do next.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::NotEmpty(_) => {
+                "nothing was changed; a vault that is there is run, not made again"
+            }
+            Self::File { .. } | Self::Roots { .. } => {
+                "check the path, and whose it is; folders for --sink and --head-copy must be there"
+            }
+            Self::Founding { .. } | Self::Charter(_) => {
+                "correct the file; docs/OPERATIONS.md shows one, docs/FORMATS.md says every key"
+            }
+            Self::Enrolment { .. } => {
+                "ask for `keyturn enroll NAME` again, and compare the six words"
+            }
+            Self::WeakTokens(_) => "YubiKeys enrol with `keyturn enroll NAME --token yubikey`",
+            Self::Key(_) | Self::Store(_) => "see the room on the disk, then run it again",
+        }
+    }
+}
+
 /// Makes a vault.
 pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
     let origin: Origin = request
@@ -180,7 +202,22 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
     })?;
     let (founding, enrolled) = read_founding(request, &anchors)?;
     let places = places(&request.sinks, request.head_copy.as_ref(), roots)?;
+    let there = request.dir.exists();
     prepare(&request.dir)?;
+    let made = make(request, clock, (&origin, founding, &enrolled), &places);
+    if made.is_err() {
+        clear(&request.dir, there);
+    }
+    made
+}
+
+/// Fills the empty folder.
+fn make(
+    request: &Request,
+    clock: &Clock,
+    (origin, founding, enrolled): (&Origin, Founding, &BTreeMap<PersonName, Enrolled>),
+    places: &Places,
+) -> Result<Made, InitError> {
     let key_error = |error: &dyn fmt::Display| InitError::Key(error.to_string());
     let node_key = DeviceKey::create(&request.dir.join("node.pem"), origin.as_str())
         .map_err(|e| key_error(&e))?;
@@ -191,14 +228,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         name: "node-1".parse::<Name>().map_err(|e| key_error(&e))?,
         key: PublicKey::from_der(node_key.public().spki()).map_err(|e| key_error(&e))?,
     };
-    let charter = charter(
-        request,
-        &origin,
-        founding,
-        &enrolled,
-        node.clone(),
-        &log_key,
-    )?;
+    let charter = charter(request, origin, founding, enrolled, node.clone(), &log_key)?;
     let bytes = charter
         .to_bytes()
         .map_err(|error| InitError::Charter(error.to_string()))?;
@@ -215,7 +245,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
         },
     )
     .map_err(|source| file(&request.dir.join("pins.json"), source))?;
-    let welcomes = welcome(request, &charter, &bytes, genesis, &enrolled, &node_key)?;
+    let welcomes = welcome(request, &charter, &bytes, genesis, enrolled, &node_key)?;
     let mut vault = rows::Vault::new(node.id, genesis);
     vault.founders = welcomes
         .iter()
@@ -226,7 +256,7 @@ pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
     let objects: Vec<_> = [bytes.as_slice()].into_iter().chain(attestations).collect();
     make_store(&request.dir.join("data"), &objects, &vault)?;
     let config = request.dir.join("keyturnd.toml");
-    let text = config_text(&request.origin, &request.dir, &request.listen, &places);
+    let text = config_text(&request.origin, &request.dir, &request.listen, places);
     write(&config, text.as_bytes(), 0o644)?;
     Ok(Made {
         config,
@@ -282,6 +312,20 @@ fn prepare(dir: &Path) -> Result<(), InitError> {
             .map_err(|e| file(&folder, e))?;
     }
     Ok(())
+}
+
+/// Takes back what was made of a vault that was not: the next try begins as this one did.
+fn clear(dir: &Path, there: bool) {
+    for folder in ["data", "welcome"] {
+        // What stays is told by the next try.
+        let _ = fs::remove_dir_all(dir.join(folder));
+    }
+    for file in ["node.pem", "log.key", "pins.json", "keyturnd.toml"] {
+        let _ = fs::remove_file(dir.join(file));
+    }
+    if !there {
+        let _ = fs::remove_dir(dir);
+    }
 }
 
 fn make_store(data: &Path, objects: &[&[u8]], vault: &rows::Vault) -> Result<(), InitError> {

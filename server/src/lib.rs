@@ -10,6 +10,7 @@ pub mod anteroom;
 pub mod attest;
 pub mod backup;
 pub mod chain;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;

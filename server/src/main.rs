@@ -7,7 +7,7 @@ use std::{io, path::Path, process::ExitCode};
 use clap::Parser as _;
 use keyturn_seal::alloc::Wiping;
 use keyturnd::{
-    backup,
+    backup, check,
     cli::{Cli, Command, InitArgs, RestoreArgs},
     clock::Clock,
     init, restore,
@@ -23,8 +23,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Run => run::run(&cli.config),
-        Command::CheckConfig { live } => return check_config(&cli, live),
-        Command::Notify { ref test } => return notify(&cli, test),
+        Command::CheckConfig { live, json } => return check_config(&cli, live, json),
+        Command::Notify { ref test, json } => return notify(&cli, test, json),
         Command::Init(request) => return found(&request),
         Command::Backup { ref to, json } => return backed_up(&cli, to, json),
         Command::Restore(request) => return restored(&request),
@@ -44,18 +44,16 @@ fn found(request: &InitArgs) -> ExitCode {
         line(io::stderr(), &format!("warning: {warning}"));
     }
     let shown = |made: init::Made| shown(request.json, &made.json(), &made);
-    answer(
-        founded,
-        shown,
-        |_| "docs/OPERATIONS.md shows a founding from beginning to end",
-    )
+    answer(founded, shown, |error| error.hint())
 }
 
 /// Sends a test notice, past the outbox.
-fn notify(cli: &Cli, name: &str) -> ExitCode {
+fn notify(cli: &Cli, name: &str, json: bool) -> ExitCode {
     match run::notify_test(&cli.config, name) {
         Ok(id) => {
-            line(io::stdout(), &format!("{name}: took the notice {id}"));
+            let value = serde_json::json!({ "notifier": name, "notice": id });
+            let told = format!("{name}: took the notice {id}");
+            line(io::stdout(), &shown(json, &value, &told));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -107,16 +105,21 @@ fn answer<T, E: std::error::Error>(
     }
 }
 
-fn check_config(cli: &Cli, live: bool) -> ExitCode {
+/// Problems are told on standard error either way, as everywhere.
+fn check_config(cli: &Cli, live: bool, json: bool) -> ExitCode {
     let found = if live {
-        run::check_config_live(&cli.config)
+        check::check_config_live(&cli.config)
     } else {
-        run::check_config(&cli.config)
+        check::check_config(&cli.config)
     };
-    for good in found.good {
-        line(io::stdout(), &good);
+    if json {
+        line(io::stdout(), &found.json(&cli.config).to_string());
+    } else {
+        for good in &found.good {
+            line(io::stdout(), good);
+        }
     }
-    for warning in found.warnings {
+    for warning in &found.warnings {
         line(io::stderr(), &format!("warning: {warning}"));
     }
     for error in &found.errors {
@@ -125,7 +128,9 @@ fn check_config(cli: &Cli, live: bool) -> ExitCode {
     if let Some(first) = found.errors.first() {
         return ExitCode::from(first.exit());
     }
-    line(io::stdout(), &format!("{}: good", cli.config.display()));
+    if !json {
+        line(io::stdout(), &format!("{}: good", cli.config.display()));
+    }
     ExitCode::SUCCESS
 }
 

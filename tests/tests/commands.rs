@@ -186,14 +186,14 @@ fn every_command_prints_json() {
     ] {
         story.tell("alice", line, 0);
     }
-    let charter = story.tell("alice", "charter show", 0);
-    fs::write(
-        story.world.folder().join("charter.json"),
-        charter.to_string(),
-    )
-    .unwrap();
+    let mut charter = story.tell("alice", "charter show", 0);
+    let file = story.world.folder().join("charter.json");
+    fs::write(&file, charter.to_string()).unwrap();
     story.tell("alice", "charter diff charter.json", 0);
     let propose = "charter propose charter.json --reason x --no-wait";
+    story.tell("alice", propose, 84);
+    charter["policies"][0]["check_out_secs"] = serde_json::json!(60);
+    fs::write(&file, charter.to_string()).unwrap();
     let proposed = story.tell("alice", propose, 0);
     let withdraw = format!("withdraw {}", text(&proposed, "/ceremony"));
     story.tell("alice", &withdraw, 0);

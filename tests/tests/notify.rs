@@ -26,6 +26,7 @@ use keyturnd::{
     notice::{Kind, Notice, Severity},
     owner::outbox::{MAX_UNDELIVERED, MAX_WAITING},
 };
+use serde_json::{Value, json};
 
 const SECRET: &[u8] = b"nobody is told this";
 const MINUTE: Duration = Duration::from_mins(1);
@@ -308,6 +309,29 @@ async fn a_notifier_is_tried_before_it_is_needed() {
         let said = format!("{}{}", reply.stdout, reply.stderr);
         assert!(said.contains(want), "{name}: {said}");
     }
+    for (line, code, key, want) in [
+        (vec!["check-config"], 0, "good", json!(true)),
+        (
+            vec!["notify", "--test", "good"],
+            0,
+            "notifier",
+            json!("good"),
+        ),
+    ] {
+        let line = line.into_iter().chain(["--json", "--config", &config]);
+        let reply = vault.world.keyturnd(line).unwrap().exits(code).unwrap();
+        let told: Value = serde_json::from_str(&reply.stdout).unwrap();
+        assert_eq!(told[key], want, "{told}");
+    }
+    let broken = config.replace("keyturnd.toml", "none.toml");
+    let line = ["check-config", "--json", "--config", &broken];
+    let reply = vault.world.keyturnd(line).unwrap().exits(78).unwrap();
+    let told: Value = serde_json::from_str(&reply.stdout).unwrap();
+    let error = told["errors"][0]["error"].as_str();
+    assert!(
+        error.is_some_and(|error| error.contains("none.toml")),
+        "{told}"
+    );
     let told = good.told();
-    assert_eq!(kinds(&told), ["notice.test"]);
+    assert_eq!(kinds(&told), ["notice.test", "notice.test"]);
 }

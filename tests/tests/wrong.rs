@@ -653,8 +653,8 @@ const HOMES: &[Broken] = &[
             fs::write(home.join("token.key"), whole.get(..200).unwrap()).unwrap();
         },
         "heartbeat",
-        119,
-        "wrong passphrase",
+        120,
+        "cut short",
     ),
     (
         "a key file that wants all memory",
@@ -924,6 +924,10 @@ fn wrong_configurations_are_told_and_start_nothing() {
             wrong.push(format!("{name}: it changed something"));
         }
     }
+    let founding = fs::read_to_string(world.folder().join("FOUNDING.toml")).unwrap();
+    let strict = founding.replace("require_attestation = false", "");
+    fs::write(world.folder().join("strict.toml"), strict).unwrap();
+    let before = at_rest(&world, false);
     for (name, line, exit, says) in [
         ("no command", "", 2, "Usage"),
         ("an unknown command", "start", 2, "unrecognized"),
@@ -968,6 +972,18 @@ fn wrong_configurations_are_told_and_start_nothing() {
             "init --dir new --origin a%b --listen 127.0.0.1:1 --founding FOUNDING.toml",
             1,
             "origin",
+        ),
+        (
+            "tokens that the policy does not take",
+            "init --dir new --origin a.example/b --listen 127.0.0.1:1 --founding strict.toml",
+            1,
+            "require_attestation",
+        ),
+        (
+            "a folder for copies that is not there",
+            "init --dir new --origin a.example/b --listen 127.0.0.1:1 --founding FOUNDING.toml --sink none",
+            1,
+            "none",
         ),
         (
             "a vault from nothing",

@@ -117,6 +117,9 @@ pub fn charter<'a>(
     if new.validate().is_err() || new.follows(old, world.in_force.digest).is_err() {
         return Err(Refusal::BrokenCharter);
     }
+    if !new.changes(old) {
+        return Err(Refusal::NothingChanges);
+    }
     if unjoined(old, new, joined).is_some() {
         return Err(Refusal::NotJoined);
     }

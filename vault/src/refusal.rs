@@ -108,7 +108,7 @@ refusals! {
     Stale "stale" "the change was made for a charter or definition that is no longer in force" "propose it again"
     BrokenCharter "broken-charter" "the proposed charter breaks a rule of charters" "see the finding of `keyturn charter diff`"
     BrokenDefinition "broken-definition" "the proposed definition breaks a rule of definitions" "see the finding of `keyturn credential show`"
-    NothingChanges "nothing-changes" "the proposal changes nothing" "propose a difference"
+    NothingChanges "nothing-changes" "the proposal changes nothing" "change what `keyturn charter show --json` or `keyturn credential show --json` gives, and propose that"
     TooFewHolders "too-few-holders" "a live version would keep fewer holders than its quorum" "reshare first, or keep enough holders"
     NotJoined "not-joined" "the charter has a token that never joined" "let its owner run `keyturn join` first"
     WeakToken "weak-token" "a token that would hold shares does not meet a policy of the charter" "see `keyturn charter diff`; enrol a token that meets it, or change the policy in the same charter"

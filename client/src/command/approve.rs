@@ -31,6 +31,7 @@ use crate::{
     refusal::{Refusal, told},
     session::Session,
     token,
+    ui::{Ui, table},
     verify::{self, VerifyError},
     wire,
 };
@@ -60,7 +61,7 @@ impl Approve {
         let session = context.session().await?;
         let ceremony = match self.ceremony {
             Some(ceremony) => ceremony,
-            None => only_one(&session).await?,
+            None => only_one(context.ui, &session).await?,
         };
         let case = Case::load(&session, ceremony).await?;
         let mut held = if self.resend {
@@ -105,7 +106,7 @@ impl Approve {
 }
 
 /// The only ceremony that waits for this person.
-pub(super) async fn only_one(session: &Session) -> Result<CeremonyId, Refusal> {
+pub(super) async fn only_one(ui: Ui, session: &Session) -> Result<CeremonyId, Refusal> {
     let status = session
         .status()
         .show(v1::ShowStatusRequest {})
@@ -119,14 +120,12 @@ pub(super) async fn only_one(session: &Session) -> Result<CeremonyId, Refusal> {
             "name the ceremony; see `keyturn status`",
         )),
         several => {
-            let ids: Vec<_> = several
-                .iter()
-                .map(|view| crate::ui::clean(&view.id))
-                .collect();
+            let rows: Vec<_> = several.iter().map(show::ceremony_row).collect();
+            ui.note(table(&rows));
             Err(Refusal::new(
                 "malformed",
-                format_args!("several requests wait for you: {}", ids.join(", ")),
-                "name one of them",
+                "several requests wait for you",
+                "name one: `keyturn approve ID`",
             ))
         }
     }
@@ -174,11 +173,16 @@ impl Held {
         case.takes(session, opened.reference())?;
         let (lines, shares) = open_shares(context, session, case, &mut opened)?;
         let digest = case.request.digest().to_string();
-        let question = "Do you approve this request?";
+        // What was shown first may have left the screen by now.
+        let question = format!(
+            "Do you approve {}, asked for by {}?",
+            show::what(&case.request),
+            case.request.requested_by.name
+        );
         if matches!(case.request.purpose, Purpose::AcceptRestore(_)) {
-            context.person.confirm_typed(question, &digest)?;
+            context.person.confirm_typed(&question, &digest)?;
         } else {
-            context.person.confirm(question, &digest)?;
+            context.person.confirm(&question, &digest)?;
         }
         let approval = Approval {
             request: case.request.digest(),

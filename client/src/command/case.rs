@@ -9,7 +9,6 @@ use keyturn_vault::{
     digest::Digest,
     id::{CeremonyId, PersonId},
     jcs::Document as _,
-    name::CredentialPath,
     reference::TokenRef,
     text::{Approval, Change, Decision, Details, Purpose, Request, SignedText, Text as _},
     words::spoken,
@@ -204,6 +203,14 @@ impl Case {
             "---\nSHA-256    {digest}\nsix words  {}",
             ui.paint_err(Style::Bold, spoken(&digest))
         );
+        let requester = &self.request.requested_by;
+        if requester.id != session.profile.person {
+            let _ = write!(
+                text,
+                "\nLet {} read the six words to you: they must be the same.",
+                requester.name
+            );
+        }
         ui.note(text);
         Ok(())
     }
@@ -216,7 +223,7 @@ impl Case {
             .as_ref()
             .map(|by| format!(", to be used by {by}"))
             .unwrap_or_default();
-        let what = self.what();
+        let what = super::show::what(request);
         let details = self
             .details
             .as_deref()
@@ -249,28 +256,6 @@ impl Case {
             said.approval.custodian.id == person
                 && matches!(said.approval.decision, Decision::Approve(_))
         })
-    }
-
-    fn what(&self) -> String {
-        let mut paths: Vec<(&CredentialPath, Vec<String>)> = Vec::new();
-        for line in &self.request.credentials {
-            match paths.last_mut() {
-                Some((path, versions)) if *path == &line.path => {
-                    versions.push(line.version.to_string());
-                }
-                _ => paths.push((&line.path, vec![line.version.to_string()])),
-            }
-        }
-        let paths: Vec<_> = paths
-            .into_iter()
-            .map(|(path, versions)| format!("{path} ({})", versions.join(", ")))
-            .collect();
-        let purpose = self.request.purpose.name();
-        if paths.is_empty() {
-            format!("{purpose} (see below)")
-        } else {
-            format!("{purpose} {}", paths.join(", "))
-        }
     }
 
     pub(super) fn unusual(&self, session: &Session) -> Result<Vec<String>, Refusal> {

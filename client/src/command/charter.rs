@@ -9,6 +9,7 @@ use keyturn_vault::{
     digest::Digest,
     jcs::Document as _,
     reference::CharterRef,
+    refusal::Refusal as Rule,
     text::{Change, Purpose},
     words::spoken,
 };
@@ -195,6 +196,9 @@ impl Diff {
 impl Propose {
     async fn run(self, context: &mut Context, session: &Session) -> Result<(), Refusal> {
         let new = draft(session, &self.file)?;
+        if !new.changes(session.charter()?.1) {
+            return Err(Rule::NothingChanges.into());
+        }
         let bytes = new
             .to_bytes()
             .map_err(|source| VerifyError::Document("the charter", source))?;

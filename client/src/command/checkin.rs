@@ -109,7 +109,7 @@ impl Checkin {
             return check_old::run(&mut context, &session, &request, (&command, old)).await;
         }
         Ok(context.ui.result(&show::ceremony(&view), || {
-            "Returned. Rotation is due now; see `keyturn rotate list`.".to_owned()
+            "Returned. `keyturn rotate list` says what is changed now, and what somebody changes by hand.".to_owned()
         })?)
     }
 }

@@ -109,7 +109,7 @@ fn pairs(pairs: Vec<Pair>) -> std::collections::BTreeMap<Name, Line> {
 }
 
 impl Source {
-    /// The secret: from the file or descriptor as it is, or asked for.
+    /// The secret: from the file or descriptor as it is, or asked for twice: a slip would be noticed on the worst night.
     pub(super) fn read(&self, context: &Context) -> Result<SecretBytes, Refusal> {
         let max = u64::try_from(MAX_SECRET_BYTES).unwrap_or(u64::MAX);
         let bytes = match (&self.secret_file, self.secret_fd) {
@@ -131,7 +131,7 @@ impl Source {
                 read.map_err(|error| file_error(&path, &error))?;
                 bytes
             }
-            (None, None) => return Ok(context.person.secret("the secret", None, None)?),
+            (None, None) => return Ok(context.person.new_secret("the secret", None, None)?),
         };
         if bytes.ends_with(b"\n") {
             context

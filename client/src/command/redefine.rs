@@ -9,6 +9,7 @@ use keyturn_vault::{
     digest::Digest,
     jcs::Document as _,
     name::CredentialPath,
+    refusal::Refusal as Rule,
     text::{Change as Subject, Purpose},
 };
 
@@ -48,6 +49,13 @@ impl Change {
         new.validate(session.charter()?.1)
             .map_err(|error| broken(&error))?;
         let bytes = new.to_bytes().map_err(document)?;
+        let renewed = Definition {
+            previous: old.previous,
+            ..new.clone()
+        };
+        if renewed == old {
+            return Err(Rule::NothingChanges.into());
+        }
         let subject = Subject::Definition {
             credential: new.credential,
             old: named,

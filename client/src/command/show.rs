@@ -3,7 +3,9 @@
 use keyturn_proto::v1::{
     CeremonyState, CeremonyView, Person, Purpose, RotationState, VersionState,
 };
-use keyturn_vault::{digest::Digest, id::CeremonyId, time::Time, words::spoken};
+use keyturn_vault::{
+    digest::Digest, id::CeremonyId, name::CredentialPath, text::Request, time::Time, words::spoken,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -53,6 +55,29 @@ pub fn odd(ui: Ui, odd: &[String]) -> String {
         "nothing".to_owned()
     } else {
         ui.paint_err(Style::Warn, odd.join("; "))
+    }
+}
+
+/// What is asked for, in a line.
+pub fn what(request: &Request) -> String {
+    let mut paths: Vec<(&CredentialPath, Vec<String>)> = Vec::new();
+    for line in &request.credentials {
+        match paths.last_mut() {
+            Some((path, versions)) if *path == &line.path => {
+                versions.push(line.version.to_string());
+            }
+            _ => paths.push((&line.path, vec![line.version.to_string()])),
+        }
+    }
+    let paths: Vec<_> = paths
+        .into_iter()
+        .map(|(path, versions)| format!("{path} ({})", versions.join(", ")))
+        .collect();
+    let purpose = request.purpose.name();
+    if paths.is_empty() {
+        format!("{purpose} (see below)")
+    } else {
+        format!("{purpose} {}", paths.join(", "))
     }
 }
 

@@ -109,22 +109,27 @@ fn copies(reply: &v1::ShowStatusReply) -> Value {
 fn counts(reply: &v1::ShowStatusReply) -> String {
     let mut text = String::new();
     if let Some(credentials) = reply.credentials {
-        let _ = writeln!(
-            text,
-            "{}; {} unproven, {} known to a person, {} sealed to an older roster, {} checked out",
-            some(credentials.total, "credential", "credentials"),
-            credentials.unproven,
-            credentials.known_to_human,
-            credentials.old_roster,
-            credentials.checked_out
-        );
+        let of = told(&[
+            (credentials.unproven, "unproven"),
+            (credentials.known_to_human, "known to a person"),
+            (credentials.old_roster, "sealed to an older roster"),
+            (credentials.checked_out, "checked out"),
+        ]);
+        let all = some(credentials.total, "credential", "credentials");
+        let _ = match of {
+            Some(of) => writeln!(text, "{all}: {of}"),
+            None => writeln!(text, "{all}"),
+        };
     }
     if let Some(rotations) = reply.rotations {
-        let _ = writeln!(
-            text,
-            "Rotations: {} due, {} running, {} need an operator, {} by hand",
-            rotations.due, rotations.running, rotations.needs_operator, rotations.manual
-        );
+        let of = told(&[
+            (rotations.due, "due"),
+            (rotations.running, "running"),
+            (rotations.backing_off, "tried again later"),
+            (rotations.needs_operator, "stuck"),
+            (rotations.manual, "by hand"),
+        ]);
+        let _ = writeln!(text, "Rotations: {}", of.as_deref().unwrap_or("none due"));
     }
     if let Some(copies) = &reply.copies
         && !copies.places.is_empty()
@@ -138,6 +143,15 @@ fn counts(reply: &v1::ShowStatusReply) -> String {
         );
     }
     text
+}
+
+/// The counts that are not zero; none when all are.
+fn told(counts: &[(u64, &str)]) -> Option<String> {
+    let some = counts.iter().filter(|(count, _)| *count > 0);
+    let some: Vec<_> = some
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    (!some.is_empty()).then(|| some.join(", "))
 }
 
 /// A number of things, as people say it.
@@ -201,7 +215,7 @@ fn text(context: &Context, session: &Session, reply: &v1::ShowStatusReply) -> St
         table(&views.iter().map(show::ceremony_row).collect::<Vec<_>>())
     };
     if reply.waiting.is_empty() {
-        text.push_str("Nothing waits for you.\n");
+        text.push_str("No request waits for you.\n");
     } else {
         let _ = write!(
             text,

@@ -193,7 +193,7 @@ impl Unseal {
         let digest = prepared.signed.digest();
         let ui = context.ui;
         show::announce(ui, ceremony, &digest);
-        ui.note("Read the words to the custodians whom you ask; they see the same.");
+        ui.note("Ask custodians to run `keyturn approve`, and read them the six words: they see the same.");
         Ok((
             Waiting {
                 request: prepared.request,

@@ -233,7 +233,7 @@ impl Person {
     }
 
     /// A new secret: asked for twice where a person types it.
-    fn new_secret(
+    pub fn new_secret(
         &self,
         question: &str,
         fd: Option<i32>,

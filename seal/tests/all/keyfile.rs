@@ -122,8 +122,8 @@ fn every_line_is_checked() {
             "{name}"
         );
     }
-    let damaged = KeyFileError::WrongPassphrase(DecryptError::Damaged).to_string();
-    let not_age = KeyFileError::WrongPassphrase(DecryptError::NotAge).to_string();
+    let damaged = KeyFileError::Damaged(DecryptError::Damaged).to_string();
+    let not_age = KeyFileError::Damaged(DecryptError::NotAge).to_string();
     for (name, file, want) in [
         ("empty", vec![], header.clone()),
         ("only the lines", lines.as_bytes().to_vec(), not_age),

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 pub use super::load::put_object;
 use super::{
     WeakOwner, change::Proposal, meter::Meter, outbox::Outbox, restore::Restoring, time::Due,
+    txn::Changed,
 };
 use crate::{
     chain::Known,
@@ -195,6 +196,7 @@ pub struct Core {
     pub(crate) desks: Desks,
     pub(super) peers: Peers,
     pub(super) objects: Objects,
+    pub(super) changed: Changed,
     pub(super) edge: Edge,
     pub(super) head_rev: Rev,
     pub(super) key: Arc<LogKey>,
@@ -240,7 +242,7 @@ pub(super) struct Bounds {
 }
 
 /// What a core works with beside its store.
-pub type Parts = (Desks, Peers, Objects, Workshop, Pinned, Outbox);
+pub type Parts = (Desks, Peers, (Objects, Changed), Workshop, Pinned, Outbox);
 
 pub(super) struct HeldCredentials<'a>(pub(super) &'a BTreeMap<CredentialId, Held>);
 
@@ -258,7 +260,7 @@ impl Core {
         vault: rows::Vault,
         key: Arc<LogKey>,
         clock: Clock,
-        (desks, peers, objects, workshop, pinned, outbox): Parts,
+        (desks, peers, (objects, changed), workshop, pinned, outbox): Parts,
     ) -> Result<Self, Refused> {
         let (edge, head_rev) = match store.get(&Name::Head.key()).await? {
             Some((bytes, rev)) => (
@@ -318,6 +320,7 @@ impl Core {
             desks,
             peers,
             objects,
+            changed,
             edge,
             head_rev,
             key,

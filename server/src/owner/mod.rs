@@ -59,7 +59,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     core::{Core, Needs},
-    txn::Txn,
+    txn::{Changed, Txn},
 };
 use crate::{
     health::{Reporter, State},

@@ -125,10 +125,20 @@ impl Core {
     /// A ceremony as it changes from now on.
     pub fn watch(&mut self, id: CeremonyId) -> Result<watch::Receiver<Arc<Seen>>, Refused> {
         let seen = self.seen(id)?;
+        let seen = Arc::new(seen);
         let watcher = self
             .watchers
             .entry(id)
-            .or_insert_with(|| watch::Sender::new(Arc::new(seen)));
+            .or_insert_with(|| watch::Sender::new(Arc::clone(&seen)));
+        // Its time has gone on since it was last shown; those who watch already count for themselves.
+        watcher.send_if_modified(|shown| {
+            let release = shown.release.clone();
+            *shown = Arc::new(Seen {
+                release,
+                ..Seen::clone(&seen)
+            });
+            false
+        });
         Ok(watcher.subscribe())
     }
 

@@ -189,11 +189,18 @@ impl Core {
         // A new head brings the publisher, who takes the objects.
         self.heads.send_replace(self.edge.size());
         for row in &txn.dirty {
-            if let Row::Ceremony(id) = row {
-                self.receive(*id, committed);
-                if !combined.contains(id) {
-                    self.show(*id, committed);
+            match row {
+                Row::Ceremony(id) => {
+                    self.receive(*id, committed);
+                    if !combined.contains(id) {
+                        self.show(*id, committed);
+                    }
                 }
+                Row::Credential(id) => {
+                    let changed = self.changed.lock();
+                    changed.unwrap_or_else(PoisonError::into_inner).insert(*id);
+                }
+                Row::Vault | Row::Proposals | Row::Slot(_) => {}
             }
         }
     }

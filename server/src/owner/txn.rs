@@ -4,7 +4,10 @@
 //! 1. A step that fails is taken back to its [`Mark`]: entries, rows, effects and memory.
 //! 2. Rows that live in memory are encoded once, when all steps are done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
 
 use keyturn_vault::{
     ceremony::Sheaf,
@@ -16,6 +19,9 @@ use keyturn_vault::{
 
 use super::core::Core;
 use crate::{desk::Share, store::Key};
+
+/// Credentials whose rows were committed and are not counted yet; clones are the same.
+pub type Changed = Arc<Mutex<BTreeSet<CredentialId>>>;
 
 /// A row that is held in memory and has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,30 +2,30 @@
 //!
 //! # Invariants
 //! 1. Counting asks nothing of the owner, and keeps of a credential only what it counts.
-//! 2. However often it is asked, it counts at most once in [`FRESH`].
-//! 3. A row is looked into once, until it or the charter changes: a vault of ten thousand credentials is counted
-//!    by reading their rows, without their documents.
+//! 2. What was committed before it is asked is counted.
+//! 3. A row is read once, until it or the charter changes: in a vault of ten thousand credentials the first
+//!    count reads them all, and every later one those that have changed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
 
 use keyturn_proto::v1;
 use keyturn_vault::{
     definition::Definition, event::Maker, id::CredentialId, manifest::Manifest,
     reference::CharterRef, world::Stage,
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 
 use super::Context;
 use crate::{
     chain::Known,
-    owner::change::old_roster,
+    owner::{Changed, change::old_roster},
     refusal::Refused,
-    rows::{self, document},
-    store::{KeyRange, MAX_PAGE_ROWS, Name, Rev, key::Family},
+    rows::{self, document, read},
+    store::{KeyRange, MAX_PAGE_ROWS, Name, key::Family},
 };
-
-/// A count is good for this long.
-pub const FRESH: Duration = Duration::from_secs(2);
 
 /// Counts over all credentials.
 #[derive(Clone, Debug, Default)]
@@ -39,14 +39,24 @@ pub struct Census {
 }
 
 /// What is kept from one count to the next; clones are the same.
-pub type Last = Arc<Mutex<Kept>>;
+#[derive(Clone, Debug, Default)]
+pub struct Last {
+    changed: Changed,
+    kept: Arc<Mutex<Kept>>,
+}
 
-/// What is kept from one count to the next.
+impl Last {
+    /// Where the owner says which rows it has changed.
+    pub fn changed(&self) -> Changed {
+        Arc::clone(&self.changed)
+    }
+}
+
 #[derive(Debug, Default)]
-pub struct Kept {
-    last: Option<(Instant, Census)>,
+struct Kept {
+    /// The charter by which they were counted; none before all were.
     charter: Option<CharterRef>,
-    credentials: BTreeMap<CredentialId, (Rev, One)>,
+    credentials: BTreeMap<CredentialId, One>,
 }
 
 /// What is counted of one credential.
@@ -60,55 +70,70 @@ struct One {
     live: Vec<u64>,
 }
 
-/// Counts, or gives what was counted a moment ago.
+/// Counts.
 pub async fn count(context: &Context) -> Result<Census, Refused> {
-    let mut kept = context.census.lock().await;
-    if let Some((at, census)) = &kept.last
-        && at.elapsed() < FRESH
-    {
-        return Ok(census.clone());
+    let mut kept = context.census.kept.lock().await;
+    let known = context.charter();
+    // Taken first: what changes from now on is counted the next time.
+    let changed = context.census.changed.lock();
+    let changed = std::mem::take(&mut *changed.unwrap_or_else(PoisonError::into_inner));
+    // When it fails half-way, the next count is a first one.
+    let whole = kept.charter.take() == Some(known.reference);
+    if whole {
+        for id in changed {
+            let row = read(context.store.as_ref(), &Name::Credential(id).key()).await;
+            kept.count(context, &known, id, row).await?;
+        }
+    } else {
+        kept.credentials.clear();
+        let mut next = Some(KeyRange::family(Family::Credential));
+        while let Some(range) = next {
+            let page = context.store.range(&range, MAX_PAGE_ROWS).await?;
+            for row in &page.rows {
+                if let Some(Name::Credential(id)) = row.key.name() {
+                    let row = rows::decode(&row.value).map(Some).map_err(Refused::from);
+                    kept.count(context, &known, id, row).await?;
+                }
+            }
+            next = page.rest;
+        }
     }
-    let census = all(context, &mut kept).await?;
-    kept.last = Some((Instant::now(), census.clone()));
+    kept.charter = Some(known.reference);
+    let mut census = Census::default();
+    for one in kept.credentials.values() {
+        census.add(context, one);
+    }
     Ok(census)
 }
 
-async fn all(context: &Context, kept: &mut Kept) -> Result<Census, Refused> {
-    let known = context.charter();
-    if kept.charter.replace(known.reference) != Some(known.reference) {
-        kept.credentials.clear();
-    }
-    let mut census = Census::default();
-    let mut before = std::mem::take(&mut kept.credentials);
-    let mut next = Some(KeyRange::family(Family::Credential));
-    while let Some(range) = next {
-        let page = context.store.range(&range, MAX_PAGE_ROWS).await?;
-        for row in &page.rows {
-            let Some(Name::Credential(id)) = row.key.name() else {
-                continue;
-            };
-            let same = before.remove(&id).filter(|(rev, _)| *rev == row.rev);
-            let one = match same {
-                Some((_, one)) => one,
-                None => match look(context, &known, &row.value).await {
-                    Ok(one) => one,
-                    // It is told by whoever needs it; the rest is counted.
-                    Err(Refused::Row) => continue,
-                    Err(refused) => return Err(refused),
-                },
-            };
-            census.add(context, &one);
-            kept.credentials.insert(id, (row.rev, one));
+impl Kept {
+    /// Counts one credential, by its row.
+    async fn count(
+        &mut self,
+        context: &Context,
+        known: &Known,
+        id: CredentialId,
+        row: Result<Option<rows::Credential>, Refused>,
+    ) -> Result<(), Refused> {
+        self.credentials.remove(&id);
+        let one = match row {
+            Ok(Some(row)) => look(context, known, &row).await,
+            Ok(None) => return Ok(()),
+            Err(refused) => Err(refused),
+        };
+        match one {
+            Ok(one) => drop(self.credentials.insert(id, one)),
+            // It is told by whoever needs it; the rest is counted.
+            Err(Refused::Row) => {}
+            Err(refused) => return Err(refused),
         }
-        next = page.rest;
+        Ok(())
     }
-    Ok(census)
 }
 
 /// Looks into one credential.
-async fn look(context: &Context, known: &Known, row: &[u8]) -> Result<One, Refused> {
+async fn look(context: &Context, known: &Known, row: &rows::Credential) -> Result<One, Refused> {
     let store = context.store.as_ref();
-    let row: rows::Credential = rows::decode(row)?;
     let definition: Definition = document(store, row.definition).await?;
     let live = || row.versions.values().filter(|one| one.life.stage.live());
     let current = live().find(|one| one.life.stage == Stage::Current);

@@ -163,54 +163,54 @@ fn counted(census: &Census, rotations: &v1::RotationCounts, found: &mut Vec<v1::
             credentials.inconsistent,
             Severity::Problem,
             "inconsistent",
-            "credentials have shares that are not what was sealed",
+            "credentials whose shares are not all what was sealed",
             "open them while it goes, and rotate them",
         ),
         (
             rotations.needs_operator,
             Severity::Problem,
             "needs-operator",
-            "rotations need an operator",
+            "rotations that need an operator",
             "see `keyturn rotate list`",
         ),
         (
             rotations.late,
             Severity::Warning,
             "late",
-            "rotations have been due for more than an hour",
+            "rotations due for more than an hour",
             "see `keyturn rotate list`",
         ),
         (
             rotations.manual,
             Severity::Warning,
             "manual",
-            "secrets are to be changed by hand",
+            "secrets to be changed by hand",
             "see `keyturn rotate list`",
         ),
         (
             census.few_copies,
             Severity::Warning,
             "few-copies",
-            "live versions have fewer copies than wanted",
+            "live versions with fewer copies than wanted",
             "see the places for copies",
         ),
         (
             credentials.old_roster,
             Severity::Warning,
             "old-roster",
-            "credentials are sealed to an older roster",
+            "credentials sealed to an older roster",
             "rotate them, or `keyturn reshare`",
         ),
         (
             credentials.unproven,
             Severity::Note,
             "unproven",
-            "credentials have a version that no login has proven",
+            "credentials with a version that no login has proven",
             "log in with it at the next opening and `keyturn checkin --worked`",
         ),
     ] {
         if count > 0 {
-            found.push(finding(severity, code, format!("{count} {what}"), hint));
+            found.push(finding(severity, code, format!("{what}: {count}"), hint));
         }
     }
 }

@@ -91,7 +91,7 @@ pub struct Context {
     pub space: Space,
     /// Whether the store takes changes.
     pub health: Reporter,
-    /// What was counted last.
+    /// What was counted.
     pub census: census::Last,
     /// The copy of the log's head.
     pub head_copy: watch::Receiver<head::Status>,

@@ -72,7 +72,7 @@ async fn open(vault: &Path) -> Outcome<Owner> {
     let parts = (
         Desks::default(),
         Peers::nobody(),
-        Objects::default(),
+        <(Objects, owner::Changed)>::default(),
         workshop,
         Pinned {
             path: AsRef::<Path>::as_ref(&config.keys.genesis).to_owned(),

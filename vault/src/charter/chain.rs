@@ -226,6 +226,18 @@ impl Charter {
         Ok(())
     }
 
+    /// Whether it says anything else than the charter before it.
+    pub fn changes(&self, old: &Self) -> bool {
+        let renewed = Self {
+            index: old.index,
+            previous: old.previous,
+            joins: old.joins.clone(),
+            restored: old.restored,
+            ..self.clone()
+        };
+        renewed != *old
+    }
+
     /// The digest of its document, and its number; a restore changes neither.
     pub fn reference(&self) -> Result<CharterRef, JcsError> {
         let digest = match self.restored {

@@ -121,7 +121,8 @@ fn a_change_needs_the_governing_group_and_those_it_touches() {
         fn(&Tiny) -> Charter,
         Result<&'static [&'static str], Refusal>,
     );
-    let cases: [Case; 11] = [
+    let cases: [Case; 12] = [
+        ("nothing", next, Err(Refusal::NothingChanges)),
         (
             "a policy",
             |t| {
