@@ -27,6 +27,8 @@ pub(crate) const CREDENTIALS: usize = 10_000;
 const ANSWERS_IN: Duration = Duration::from_millis(50);
 /// Calls of a rotation that has a place: the secret is set, and tried.
 const CALLS: u32 = 2;
+/// Between two rounds of unseals meanwhile: what is opened stays checked out, and is not what is measured here.
+const PAUSE: Duration = Duration::from_secs(4);
 /// Rounds of unseals before.
 const ROUNDS: usize = 3;
 /// What the configuration says where it says nothing.
@@ -47,6 +49,8 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
     }
     let resident = daemon.memory("VmRSS:")?;
 
+    let many = u32::try_from(credentials)?;
+    let floor = ANSWERS_IN * CALLS * many / CONCURRENT;
     let begun = instant();
     ask(&place, credentials).await?;
     let asked = begun.elapsed();
@@ -69,6 +73,7 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
             stop = Some(stopped(&place).await?);
             stood = stopping.elapsed();
         }
+        tokio::time::sleep(PAUSE.min(floor / 20)).await;
         if begun.elapsed() > PATIENCE {
             return Err("the rotations do not end".into());
         }
@@ -78,18 +83,16 @@ pub(crate) async fn measure(credentials: usize) -> Outcome<Section> {
     let said = daemon.end()?;
     let (set, busiest) = said.trim().split_once(' ').ok_or("it said nothing")?;
     let (set, busiest): (usize, u32) = (set.parse()?, busiest.parse()?);
-    let many = u32::try_from(credentials)?;
     if set < credentials || busiest > CONCURRENT {
         return Err(format!("{set} of {many} were set, {busiest} at once").into());
     }
-    let floor = ANSWERS_IN * CALLS * many / CONCURRENT;
     let mut section = Section::new(
         "Rotating after an incident",
         format!(
             "{} credentials whose target answers every call in 50 ms, {CONCURRENT} at once, as the configuration has it. The floor is \
              what the target alone costs: credentials × {CALLS} calls (set, sign in) × 50 ms ÷ {CONCURRENT}; ending sessions and \
              evidence come on top and hold no place. Daemon and target are one process, people and the measuring another; memory is \
-             the daemon's resident set. One connection goes on requesting, approving and opening meanwhile. Half-way all is paused and \
+             the daemon's resident set. One connection requests, approves and opens every few seconds meanwhile. Half-way all is paused and \
              resumed; that time does not count.",
             count(f64::from(many))
         ),
