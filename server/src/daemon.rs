@@ -1,17 +1,19 @@
 //! The parts of a running daemon, put together: store, owner, log, services.
 
+mod recognise;
+
 use std::{path::Path, sync::Arc};
 
-use keyturn_audit::{note::LogKey, publish::Dir};
-use keyturn_hsm::device::DeviceKey;
+use keyturn_audit::publish::Dir;
+use keyturn_hsm::{attestation::Anchors, device::DeviceKey};
 use keyturn_proto::{MAX_MESSAGE, v1};
-use keyturn_vault::charter::Chain;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
+use self::recognise::{Recognised, open_store, recognise, tokens};
 use crate::{
-    attest, backup,
-    chain::{self, VaultError},
+    backup,
+    chain::VaultError,
     clock::Clock,
     config::Config,
     connector::Connectors,
@@ -20,20 +22,18 @@ use crate::{
     gauges,
     health::{Health, Reporter},
     identity::Node,
-    keys::{self, Pinned},
     log::{Objects, Printer, Published},
     metrics::Metrics,
     mode::{self, Mode},
     notice::{Kind, Severity},
-    notify,
+    notify::{self, Notifier},
     owner::{self, Needs, Txn, WeakOwner, core::Core, meter::Meter, outbox::Outbox, places},
     restore::begin,
     rotation::Workshop,
-    rows::{self, read},
     service::{self, Context, census::Last},
     shell::Shell,
     store::{
-        Name, RedbStore, Store,
+        RedbStore, Store,
         space::{Bounds, Space},
     },
 };
@@ -66,133 +66,14 @@ impl Vault {
     }
 
     /// Opens it with these connectors.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "the parts of a daemon, put together one after the other"
-    )]
     pub async fn open_with(
         config: &Config,
         connectors: Connectors,
         key: Arc<DeviceKey>,
         shell: Shell,
     ) -> Result<Self, VaultError> {
-        let Shell {
-            clock,
-            peers,
-            health,
-            tally,
-            metrics,
-        } = shell;
-        let health = Arc::new(watch::Sender::new(health));
-        let data: &Path = config.data.as_ref();
-        let store = open_store(data).await?;
-        let view: Arc<dyn Store> = Arc::<RedbStore>::clone(&store);
-        let Recognised {
-            vault,
-            chain,
-            pinned,
-            log_key,
-            restoring,
-        } = recognise(config, view.as_ref()).await?;
-        let anchors = Arc::new(tokens(config, view.as_ref(), &chain).await?);
-        let node = Node::new(vault.node, key);
-        let (desks, objects, census) = (Desks::default(), Objects::default(), Last::default());
-        let workshop = Workshop::new(
-            connectors,
-            node.clone(),
-            clock.clone(),
-            config.rotation.concurrent.size(),
-        );
-        let notifiers = notify::notifiers(&config.notify);
-        let outbox = Outbox::new(notify::routes(&notifiers), metrics.clone());
-        let posted = outbox.posted();
-        let parts = (
-            desks.clone(),
-            peers.clone(),
-            (Arc::clone(&objects), census.changed()),
-            workshop,
-            pinned,
-            outbox,
-        );
-        let (reference, charter) = chain
-            .newest()
-            .ok_or(VaultError::Foreign("it has no charter"))?;
-        let origin = charter.origin.clone();
-        let mut core = Core::open(
-            view.as_ref(),
-            (Arc::new(charter.clone()), reference),
-            vault.clone(),
-            Arc::clone(&log_key),
-            clock.clone(),
-            parts,
-        )
-        .await?;
-        core.tally = tally;
-        core.metrics = metrics.clone();
-        let space = Space::of(data, Bounds::of(&config.store)).await;
-        core.space = space.clone();
-        core.meter = Meter::of(&metrics);
-        let workshop = core.workshop.clone();
-        let (known, heads) = (core.known(), core.heads());
-        let dir = Dir::new(data.join("log"));
-        let (printer, published) =
-            Printer::open(dir, Arc::clone(&view), Arc::clone(&log_key), objects, heads);
-        let mode = begin(
-            (config, view.as_ref()),
-            (&vault, &chain, restoring),
-            (&log_key, &node),
-            &mut core,
-        )
-        .await?;
-        let keys = LogKeys::of(log_key.vkey(), &chain);
-        let copying = copy(config, &keys, (&view, &published, &mode), &clock);
-        workshop.copy_to(copying.places.clone(), config.copies.min.size());
-        let (owner, owner_task) = owner::start(core, Arc::clone(&view), Arc::clone(&health));
-        let printer = tokio::spawn(printer.run(mode.clone()));
-        let notifiers = notify::start(notifiers, &owner, &posted, &clock, (&mode, &origin));
-        let (stop, stopping) = watch::channel(false);
-        let mut copying = copying;
-        copying.tasks.push(tokio::spawn(backup::serve(
-            data.to_owned(),
-            Arc::clone(&view),
-            published.clone(),
-            mode.clone(),
-            stopping.clone(),
-        )));
-        let context = Context {
-            owner,
-            store: view,
-            known,
-            peers,
-            desks,
-            node,
-            anchors,
-            clock,
-            published,
-            log_key,
-            copies: copying.places,
-            copies_min: config.copies.min.size(),
-            workshop,
-            space,
-            health: Arc::clone(&health),
-            census,
-            head_copy: copying.head,
-            mode: mode.clone(),
-            stop: stopping,
-        };
-        let watching = watch_over(&context, metrics);
-        Ok(Self {
-            routes: routes(&context),
-            watching,
-            owner: owner_task,
-            printer,
-            copying: copying.tasks,
-            mode,
-            notifiers,
-            stop,
-            store,
-            health,
-        })
+        let opened = Opened::read(config, connectors, key, &shell).await?;
+        opened.start(config, shell).await
     }
 
     /// Says from now on there whether the store takes changes.
@@ -259,81 +140,151 @@ impl Vault {
     }
 }
 
-async fn open_store(data: &Path) -> Result<Arc<RedbStore>, VaultError> {
-    let path = data.join("store.redb");
-    let store = tokio::task::spawn_blocking(move || RedbStore::open(&path));
-    let store = store
-        .await
-        .map_err(|_| VaultError::Foreign("it could not be read"))?;
-    Ok(Arc::new(store?))
+/// A vault that is read and of which nothing runs yet.
+struct Opened {
+    store: Arc<RedbStore>,
+    known: Recognised,
+    anchors: Arc<Anchors>,
+    node: Node,
+    core: Core,
+    /// Documents that were committed and are not published yet.
+    objects: Objects,
+    census: Last,
+    notifiers: Vec<Notifier>,
+    /// Grows when there is more to tell them.
+    posted: watch::Receiver<u64>,
 }
 
-/// What a store is, as pins and keys of this machine have it.
-struct Recognised {
-    vault: rows::Vault,
-    chain: Chain,
-    restoring: Option<rows::Restoring>,
-    pinned: Pinned,
-    log_key: Arc<LogKey>,
-}
-
-/// Checks that the store is this vault's: its chain of charters from the pins on, and its log's key.
-async fn recognise(config: &Config, store: &dyn Store) -> Result<Recognised, VaultError> {
-    let vault: rows::Vault = read(store, &Name::Vault.key())
-        .await?
-        .ok_or(VaultError::Foreign("it was never founded"))?;
-    let path: &Path = config.keys.genesis.as_ref();
-    let pins = keys::read_pins(path).map_err(VaultError::Pins)?;
-    let chain = chain::walk(&pins, store, &vault).await?;
-    let (_, charter) = chain
-        .newest()
-        .ok_or(VaultError::Foreign("it has no charter"))?;
-    let log_key = keys::read_log_key(config.keys.log.as_ref(), charter.origin.as_str())?;
-    let restoring: Option<rows::Restoring> = read(store, &Name::Restore.key()).await?;
-    if restoring.is_none() && log_key.vkey().to_string() != charter.log_key.as_str() {
-        return Err(VaultError::Foreign(
-            "its charter names another log key than `keys.log`",
-        ));
+impl Opened {
+    /// Whose store it is, by pins and keys; then the state that its owner begins with.
+    async fn read(
+        config: &Config,
+        connectors: Connectors,
+        key: Arc<DeviceKey>,
+        shell: &Shell,
+    ) -> Result<Self, VaultError> {
+        let data: &Path = config.data.as_ref();
+        let store = open_store(data).await?;
+        let known = recognise(config, store.as_ref()).await?;
+        let anchors = Arc::new(tokens(config, store.as_ref(), &known.charter).await);
+        let node = Node::new(known.vault.node, key);
+        let (objects, census) = (Objects::default(), Last::default());
+        let notifiers = notify::notifiers(&config.notify);
+        let outbox = Outbox::new(notify::routes(&notifiers), shell.metrics.clone());
+        let posted = outbox.posted();
+        let at_once = config.rotation.concurrent.size();
+        let workshop = Workshop::new(connectors, node.clone(), shell.clock.clone(), at_once);
+        let mut core = Core::open(
+            store.as_ref(),
+            (Arc::clone(&known.charter), known.reference),
+            known.vault.clone(),
+            Arc::clone(&known.log_key),
+            shell.clock.clone(),
+            (
+                Desks::default(),
+                shell.peers.clone(),
+                (Arc::clone(&objects), census.changed()),
+                workshop,
+                known.pinned.clone(),
+                outbox,
+            ),
+        )
+        .await?;
+        core.tally = shell.tally.clone();
+        core.metrics = shell.metrics.clone();
+        core.meter = Meter::of(&shell.metrics);
+        core.space = Space::of(data, Bounds::of(&config.store)).await;
+        Ok(Self {
+            store,
+            known,
+            anchors,
+            node,
+            core,
+            objects,
+            census,
+            notifiers,
+            posted,
+        })
     }
-    Ok(Recognised {
-        vault,
-        chain,
-        restoring,
-        pinned: Pinned {
-            path: path.to_owned(),
-            genesis: pins.genesis,
-        },
-        log_key: Arc::new(log_key),
-    })
-}
 
-/// The roots of attestations; a token of the charter in force that they do not vouch for is said.
-async fn tokens(
-    config: &Config,
-    store: &dyn Store,
-    chain: &Chain,
-) -> Result<keyturn_hsm::attestation::Anchors, VaultError> {
-    let (_, charter) = chain
-        .newest()
-        .ok_or(VaultError::Foreign("it has no charter"))?;
-    let roots = config.attestation.roots.as_ref().map(AsRef::as_ref);
-    let anchors = attest::roots_or_nobody(roots);
-    for (token, why) in attest::unproven(&anchors, store, charter, None).await {
-        tracing::warn!(token = %token.reference(), %why, "the charter's attestation of a token does not hold");
+    /// Starts the owner, what follows its commits, and the services.
+    async fn start(self, config: &Config, shell: Shell) -> Result<Vault, VaultError> {
+        let Self {
+            store,
+            known,
+            node,
+            mut core,
+            ..
+        } = self;
+        let (clock, log_key) = (shell.clock, Arc::clone(&known.log_key));
+        let health = Arc::new(watch::Sender::new(shell.health));
+        let view: Arc<dyn Store> = Arc::<RedbStore>::clone(&store);
+        let dir = Dir::new(config.data.as_ref().join("log"));
+        let (signer, heads) = (Arc::clone(&log_key), core.heads());
+        let (printer, published) =
+            Printer::open(dir, Arc::clone(&view), signer, self.objects, heads);
+        let mode = begin(config, view.as_ref(), &known, &node, &mut core).await?;
+        let (stop, stopping) = watch::channel(false);
+        let keys = LogKeys::of(log_key.vkey(), &known.chain);
+        let copying = copy(config, &keys, (&view, &published, &mode), &clock, &stopping);
+        let copies_min = config.copies.min.size();
+        core.workshop.copy_to(copying.places.clone(), copies_min);
+
+        let announced = core.known();
+        let (desks, workshop) = (core.desks.clone(), core.workshop.clone());
+        let space = core.space.clone();
+        let (owner, owner_task) = owner::start(core, Arc::clone(&view), Arc::clone(&health));
+        let printer = tokio::spawn(printer.run(mode.clone()));
+        let told = (&mode, &known.charter.origin);
+        let notifiers = notify::start(self.notifiers, &owner, &self.posted, &clock, told);
+        let context = Context {
+            owner,
+            store: view,
+            known: announced,
+            peers: shell.peers,
+            desks,
+            node,
+            anchors: self.anchors,
+            clock,
+            published,
+            log_key,
+            copies: copying.places,
+            copies_min,
+            workshop,
+            space,
+            health: Arc::clone(&health),
+            census: self.census,
+            head_copy: copying.head,
+            mode: mode.clone(),
+            stop: stopping,
+        };
+        Ok(Vault {
+            watching: watch_over(&context, shell.metrics),
+            routes: routes(&context),
+            owner: owner_task,
+            printer,
+            copying: copying.tasks,
+            mode,
+            notifiers,
+            stop,
+            store,
+            health,
+        })
     }
-    Ok(anchors)
 }
 
 /// Whether the vault goes on, and what is put before the quorum if it does not.
 async fn begin(
-    (config, store): (&Config, &dyn Store),
-    (vault, chain, restoring): (&rows::Vault, &Chain, Option<rows::Restoring>),
-    (log_key, node): (&LogKey, &Node),
+    config: &Config,
+    store: &dyn Store,
+    known: &Recognised,
+    node: &Node,
     core: &mut Core,
 ) -> Result<watch::Receiver<Mode>, VaultError> {
-    let why = restoring.as_ref().map(|row| row.why.clone());
+    let (chain, log_key) = (&known.chain, &known.log_key);
+    let why = known.restoring.as_ref().map(|row| row.why.clone());
     let (keys, edge) = (LogKeys::of(log_key.vkey(), chain), core.edge());
-    let mode = mode::of(config, &keys, edge, store, (vault, why)).await;
+    let mode = mode::of(config, &keys, edge, store, (&known.vault, why)).await;
     if let Some(why) = mode.why() {
         tracing::error!(%why, "nothing changes until a quorum accepts it");
     }
@@ -345,7 +296,7 @@ async fn begin(
         node,
         edge,
     };
-    let restoring = begin::begin(&start, &mode, restoring).await?;
+    let restoring = begin::begin(&start, &mode, known.restoring.clone()).await?;
     Ok(core.begin(mode, restoring))
 }
 
@@ -356,12 +307,13 @@ struct Copying {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Starts the copies of what is published; they begin when the vault goes on.
+/// Starts the copies of what is published, which begin when the vault goes on, and backups.
 fn copy(
     config: &Config,
     keys: &LogKeys,
     (store, published, mode): (&Arc<dyn Store>, &Published, &watch::Receiver<Mode>),
     clock: &Clock,
+    stopping: &watch::Receiver<bool>,
 ) -> Copying {
     let newest = published.follow();
     let sinks = sinks(&config.copies, config.data.as_ref(), keys);
@@ -381,6 +333,13 @@ fn copy(
             }
         }));
     }
+    tasks.push(tokio::spawn(backup::serve(
+        config.data.as_ref().to_owned(),
+        Arc::clone(store),
+        published.clone(),
+        mode.clone(),
+        stopping.clone(),
+    )));
     Copying {
         places,
         head,
