@@ -45,8 +45,16 @@ fn targets() -> Vec<Target> {
             (target.run)(input);
         }),
     });
+    let server = keyturnd::fuzz::TARGETS.map(|target| Target {
+        name: format!("server-{}", target.name),
+        seed: Some(target.seed.to_vec()),
+        run: Box::new(move |input| {
+            (target.run)(input);
+        }),
+    });
     plain("audit", &keyturn_audit::fuzz::TARGETS)
         .chain(seal)
+        .chain(server)
         .chain(plain("hsm", &keyturn_hsm::fuzz::TARGETS))
         .chain(plain("vault", &keyturn_vault::fuzz::TARGETS))
         .collect()

@@ -18,6 +18,7 @@ pub mod connector;
 pub mod copies;
 pub mod daemon;
 pub mod desk;
+pub mod fuzz;
 pub mod gate;
 pub mod gauges;
 pub mod generate;

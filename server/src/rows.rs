@@ -31,7 +31,7 @@ pub use self::{
 use crate::{notice::Notice, peers};
 
 /// The format byte of every row here.
-const FORMAT: u8 = 1;
+pub(crate) const FORMAT: u8 = 1;
 /// Room for most rows, so that they are written into one piece of memory.
 const USUAL_BYTES: usize = 4096;
 

@@ -21,6 +21,7 @@ use keyturn_seal::secret::SecretBytes;
 use keyturn_vault::{name::KeyId, time::Time};
 use zeroize::Zeroizing;
 
+pub(crate) use self::wire::fuzz;
 use self::wire::{Answer, Ask, Before, Credential};
 use super::{
     About, Attempt, Connector, Created, Evidence, Failure, Key, Known, OneSlot, Rules, RulesError,

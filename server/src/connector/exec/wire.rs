@@ -201,6 +201,36 @@ impl Answer {
     }
 }
 
+/// A fuzz target: whatever a program answers, what is kept of it is bounded, printable and without the secret.
+pub(crate) fn fuzz(input: &[u8]) -> bool {
+    const GIVEN: &str = "a b";
+    let given = SecretBytes::from_slice(GIVEN.as_bytes());
+    let (kept, accepted) = match Answer::parse(input, Some(&given)) {
+        Ok(answer) => {
+            let facts = answer.facts.into_iter();
+            let facts = facts.flat_map(|(name, value)| [name, value]);
+            let kept = facts.chain(answer.evidence).chain([answer.message]);
+            (kept.collect(), true)
+        }
+        Err(
+            Failure::Refused(why)
+            | Failure::Full(why)
+            | Failure::Unknown(why)
+            | Failure::Busy { why, .. },
+        ) => (vec![why], false),
+    };
+    let encoded = BASE64_STANDARD.encode(GIVEN);
+    for text in kept {
+        assert!(text.len() <= MAX_MESSAGE, "too long");
+        assert!(!text.contains(char::is_control), "not printable");
+        assert!(
+            !text.contains(GIVEN) && !text.contains(&encoded),
+            "the secret"
+        );
+    }
+    accepted
+}
+
 /// Base64, taken into memory that is wiped.
 fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretBytes>, D::Error> {
     let text = Zeroizing::new(String::deserialize(from)?);
@@ -211,23 +241,22 @@ fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretBytes>, D::
 
 /// One bounded line for logs and people; invariant 3 of the connectors.
 fn printable(message: &str, secrets: &[Option<&SecretBytes>]) -> String {
-    // `expose`: to see that the program did not echo what it was given.
-    let echoes = secrets.iter().flatten().any(|secret| {
-        let raw = secret.expose();
-        !raw.is_empty()
-            && (message
-                .as_bytes()
-                .windows(raw.len())
-                .any(|part| part == raw)
-                || message.contains(Zeroizing::new(BASE64_STANDARD.encode(raw)).as_str()))
-    });
-    if echoes {
-        return "(message withheld: it held the secret)".to_owned();
-    }
     let mut line: String = message
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
+    // `expose`: to see that the program did not echo what it was given, nor what becomes it here.
+    let echoes = secrets.iter().flatten().any(|secret| {
+        let raw = secret.expose();
+        let holds = |text: &str| {
+            text.as_bytes().windows(raw.len()).any(|part| part == raw)
+                || text.contains(Zeroizing::new(BASE64_STANDARD.encode(raw)).as_str())
+        };
+        !raw.is_empty() && (holds(message) || holds(&line))
+    });
+    if echoes {
+        return "(message withheld: it held the secret)".to_owned();
+    }
     while line.len() > MAX_MESSAGE {
         line.pop();
     }
