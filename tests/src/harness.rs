@@ -150,8 +150,9 @@ impl World {
         Ok(write_private(&self.folder.join(ROOTS), roots.as_bytes())?)
     }
 
-    /// Enrols these people, founds the vault and lets them join, all at the command line.
-    pub fn found(&mut self, people: &[(&str, &[&str])]) -> Outcome<()> {
+    /// Enrols these people, founds the vault and lets them join, all at the command line; gives the digest of the
+    /// first charter.
+    pub fn found(&mut self, people: &[(&str, &[&str])]) -> Outcome<String> {
         for (name, _) in people {
             let out = format!("people/{name}.enroll");
             self.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
@@ -165,7 +166,30 @@ impl World {
             let join = ["--yes-sha256", genesis, "join", &welcome];
             self.keyturn(name, join)?.ok()?;
         }
-        Ok(())
+        Ok(genesis.to_owned())
+    }
+
+    /// The request that waits for somebody, once there is one: its ceremony and its digest.
+    pub fn waiting(&self, person: &str) -> Outcome<(String, String)> {
+        let mut waited = Duration::ZERO;
+        while waited < PATIENCE {
+            let status = self.keyturn(person, ["--json", "status"])?.ok()?.json()?;
+            let of = |name: &str| {
+                Some(
+                    status
+                        .pointer("/waiting/0")?
+                        .get(name)?
+                        .as_str()?
+                        .to_owned(),
+                )
+            };
+            if let (Some(ceremony), Some(digest)) = (of("ceremony"), of("request_sha256")) {
+                return Ok((ceremony, digest));
+            }
+            thread::sleep(STEP);
+            waited = waited.saturating_add(STEP);
+        }
+        Err(format!("nothing waits for {person}").into())
     }
 
     /// The welcome file of a founder.

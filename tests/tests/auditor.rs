@@ -3,7 +3,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::too_many_lines,
-    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a story stops where it is wrong, and writes small files of its own"
 )]
@@ -33,19 +32,7 @@ fn told() -> Outcome<(World, String)> {
         ("carol", &["custodian"]),
         ("dan", &["custodian"]),
     ];
-    for (name, _) in people {
-        let out = format!("people/{name}.enroll");
-        world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
-    }
-    world.init(&people, "")?;
-    world.start()?;
-    let welcome: Value = serde_json::from_slice(&fs::read(world.welcome("bob"))?)?;
-    let genesis = text(&welcome["genesis"]["digest"]);
-    for (name, _) in people {
-        let welcome = world.welcome(name).display().to_string();
-        let join = ["--yes-sha256", &genesis, "join", &welcome];
-        world.keyturn(name, join)?.ok()?;
-    }
+    let genesis = world.found(&people)?;
     fs::write(world.folder().join("secret"), "hunter2")?;
     let add = "credential add aws/prod/root --kind aws-root --group ops --policy default --secret-file secret";
     world.keyturn("alice", add.split(' '))?.ok()?;
@@ -60,15 +47,7 @@ fn told() -> Outcome<(World, String)> {
         "1h",
     ];
     let child = world.command("alice", unseal)?.spawn()?;
-    let (mut ceremony, mut digest) = (String::new(), String::new());
-    for _ in 0..100 {
-        let status = world.keyturn("dan", ["--json", "status"])?.ok()?.json()?;
-        if let Some(first) = status["waiting"].get(0) {
-            (ceremony, digest) = (text(&first["ceremony"]), text(&first["request_sha256"]));
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    let (ceremony, digest) = world.waiting("dan")?;
     let refuse = [
         "--yes-sha256",
         &digest,

@@ -6,7 +6,7 @@
     reason = "a story stops where it is wrong, and writes small files of its own"
 )]
 
-use std::{collections::BTreeSet, fs, thread, time::Duration};
+use std::{collections::BTreeSet, fs};
 
 use keyturn_tests::{Outcome, World, program::finish};
 use serde_json::{Value, json};
@@ -27,19 +27,7 @@ fn founded() -> Outcome<World> {
         ("carol", &["custodian"]),
         ("dan", &["custodian"]),
     ];
-    for (name, _) in people {
-        let out = format!("people/{name}.enroll");
-        world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
-    }
-    world.init(&people, "")?;
-    world.start()?;
-    let welcome: Value = serde_json::from_slice(&fs::read(world.welcome("bob"))?)?;
-    let genesis = text(&welcome["genesis"]["digest"]);
-    for (name, _) in people {
-        let welcome = world.welcome(name).display().to_string();
-        let join = ["--yes-sha256", &genesis, "join", &welcome];
-        world.keyturn(name, join)?.ok()?;
-    }
+    world.found(&people)?;
     fs::write(world.folder().join("secret"), SECRET)?;
     let add = "credential add aws/prod/root --kind aws-root --group ops --policy default --secret-file secret";
     world.keyturn("alice", add.split(' '))?.ok()?;
@@ -56,24 +44,12 @@ fn alice(world: &World, args: &[&str]) -> Outcome<Value> {
 fn agreed(world: &World, people: [&str; 2]) -> Outcome<String> {
     let mut ceremony = String::new();
     for person in people {
-        let (id, digest) = waiting(world, person)?;
+        let (id, digest) = world.waiting(person)?;
         let args = ["--yes-sha256", &digest, "approve", &id, "--no-wait"];
         world.keyturn(person, args)?.ok()?;
         ceremony = id;
     }
     Ok(ceremony)
-}
-
-/// The request that waits for somebody: its ceremony and its digest.
-fn waiting(world: &World, person: &str) -> Outcome<(String, String)> {
-    for _ in 0..100 {
-        let status = world.keyturn(person, ["--json", "status"])?.ok()?.json()?;
-        if let Some(first) = status["waiting"].get(0) {
-            return Ok((text(&first["ceremony"]), text(&first["request_sha256"])));
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Err(format!("nothing waits for {person}").into())
 }
 
 /// Runs a command of alice to which two custodians agree while it waits.
@@ -224,7 +200,7 @@ fn those_without_a_part_in_it_review() {
     let open = world.keyturn("alice", ask).unwrap().ok().unwrap().stdout;
     let early = ["review", open.trim(), "--in-order"];
     world.keyturn("dan", early).unwrap().exits(48).unwrap();
-    let (_, digest) = waiting(&world, "dan").unwrap();
+    let (_, digest) = world.waiting("dan").unwrap();
     let refuse = ["refuse", open.trim(), "--reason", "nobody called me"];
     let refuse = ["--yes-sha256", &digest].into_iter().chain(refuse);
     world.keyturn("dan", refuse).unwrap().ok().unwrap();

@@ -59,18 +59,6 @@ fn ask(world: &World, more: &[&str]) -> Outcome<Child> {
     Ok(world.command("alice", args.iter().chain(more))?.spawn()?)
 }
 
-/// The request that waits for somebody: its ceremony and its digest.
-fn waiting(world: &World, person: &str) -> Outcome<(String, String)> {
-    for _ in 0..100 {
-        let status = world.keyturn(person, ["--json", "status"])?.ok()?.json()?;
-        if let Some(first) = status["waiting"].get(0) {
-            return Ok((text(&first["ceremony"]), text(&first["request_sha256"])));
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Err(format!("nothing waits for {person}").into())
-}
-
 fn approve(world: &World, person: &str, digest: &str) -> Outcome<Reply> {
     world.keyturn(person, ["--yes-sha256", digest, "approve", "--no-wait"])
 }
@@ -80,7 +68,7 @@ fn two_custodians_open_it_and_everything_is_proven() {
     let world = founded().unwrap();
     add(&world).unwrap();
     let unseal = ask(&world, &["--ticket", "INC-1"]).unwrap();
-    let (ceremony, digest) = waiting(&world, "dan").unwrap();
+    let (ceremony, digest) = world.waiting("dan").unwrap();
     let refuse = ["refuse", &ceremony, "--reason", "call me first"];
     world.keyturn("dan", refuse).unwrap().ok().unwrap();
 
@@ -155,7 +143,7 @@ fn shares_in_flight_outlive_a_killed_daemon() {
     let mut world = founded().unwrap();
     add(&world).unwrap();
     let unseal = ask(&world, &[]).unwrap();
-    let (ceremony, digest) = waiting(&world, "bob").unwrap();
+    let (ceremony, digest) = world.waiting("bob").unwrap();
     let args = ["--yes-sha256", &digest, "approve", &ceremony];
     let bob = world.command("bob", args).unwrap().spawn().unwrap();
     while text(

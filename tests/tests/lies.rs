@@ -31,19 +31,7 @@ fn founded() -> Outcome<World> {
         ("carol", &["custodian"]),
         ("dan", &["custodian"]),
     ];
-    for (name, _) in people {
-        let out = format!("people/{name}.enroll");
-        world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
-    }
-    world.init(&people, "")?;
-    world.start()?;
-    let (facts, _) = Facts::read(&world.welcome("bob"))?;
-    let genesis = facts.reference.digest.to_string();
-    for (name, _) in people {
-        let welcome = world.welcome(name).display().to_string();
-        let join = ["--yes-sha256", &genesis, "join", &welcome];
-        world.keyturn(name, join)?.ok()?;
-    }
+    world.found(&people)?;
     fs::write(world.folder().join("secret"), "hunter2")?;
     let add = "credential add aws/prod/root --kind aws-root --group ops --policy default --secret-file secret";
     world.keyturn("alice", add.split(' '))?.ok()?;

@@ -45,21 +45,10 @@ impl Stage {
             ("carol", &["custodian"]),
             ("dan", &["custodian"]),
         ];
-        for (name, _) in people {
-            let out = format!("people/{name}.enroll");
-            world.keyturn(name, ["enroll", name, "--out", &out])?.ok()?;
-        }
-        world.init(&people, "")?;
+        let genesis = world.found(&people)?;
         let target = Target::start(&world)?;
         target.set(USER, FIRST.as_bytes())?;
         world.start()?;
-        let welcome: Value = serde_json::from_slice(&fs::read(world.welcome("bob"))?)?;
-        let genesis = text(&welcome["genesis"]["digest"]);
-        for (name, _) in people {
-            let welcome = world.welcome(name).display().to_string();
-            let join = ["--yes-sha256", &genesis, "join", &welcome];
-            world.keyturn(name, join)?.ok()?;
-        }
         fs::write(world.folder().join("secret"), FIRST)?;
         let add = "credential add accounts/root --kind text --group ops --policy default --connector accounts --set user=root --secret-file secret";
         world.keyturn("alice", add.split(' '))?.ok()?;
