@@ -416,12 +416,22 @@ impl Demo {
         let tokens = self.tokens.take();
         let folder = self.world().folder();
         tell(&format!("cd {}", folder.display()))?;
-        for (name, _) in PEOPLE {
+        let command = |name: &str, what: &str| {
+            let keyturn = keyturn.display();
             tell(&format!(
-                "{} --home people/{name} --passphrase-file passphrase status",
-                keyturn.display()
-            ))?;
+                "{keyturn} --home people/{name} --passphrase-file passphrase {what}"
+            ))
+        };
+        for (name, _) in PEOPLE {
+            command(name, "status")?;
         }
+        tell(
+            "\nTo open it once more: Alice asks in one terminal, Bob and Carol approve in two others.",
+        )?;
+        let path = self.target.path();
+        command("alice", &format!("unseal {path} --reason 'trying it'"))?;
+        command("bob", "approve")?;
+        command("carol", "approve")?;
         if let Some(tokens) = tokens {
             let socket = folder.join("yubikeys.sock");
             tokens.hand_over(&socket)?;
