@@ -15,7 +15,7 @@
 //! Whoever publishes goes on where the directory ends: after a start, everything from [`Publisher::size`] on comes out of
 //! the store again, in pieces of any length, whether the directory is one batch behind or was lost.
 //!
-//! Temporary files have few names in `.tmp`, so that a crash leaves at most [`AT_ONCE`]. Doing everything again writes the same
+//! Temporary files have few names in `.tmp`, so that a crash leaves at most `AT_ONCE`. Doing everything again writes the same
 //! bytes to the same names.
 //!
 //! # Invariants

@@ -6,7 +6,7 @@
 //! its commits to another thread and back cost 85 µs of every one, about as much as the commit itself.
 //!
 //! What makes a commit durable is a record in a journal beside the file, one write and one `fsync`. The file follows
-//! when somebody looks, or is [`FOLLOW`] of them behind: then with all of them in one step of redb, each row once. It
+//! when somebody looks, or is `FOLLOW` of them behind: then with all of them in one step of redb, each row once. It
 //! is made durable when the journal is full. An opened file first takes from the journal what it has not.
 //!
 //! Its own durable commits are redb's one-phase kind: new pages, then a header with two slots whose checksums decide
