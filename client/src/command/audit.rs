@@ -21,7 +21,7 @@ use crate::{
     home::Home,
     refusal::Refusal,
     session::Session,
-    ui::{Style, clean, table},
+    ui::{Style, clean, several, table},
     verify::{
         VerifyError,
         directory::{self, Report, Texts},
@@ -271,13 +271,14 @@ fn text(context: &Context, report: &Report) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "checked: {} charters, {} ceremonies ({} openings), {} signatures, {} heads of the log that people signed for, {} documents, {checked} details texts ({erased} erased, {absent} not in this copy)",
-        report.charters,
-        report.ceremonies,
-        report.openings,
-        report.signatures,
-        report.heads,
-        report.documents,
+        "checked: {}, {} ({}), {}, {} of the log that people signed for, {}, {} ({erased} erased, {absent} not in this copy)",
+        several(report.charters, "charter", "charters"),
+        several(report.ceremonies, "ceremony", "ceremonies"),
+        several(report.openings, "opening", "openings"),
+        several(report.signatures, "signature", "signatures"),
+        several(report.heads, "head", "heads"),
+        several(report.documents, "document", "documents"),
+        several(checked, "details text", "details texts"),
     );
     let _ = writeln!(text, "anchored in: {}", report.anchors.join(", "));
     let roots: Vec<_> = report.attestation_roots.iter().map(|root| root.0).collect();

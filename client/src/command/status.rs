@@ -11,7 +11,7 @@ use crate::{
     clock,
     refusal::Refusal,
     session::Session,
-    ui::{Style, clean, countdown, table},
+    ui::{Style, clean, countdown, several, table},
     verify::log,
 };
 
@@ -115,7 +115,7 @@ fn counts(reply: &v1::ShowStatusReply) -> String {
             (credentials.old_roster, "sealed to an older roster"),
             (credentials.checked_out, "checked out"),
         ]);
-        let all = some(credentials.total, "credential", "credentials");
+        let all = several(credentials.total, "credential", "credentials");
         let _ = match of {
             Some(of) => writeln!(text, "{all}: {of}"),
             None => writeln!(text, "{all}"),
@@ -154,11 +154,6 @@ fn told(counts: &[(u64, &str)]) -> Option<String> {
     (!some.is_empty()).then(|| some.join(", "))
 }
 
-/// A number of things, as people say it.
-fn some(count: u64, one: &str, more: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { more })
-}
-
 /// How a place for copies is doing, in a few words.
 fn place(place: &v1::SinkStatus) -> String {
     let name = clean(&place.name);
@@ -172,7 +167,7 @@ fn place(place: &v1::SinkStatus) -> String {
 }
 
 fn entries(count: u64) -> String {
-    some(count, "entry", "entries")
+    several(count, "entry", "entries")
 }
 
 fn text(context: &Context, session: &Session, reply: &v1::ShowStatusReply) -> String {

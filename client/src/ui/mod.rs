@@ -234,6 +234,11 @@ fn width(cell: &str) -> usize {
         .count()
 }
 
+/// A number of things, as people say it.
+pub fn several(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 /// Seconds as people read a countdown: `3h 59m`, `12m 05s`, `45s`.
 pub fn countdown(secs: u64) -> String {
     let (h, m, s) = (secs / 3600, secs / 60 % 60, secs % 60);

@@ -16,7 +16,7 @@ use crate::{
     command::Context,
     home::Home,
     refusal::Refusal,
-    ui::{Style, clean},
+    ui::{Style, clean, several},
     verify::{
         account::{Account, Case, Moment, Said},
         checks::details_name,
@@ -127,9 +127,12 @@ fn text(context: &Context, verified: &Verified, cases: &[Told<'_>], account: &Ac
             clean(&finding.what)
         );
     }
-    let count = cases.len();
-    let noun = if count == 1 { "request" } else { "requests" };
-    let _ = writeln!(text, "\n{count} {noun}");
+    let requests = several(
+        u64::try_from(cases.len()).unwrap_or(u64::MAX),
+        "request",
+        "requests",
+    );
+    let _ = writeln!(text, "\n{requests}");
     for told in cases {
         request(context, &mut text, told);
     }
