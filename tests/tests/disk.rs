@@ -391,3 +391,19 @@ fn a_disk_that_fails_under_a_daemon_loses_nothing_that_was_acknowledged() {
         run("umount", &[&disk]);
     });
 }
+
+/// Whether the store's file would have to be mended: a bit behind redb's magic number, see its design document.
+fn is_open(store: &Path) -> bool {
+    fs::read(store).unwrap().get(9).is_some_and(|byte| byte & 2 != 0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_stopped_leaves_nothing_to_mend() {
+    let mut vault = Founded::new("").await.unwrap();
+    let (_, named) = vault.seal("db/main", b"hunter2").await.unwrap();
+    vault.open(vec![named]).await.unwrap();
+    let store = vault.world.vault().join("data/store.redb");
+    assert!(is_open(&store), "it runs");
+    vault.world.stop().unwrap();
+    assert!(!is_open(&store));
+}

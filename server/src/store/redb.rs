@@ -115,6 +115,8 @@ enum State {
     Open(Engine),
     /// Refuses, and may be opened again.
     Closed(Refused),
+    /// Closed for good.
+    Shut,
     /// Nobody knows what is durable, and why: nothing is tried any more.
     Unknown(String),
 }
@@ -132,7 +134,7 @@ impl Shared {
     fn behind(&self) -> usize {
         match &*self.read() {
             State::Open(engine) => engine.behind(),
-            State::Closed(_) | State::Unknown(_) => 0,
+            State::Closed(_) | State::Shut | State::Unknown(_) => 0,
         }
     }
 
@@ -140,7 +142,16 @@ impl Shared {
         match &*self.read() {
             State::Open(engine) => engine.view().map_err(|error| unreadable(&error)),
             State::Closed(refused) => Err(StoreError::NotApplied(refused.clone())),
+            State::Shut => Err(stopping()),
             State::Unknown(why) => Err(StoreError::Indeterminate(why.clone())),
+        }
+    }
+
+    /// Closes the file, unless nobody knows what it holds.
+    fn shut(&self) {
+        let mut state = self.write();
+        if !matches!(*state, State::Unknown(_)) {
+            *state = State::Shut;
         }
     }
 }
@@ -236,19 +247,17 @@ impl RedbStore {
         })
     }
 
-    /// Finishes what waits and closes the file, so that it opens quickly the next time.
-    pub async fn close(self) {
+    /// Closes the file, so that it opens quickly the next time; whoever still has the store is refused.
+    pub async fn close(&self) {
+        let shared = Arc::clone(&self.shared);
         // It fails only when the runtime ends at this moment, which drops the store all the same.
-        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+        let _ = tokio::task::spawn_blocking(move || shared.shut()).await;
     }
 }
 
 impl Drop for RedbStore {
     fn drop(&mut self) {
-        let mut state = self.shared.write();
-        if matches!(*state, State::Open(_)) {
-            *state = State::Closed(Refused::Unavailable("it is closed".into()));
-        }
+        self.shared.shut();
     }
 }
 

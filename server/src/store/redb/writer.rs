@@ -37,6 +37,7 @@ impl Writer {
                 Err(failed) => (failed, engine.watch.verdict()),
             },
             State::Closed(refused) => return Err(StoreError::NotApplied(refused.clone())),
+            State::Shut => return Err(super::stopping()),
             State::Unknown(why) => return Err(StoreError::Indeterminate(why.clone())),
         };
         Err(match failed {
@@ -70,7 +71,7 @@ impl Writer {
         }
         let broken = match &*self.shared.read() {
             State::Open(engine) if engine.watch.failed() => Some(engine.watch.verdict()),
-            State::Open(_) | State::Closed(_) | State::Unknown(_) => None,
+            State::Open(_) | State::Closed(_) | State::Shut | State::Unknown(_) => None,
         };
         if let Some(verdict) = broken {
             // Somebody who only read was refused; what became of the engine is seen below.
@@ -86,7 +87,7 @@ impl Writer {
     fn needs(&self, txn: &Txn) -> u64 {
         let behind = match &*self.shared.read() {
             State::Open(engine) => engine.room_behind(),
-            State::Closed(_) | State::Unknown(_) => 0,
+            State::Closed(_) | State::Shut | State::Unknown(_) => 0,
         };
         RESERVE_BYTES
             .saturating_add(behind)
