@@ -141,6 +141,8 @@ fn damaged_key_files_are_told_from_wrong_passphrases() {
     let (file, _) = create();
     let mut altered = file.clone();
     *altered.last_mut().unwrap() ^= 1;
+    let mut short = file.clone();
+    short.pop();
     let passphrase = SecretBytes::from_slice(PASSPHRASE);
     let strange = KeyFile {
         identity: ShareIdentity::generate().unwrap(),
@@ -153,7 +155,8 @@ fn damaged_key_files_are_told_from_wrong_passphrases() {
     for (name, file, secret, want) in [
         ("wrong passphrase", &file, &b"wrong"[..], "wrong-passphrase"),
         ("empty passphrase", &file, b"", "wrong-passphrase"),
-        ("altered", &altered, PASSPHRASE, "wrong-passphrase"),
+        ("altered", &altered, PASSPHRASE, "key-file-damaged"),
+        ("cut short", &short, PASSPHRASE, "key-file-damaged"),
         (
             "not a key file",
             &b"keyturn key v2\n".to_vec(),

@@ -394,7 +394,10 @@ fn a_disk_that_fails_under_a_daemon_loses_nothing_that_was_acknowledged() {
 
 /// Whether the store's file would have to be mended: a bit behind redb's magic number, see its design document.
 fn is_open(store: &Path) -> bool {
-    fs::read(store).unwrap().get(9).is_some_and(|byte| byte & 2 != 0)
+    fs::read(store)
+        .unwrap()
+        .get(9)
+        .is_some_and(|byte| byte & 2 != 0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,7 +121,7 @@ fn an_imported_share_key_is_no_attested_one() {
             "{}",
             refused.stderr
         );
-        fs::remove_dir_all(case.world.folder().join("vault")).unwrap();
+        assert!(!case.world.folder().join("vault").exists());
         case.found("").unwrap();
         let path = &case.credentials(1).unwrap()[0];
         opens(&case, &["bob", "carol"], path);

@@ -103,8 +103,11 @@ async fn what_is_retired_is_destroyed_after_its_quarantine_here_and_in_the_copie
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_while_a_version_is_copied_goes_on_when_the_place_is_back() {
     let (mut stage, sink) = Stage::with_sink().await;
-    until("the first is copied", async || {
+    until("the first is copied, and nothing more is", async || {
+        let copies = stage.line.status().await.unwrap().copies.unwrap();
         stage.copy(&sink, 1).exists()
+            && copies.behind == 0
+            && copies.places.iter().all(|place| place.complete)
     })
     .await;
     let away = sink.with_extension("away");
