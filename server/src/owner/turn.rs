@@ -149,9 +149,17 @@ impl Core {
         txn.back_to(start, self);
     }
 
-    /// Before anybody is answered: who was let in is known when they call again.
+    /// Before anybody is answered: who was let in is known, and what changed is counted, when they call again.
     pub(super) fn know(&mut self, txn: &Txn) {
         self.count_rotations();
+        let credentials = txn.dirty.iter().filter_map(|row| match row {
+            Row::Credential(id) => Some(*id),
+            Row::Vault | Row::Proposals | Row::Slot(_) | Row::Ceremony(_) => None,
+        });
+        let changed = self.changed.lock();
+        changed
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(credentials);
         if txn
             .after
             .iter()
@@ -189,18 +197,11 @@ impl Core {
         // A new head brings the publisher, who takes the objects.
         self.heads.send_replace(self.edge.size());
         for row in &txn.dirty {
-            match row {
-                Row::Ceremony(id) => {
-                    self.receive(*id, committed);
-                    if !combined.contains(id) {
-                        self.show(*id, committed);
-                    }
+            if let Row::Ceremony(id) = row {
+                self.receive(*id, committed);
+                if !combined.contains(id) {
+                    self.show(*id, committed);
                 }
-                Row::Credential(id) => {
-                    let changed = self.changed.lock();
-                    changed.unwrap_or_else(PoisonError::into_inner).insert(*id);
-                }
-                Row::Vault | Row::Proposals | Row::Slot(_) => {}
             }
         }
     }
