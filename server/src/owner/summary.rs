@@ -1,6 +1,9 @@
 //! What the owner tells when asked, and the small texts that only enter the log.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use keyturn_proto::v1;
 use keyturn_vault::{
@@ -124,22 +127,20 @@ impl Core {
 
     /// A ceremony as it changes from now on.
     pub fn watch(&mut self, id: CeremonyId) -> Result<watch::Receiver<Arc<Seen>>, Refused> {
-        let seen = self.seen(id)?;
-        let seen = Arc::new(seen);
-        let watcher = self
-            .watchers
-            .entry(id)
-            .or_insert_with(|| watch::Sender::new(Arc::clone(&seen)));
-        // Its time has gone on since it was last shown; those who watch already count for themselves.
-        watcher.send_if_modified(|shown| {
-            let release = shown.release.clone();
-            *shown = Arc::new(Seen {
-                release,
-                ..Seen::clone(&seen)
-            });
-            false
-        });
-        Ok(watcher.subscribe())
+        let mut seen = self.seen(id)?;
+        match self.watchers.entry(id) {
+            Entry::Vacant(none) => Ok(none.insert(watch::Sender::new(Arc::new(seen))).subscribe()),
+            Entry::Occupied(watcher) => {
+                let watcher = watcher.get();
+                // Its time has gone on since it was last shown; those who watch already count for themselves.
+                watcher.send_if_modified(|shown| {
+                    seen.release.clone_from(&shown.release);
+                    *shown = Arc::new(seen);
+                    false
+                });
+                Ok(watcher.subscribe())
+            }
+        }
     }
 
     /// A charter that is or was in force, and where to find what put it there.
