@@ -12,6 +12,7 @@ use std::{
 };
 
 use keyturn_proto::v1;
+use keyturn_vault::time::Span;
 use tokio::sync::watch;
 
 use super::{
@@ -25,7 +26,6 @@ use crate::{
     rows::{self, read},
     store::{self, Name, Store},
 };
-use keyturn_vault::time::Span;
 
 /// Notices that wait for one notifier at most; beyond it the oldest is given up.
 pub const MAX_WAITING: usize = 512;
