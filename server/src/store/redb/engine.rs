@@ -160,7 +160,7 @@ impl Engine {
     }
 
     /// Brings the file to where the journal is: all that it lacks in one step, and each row once.
-    pub(super) fn catch_up(&self) -> Result<(), Error> {
+    fn catch_up(&self) -> Result<(), Error> {
         let _follower = lock(&self.follower);
         let records: Vec<_> = lock(&self.behind).iter().cloned().collect();
         if records.is_empty() {
