@@ -32,7 +32,10 @@ use crate::{
 };
 
 impl Core {
-    /// Loads what the clock still has to bring; gives the credentials whose rotation was running.
+    /// Learns what the clock still has to bring, and loads the ceremonies that are not over.
+    ///
+    /// What is checked out is loaded when its time comes or somebody asks: there may be thousands, each with
+    /// credentials whose signatures are verified first.
     pub(super) async fn wake(&mut self, store: &dyn Store) -> Result<(), Refused> {
         let mut next = Some(store::KeyRange::family(store::key::Family::Due));
         let mut ceremonies = BTreeSet::new();
@@ -47,14 +50,15 @@ impl Core {
                 };
                 self.due.place(kind, id, Some(Millis(at.ms())));
                 match kind {
-                    DueKind::Ceremony | DueKind::CheckOut => {
+                    DueKind::Ceremony => {
                         ceremonies.insert(CeremonyId::from_bytes(id));
                     }
                     DueKind::Running | DueKind::Ending => {
                         self.interrupted.push(CredentialId::from_bytes(id));
                     }
                     DueKind::Rosters => self.rosters.extend(super::change::roster_charter(id)),
-                    DueKind::Rotation
+                    DueKind::CheckOut
+                    | DueKind::Rotation
                     | DueKind::Queued
                     | DueKind::Late
                     | DueKind::Stuck
@@ -329,6 +333,10 @@ impl Core {
         };
         let slot = read(store, &Name::Job(id).key()).await?;
         let slot = slot.unwrap_or_else(|| Slot::new(id));
+        // When it comes back is told with it.
+        for ceremony in row.out.keys() {
+            self.load_ceremony(store, *ceremony, true).await?;
+        }
         self.paths.insert(row.path.clone(), id);
         self.held.insert(id, Held { row, holding, slot });
         Ok(())

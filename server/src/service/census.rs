@@ -7,14 +7,18 @@
 //!    count reads them all, and every later one those that have changed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError},
 };
 
 use keyturn_proto::v1;
 use keyturn_vault::{
-    definition::Definition, event::Maker, id::CredentialId, manifest::Manifest,
-    reference::CharterRef, world::Stage,
+    definition::Definition,
+    event::Maker,
+    id::{CeremonyId, CredentialId, PersonId},
+    manifest::Manifest,
+    reference::CharterRef,
+    world::Stage,
 };
 use tokio::sync::Mutex;
 
@@ -36,6 +40,8 @@ pub struct Census {
     pub few_copies: u64,
     /// The most copies that any credential wants.
     pub wanted: usize,
+    /// The ceremonies by which people have something checked out.
+    pub out: BTreeMap<PersonId, BTreeSet<CeremonyId>>,
 }
 
 /// What is kept from one count to the next; clones are the same.
@@ -68,6 +74,8 @@ struct One {
     counts: v1::CredentialCounts,
     /// The entries of its live versions.
     live: Vec<u64>,
+    /// Who has it checked out, by which ceremony.
+    out: BTreeMap<CeremonyId, PersonId>,
 }
 
 /// Counts.
@@ -156,6 +164,7 @@ async fn look(context: &Context, known: &Known, row: &rows::Credential) -> Resul
             checked_out: (!row.out.is_empty()).into(),
         },
         live: live().map(|one| one.entry).collect(),
+        out: row.out.clone(),
     })
 }
 
@@ -173,6 +182,9 @@ impl Census {
             *count = count.saturating_add(more);
         }
         self.wanted = self.wanted.max(one.wanted);
+        for (ceremony, person) in &one.out {
+            self.out.entry(*person).or_default().insert(*ceremony);
+        }
         let few = |entry: &&u64| context.workshop.copies_of(**entry) < one.wanted;
         let few = u64::try_from(one.live.iter().filter(few).count()).unwrap_or(u64::MAX);
         self.few_copies = self.few_copies.saturating_add(few);

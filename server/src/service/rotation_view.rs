@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl Core {
-    /// When a credential's check-out ends, by the wall clock; 0 when there is none in memory.
+    /// When a credential's check-out ends, by the wall clock; 0 when there is none.
     pub fn checkout_ends(&self, held: &Held) -> u64 {
         let out = held.row.out.keys().filter_map(|ceremony| {
             let live = self.ceremony(*ceremony).ok()?;
