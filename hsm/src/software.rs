@@ -27,15 +27,14 @@ pub struct SoftwareToken {
 impl SoftwareToken {
     /// Makes both keys. The bytes are the key file, which the caller stores (0600) before anything is sealed to it.
     pub fn create(passphrase: &SecretBytes, cost: Cost) -> Result<(Vec<u8>, Self), TokenError> {
-        let random = SystemRandom::new();
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
-            .map_err(|_| failed("no key can be made"))?;
-        let file = KeyFile {
-            identity: ShareIdentity::generate().map_err(failed)?,
-            approval_key: pem::encode("PRIVATE KEY", pkcs8.as_ref()).into(),
-        };
+        let file = new_keys()?;
         let sealed = file.seal(passphrase, cost).map_err(file_error)?;
         Ok((sealed, Self::from_file(file)?))
+    }
+
+    /// Makes both keys, which are gone with the token: there is no file.
+    pub fn in_memory() -> Result<Self, TokenError> {
+        Self::from_file(new_keys()?)
     }
 
     /// Opens a key file with the passphrase that `ui` gives.
@@ -62,6 +61,16 @@ impl SoftwareToken {
             approval_key,
         })
     }
+}
+
+fn new_keys() -> Result<KeyFile, TokenError> {
+    let random = SystemRandom::new();
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
+        .map_err(|_| failed("no key can be made"))?;
+    Ok(KeyFile {
+        identity: ShareIdentity::generate().map_err(failed)?,
+        approval_key: pem::encode("PRIVATE KEY", pkcs8.as_ref()).into(),
+    })
 }
 
 impl Token for SoftwareToken {

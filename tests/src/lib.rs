@@ -15,6 +15,7 @@ pub mod directory;
 pub mod harness;
 pub mod inside;
 pub mod keep;
+pub mod lanes;
 pub mod listener;
 pub mod memory;
 pub mod page;

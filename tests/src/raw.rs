@@ -23,7 +23,6 @@ use keyturn_proto::v1::{
 };
 use keyturn_seal::{
     SecretBytes, ShareKey,
-    keyfile::Cost,
     piv::{Point, SoftwareKey},
 };
 use keyturn_vault::{
@@ -124,8 +123,7 @@ impl Member {
     /// Makes somebody with new keys.
     pub fn new(name: &str) -> Outcome<Self> {
         let now = now();
-        let passphrase = SecretBytes::from_slice(crate::harness::PASSPHRASE.as_bytes());
-        let (_, mut keys) = SoftwareToken::create(&passphrase, Cost::new(65_536, 3, 1)?)?;
+        let mut keys = SoftwareToken::in_memory()?;
         let device = DeviceKey::generate(name)?;
         let person = PersonRef {
             name: name.parse()?,

@@ -11,7 +11,10 @@ use std::{
 };
 
 use keyturn_seal::secret::SecretBytes;
-use keyturn_tests::aws::{ACCOUNT, Simulator, actions, policies, tag};
+use keyturn_tests::{
+    aws::{ACCOUNT, Simulator, actions, policies, tag},
+    lanes::side_by_side,
+};
 use keyturn_vault::time::Time;
 use keyturnd::connector::{
     Attempt, Evidence, Facts, Failure, Known, OneSlot, Shape, Sight, Target, TwoSlot, Verdict,
@@ -246,20 +249,9 @@ async fn evidence_waits_for_no_report_but_says_so() {
     );
 }
 
-/// Rows of a table, side by side: each waits for its simulator most of the time.
-fn side_by_side<R: Copy + Sync, F: Future<Output = ()>>(rows: &[R], row: impl Fn(R) -> F + Sync) {
-    let row = &row;
-    for some in rows.chunks(6) {
-        std::thread::scope(|scope| {
-            for one in some {
-                scope.spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread();
-                    let runtime = { runtime }.enable_all().build().unwrap();
-                    runtime.block_on(row(*one));
-                });
-            }
-        });
-    }
+/// Rows of a table, some side by side.
+fn each_row<R: Copy + Send, F: Future<Output = ()>>(rows: &[R], row: impl Fn(R) -> F + Sync) {
+    side_by_side(6, rows, || (), |(), one| row(one)).unwrap();
 }
 
 #[test]
@@ -278,7 +270,7 @@ fn a_password_that_cannot_be_set_locks_nobody_out() {
         ("down", "GetCallerIdentity", "busy", false),
         ("slow", "GetCallerIdentity", "busy", false),
     ];
-    side_by_side(&rows, |(kind, action, want, taken)| async move {
+    each_row(&rows, |(kind, action, want, taken)| async move {
         let name = format!("{kind} at {action}");
         let simulator = with_alice(&password_rights());
         let shape = simulator.connector("aws-iam-password", "").unwrap();
@@ -644,7 +636,7 @@ fn a_key_that_cannot_be_made_says_whether_one_was() {
         ("answers-late", "unknown", 2),
         ("arrives-late", "unknown", 2),
     ];
-    side_by_side(&rows, |(kind, want, keys)| async move {
+    each_row(&rows, |(kind, want, keys)| async move {
         let simulator = with_alice(&policies("aws-iam-access-key.md").unwrap());
         let (old, old_secret) = simulator.key_of(USER).unwrap();
         let shape = simulator.connector("aws-iam-access-key", "").unwrap();
@@ -829,7 +821,7 @@ fn a_device_that_cannot_be_enabled_leaves_the_old_one() {
         ("EnableMFADevice", "lost", "unknown"),
         ("EnableMFADevice", "answers-late", "unknown"),
     ];
-    side_by_side(&rows, |(action, kind, want)| async move {
+    each_row(&rows, |(action, kind, want)| async move {
         let name = format!("{kind} at {action}");
         let simulator = with_alice(&policies("aws-iam-mfa.md").unwrap());
         let shape = simulator.connector("aws-iam-mfa", "").unwrap();
@@ -950,7 +942,7 @@ fn a_root_that_is_half_cleared_is_cleared_again() {
         ("DeleteSigningCertificate", "throttle", "unknown"),
         ("DeactivateMFADevice", "answers-late", "unknown"),
     ];
-    side_by_side(&rows, |(action, kind, want)| async move {
+    each_row(&rows, |(action, kind, want)| async move {
         let name = format!("{kind} at {action}");
         let simulator = member(&policies("aws-root.md").unwrap());
         let shape = simulator.connector("aws-root", "").unwrap();

@@ -45,7 +45,7 @@ fn apart(name: &str, test: impl AsyncFnOnce()) {
     }
     command.arg("--").arg(env::current_exe().unwrap());
     command
-        .args(["--exact", name, "--nocapture"])
+        .args(["--exact", &format!("disk::{name}"), "--nocapture"])
         .env(APART, "1");
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);

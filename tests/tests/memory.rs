@@ -137,7 +137,7 @@ async fn nothing_secret_stays_in_the_daemons_memory() {
 
     // An expiry. While the ceremony is open its first share must be there; then it must not.
     let (line, asked) = scene
-        .asked(|asked| asked.request.valid_for = Span::from_secs(4))
+        .asked(|asked| asked.request.valid_for = Span::from_secs(20))
         .await;
     let patterns = scene.patterns(&asked).await;
     assert_eq!(

@@ -7,14 +7,15 @@ use keyturn_proto::v1::{self, RotationState};
 use keyturn_seal::SecretBytes;
 use keyturn_tests::{
     aws::{ACCOUNT, Simulator, policies, tag},
+    lanes::side_by_side,
     raw::now,
 };
 use keyturn_vault::definition::Kind;
 use keyturnd::connector::{Attempt, Shape, Target, aws::totp};
 use serde_json::json;
 
-use crate::{
-    killed::{Place, Step, killed_at, side_by_side},
+use super::{
+    killed::{LANES, Place, Step, killed_at},
     stage::{FIRST, Stage},
 };
 
@@ -301,7 +302,8 @@ fn simulator(subject: Subject) -> Arc<Simulator> {
 }
 
 fn killed_at_every_pair(subject: Subject) {
-    side_by_side(
+    let done = side_by_side(
+        LANES,
         subject.steps(),
         || simulator(subject),
         |simulator, first| async move {
@@ -314,6 +316,7 @@ fn killed_at_every_pair(subject: Subject) {
             killed_at(stage, &user, first, subject.steps()).await;
         },
     );
+    done.unwrap();
 }
 
 #[test]
@@ -338,16 +341,8 @@ fn a_root_user_survives_a_kill_at_every_pair_of_steps() {
 
 /// Each subject with its own simulator, side by side.
 fn each_subject<F: Future<Output = ()>>(run: impl Fn(Subject) -> F + Sync) {
-    let run = &run;
-    std::thread::scope(|scope| {
-        for subject in Subject::ALL {
-            scope.spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread();
-                let runtime = { runtime }.enable_all().build().unwrap();
-                runtime.block_on(Box::pin(run(subject)));
-            });
-        }
-    });
+    let all = Subject::ALL;
+    side_by_side(all.len(), &all, || (), |(), subject| run(subject)).unwrap();
 }
 
 #[test]

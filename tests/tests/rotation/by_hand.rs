@@ -7,7 +7,7 @@ use keyturn_tests::{World, harness::write_private, listener::Listener, raw::Foun
 use keyturn_vault::definition::Kind;
 use keyturnd::notice::{Kind as Notice, Severity};
 
-use crate::stage::{FIRST, Stage};
+use super::stage::{FIRST, Stage};
 
 const HOUR: Duration = Duration::from_hours(1);
 /// Two operators, where one is not enough.

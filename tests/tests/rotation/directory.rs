@@ -17,7 +17,7 @@ use rustls::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{
+use super::{
     kills::{self, Scene},
     stage::{FIRST, Stage},
 };

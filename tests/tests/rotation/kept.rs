@@ -7,7 +7,7 @@ use keyturn_tests::{World, raw::Founded};
 use keyturn_vault::layout::{Part, Place};
 use keyturn_vault::reference::Version;
 
-use crate::stage::{FIRST, Stage, USER};
+use super::stage::{FIRST, Stage, USER};
 
 const DAY: Duration = Duration::from_hours(24);
 const STEP: Duration = Duration::from_millis(50);

@@ -5,19 +5,16 @@
 //! 2. It ends in one version that the target accepts, and the older ones are refused there: by itself, or after an
 //!    operator has said of a key whose create got no answer that it was made here.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use keyturn_proto::v1::{self, RotationState};
-use keyturn_tests::{raw::now, target::Target};
+use keyturn_tests::{lanes::side_by_side, raw::now, target::Target};
 use keyturn_vault::definition::Kind;
 
-use crate::stage::{Stage, USER};
+use super::stage::{Stage, USER};
 
 /// Vaults that are tried side by side: each waits most of the time.
-const LANES: usize = 3;
+pub(crate) const LANES: usize = 3;
 
 /// A call to the target that a test holds: what is asked, and whether it is held after it took effect.
 pub(crate) type Step = (&'static str, bool);
@@ -139,30 +136,6 @@ pub(crate) async fn killed_at(mut stage: Stage, place: &impl Place, first: Step,
     assert!(twice > 0, "no pair that begins at {first:?} was reached");
 }
 
-/// Every first step in a vault of its own, some side by side; each lane has what `lane` makes.
-pub(crate) fn side_by_side<L, F: Future<Output = ()>>(
-    firsts: &[Step],
-    lane: impl Fn() -> L + Sync,
-    run: impl Fn(L, Step) -> F + Sync,
-) where
-    L: Clone,
-{
-    let left = Mutex::new(firsts.to_vec());
-    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    std::thread::scope(|scope| {
-        for _ in 0..LANES.min(firsts.len()) {
-            scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread();
-                let runtime = { runtime }.enable_all().build().unwrap();
-                let lane = lane();
-                while let Some(first) = next() {
-                    runtime.block_on(Box::pin(run(lane.clone(), first)));
-                }
-            });
-        }
-    });
-}
-
 /// A password of the account service.
 struct Password<'a>(&'a Target);
 
@@ -218,7 +191,8 @@ fn a_password_survives_a_kill_at_every_pair_of_steps() {
         ("end-sessions", true),
         ("evidence", false),
     ];
-    side_by_side(
+    let done = side_by_side(
+        LANES,
         &steps,
         || (),
         |(), first| async move {
@@ -227,6 +201,7 @@ fn a_password_survives_a_kill_at_every_pair_of_steps() {
             killed_at(stage, &Password(&target), first, &steps).await;
         },
     );
+    done.unwrap();
 }
 
 #[test]
@@ -242,7 +217,8 @@ fn a_key_survives_a_kill_at_every_pair_of_steps() {
         ("deactivate", false),
         ("deactivate", true),
     ];
-    side_by_side(
+    let done = side_by_side(
+        LANES,
         &steps,
         || (),
         |(), first| async move {
@@ -256,4 +232,5 @@ fn a_key_survives_a_kill_at_every_pair_of_steps() {
             killed_at(stage, &Key(&target), first, &steps).await;
         },
     );
+    done.unwrap();
 }

@@ -19,7 +19,7 @@ use keyturn_tests::{
     story::Asked,
 };
 
-use crate::stage::Stage;
+use super::stage::Stage;
 
 /// Between two looks at what goes on.
 const LOOK: Duration = Duration::from_millis(20);
@@ -151,8 +151,9 @@ impl Scene {
             if wanted(state) {
                 return state;
             }
-            let backs_off = state == RotationState::BackingOff;
-            let step = if backs_off { AWAY } else { LOOK };
+            // Between two attempts nothing runs that a faster clock could cut short.
+            let idles = matches!(state, RotationState::BackingOff | RotationState::Due);
+            let step = if idles { AWAY } else { LOOK };
             self.stage().advance(step);
             self.proxy.stops_within(LOOK).await;
         }

@@ -9,7 +9,7 @@ use keyturn_tests::{
     target::Mood,
 };
 
-use crate::stage::{FIRST, Stage, USER};
+use super::stage::{FIRST, Stage, USER};
 
 const MINUTE: Duration = Duration::from_mins(1);
 

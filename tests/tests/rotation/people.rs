@@ -8,7 +8,7 @@ use keyturn_tests::{
 };
 use serde_json::Value;
 
-use crate::stage::{FIRST, USER};
+use super::stage::{FIRST, USER};
 
 const SEED: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
 const PEOPLE: [(&str, &[&str]); 4] = [

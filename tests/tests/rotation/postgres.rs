@@ -13,7 +13,7 @@ use keyturn_vault::definition::Kind;
 use keyturnd::connector::{Evidence, Known, Shape, Target, Verdict};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::{
+use super::{
     kills::{self, Scene},
     stage::{FIRST, Stage},
 };

@@ -19,7 +19,7 @@ use keyturn_vault::{definition::Kind, time::Time};
 use keyturnd::notice::{Kind as Notice, Severity};
 use serde_json::json;
 
-use crate::stage::{FIRST, Stage, USER};
+use super::stage::{FIRST, Stage, USER};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -35,8 +35,11 @@ async fn what_nobody_uses_is_rotated_when_it_is_old() {
         (young.state(), stage.current().await),
         (RotationState::Idle, 1)
     );
+    // Nobody answers, so that it can be seen.
+    stage.target.becomes(Mood::Down).unwrap();
     stage.advance(2 * HOUR);
     stage.until("old", |view| view.cause == "max-age").await;
+    stage.target.becomes(Mood::Well).unwrap();
     stage.idle().await;
     assert_eq!(stage.current().await, 2);
     assert!(!stage.target.accepts(USER, FIRST).unwrap());
@@ -45,10 +48,12 @@ async fn what_nobody_uses_is_rotated_when_it_is_old() {
     stage = stage.restart(23 * HOUR).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(stage.current().await, 2);
+    stage.target.becomes(Mood::Down).unwrap();
     stage = stage.restart(2 * HOUR).await;
     stage
         .until("old again", |view| view.cause == "max-age")
         .await;
+    stage.target.becomes(Mood::Well).unwrap();
     stage.idle().await;
     assert_eq!(stage.current().await, 3);
 }
@@ -94,7 +99,7 @@ async fn a_process_that_was_stopped_and_wakes_up_late_changes_nothing() {
     let stage = Stage::configured(Kind::AwsRoot, "aws", &settings, &table).await;
 
     // Stopped between two calls of one attempt: the look, after which it would take everything away.
-    simulator.fault("ListMFADevices", "slow", 1, 1000).unwrap();
+    simulator.fault("ListMFADevices", "slow", 1, 2500).unwrap();
     stage.rotate_now().await;
     stage
         .until("running", |view| view.state() == RotationState::Applying)

@@ -6,7 +6,7 @@ use keyturn_proto::v1::{self, RotationState};
 use keyturn_tests::target::Mood;
 use keyturn_vault::{definition::Kind, jcs::Document as _};
 
-use crate::stage::{Stage, USER};
+use super::stage::{Stage, USER};
 
 const MINUTE: Duration = Duration::from_mins(1);
 

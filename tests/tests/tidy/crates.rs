@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use serde_json::Value;
 
-use crate::{assert_none, cargo, files, packages, relative, root, string};
+use super::{assert_none, cargo, files, packages, relative, root, string};
 
 /// Which of our crates a crate may name. What stands under `tests/` may name all, and none of these names it.
 const ARROWS: [(&str, &[&str]); 8] = [

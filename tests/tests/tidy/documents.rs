@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use crate::{assert_none, files, packages, relative, root, string};
+use super::{assert_none, files, packages, relative, root, string};
 
 /// The lines of a Markdown page that are no code block.
 fn prose(page: &str) -> impl Iterator<Item = &str> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{assert_none, files};
+use super::{assert_none, files};
 
 const SOURCES: &str = "server/src/";
 

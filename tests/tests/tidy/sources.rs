@@ -1,6 +1,6 @@
 //! What a source file may hold.
 
-use crate::{assert_none, files};
+use super::{assert_none, files};
 
 /// About 400 lines before its tests keep a file readable in one sitting; the bound leaves some slack.
 const LINES_MAX: usize = 480;
