@@ -10,7 +10,7 @@
 use std::{fs, path::PathBuf, thread, time::Duration};
 
 use keyturn_audit::note::LogKey;
-use keyturn_tests::{Outcome, Reply, World, program::finish, target::Target};
+use keyturn_tests::{Outcome, Reply, World, lanes::side_by_side, program::finish, target::Target};
 use keyturnd::store::{KeyRange, Name, RedbStore, Store as _, Txn, key::Family};
 use serde_json::Value;
 
@@ -255,7 +255,7 @@ enum At {
 
 #[test]
 fn the_disk_is_lost_at_every_step_of_a_rotation_and_everything_opens() {
-    for (at, keys) in [
+    let cases = [
         (At::Out, false),
         (At::Sealed, true),
         (At::HalfCopied, false),
@@ -266,74 +266,78 @@ fn the_disk_is_lost_at_every_step_of_a_rotation_and_everything_opens() {
         (At::Call("end-sessions", false), true),
         (At::Call("end-sessions", true), false),
         (At::Done, true),
-    ] {
-        let mut stage = Stage::new().unwrap();
-        let (sink, away) = (stage.sink.clone(), stage.sink.with_extension("away"));
-        let folder = fs::read_dir(sink.join("credentials")).unwrap().next();
-        let second = folder.unwrap().unwrap().path().join("v2");
-        match at {
-            At::Call(action, after) => stage.target.stops(action, after).unwrap(),
-            // Nothing can be written under the name that a manifest has at first.
-            At::HalfCopied => fs::create_dir_all(second.join("manifest.new")).unwrap(),
-            At::Out | At::Sealed | At::Done => {}
-        }
-        let (ceremony, _) = stage.open().unwrap();
-        if matches!(at, At::Sealed) {
-            let size = stage.log_size();
-            stage.copied(|there| there >= size).unwrap();
-            fs::rename(&sink, &away).unwrap();
-        }
-        if !matches!(at, At::Out) {
-            stage.check_in(&ceremony).unwrap();
-        }
-        match at {
-            At::Out => {}
-            At::Sealed | At::HalfCopied => {
-                let waits = || {
-                    let list = stage.world.keyturn("alice", ["--json", "rotate", "list"]);
-                    list.unwrap().ok().unwrap().stdout.contains("few-copies")
-                };
-                until("it waits for its copy", waits).unwrap();
-                assert!(stage.target.accepts(USER, FIRST.as_bytes()).unwrap());
-            }
-            At::Call(..) => {
-                until(&format!("{at:?}"), || stage.target.reached()).unwrap();
-            }
-            At::Done => {
-                let void = || !stage.target.accepts(USER, FIRST.as_bytes()).unwrap();
-                until("rotated", void).unwrap();
-            }
-        }
-        stage.lose(keys).unwrap();
-        match at {
-            At::Sealed => fs::rename(&away, &sink).unwrap(),
-            At::HalfCopied => {
-                assert!(second.join("payload.age").exists());
-                fs::remove_dir(second.join("manifest.new")).unwrap();
-            }
-            At::Out | At::Call(..) | At::Done => {}
-        }
-        let pin = stage.restored(keys).unwrap();
-        if matches!(at, At::Call(..)) {
-            stage.target.goes_on().unwrap();
-        }
-        // Who asks is she who has seen the most of what is lost.
-        stage.accepted_for("alice", &pin).unwrap();
+    ];
+    let lost = |(), (at, keys)| async move { lost_at(at, keys) };
+    side_by_side(3, &cases, || (), lost).unwrap();
+}
 
-        stage.before = ceremony;
-        let (_, secrets) = stage.open().unwrap();
-        let accepted = |secret: &String| stage.target.accepts(USER, secret.as_bytes()).unwrap();
-        assert!(
-            secrets.iter().any(accepted),
-            "{at:?}: {} opened",
-            secrets.len()
-        );
-        let findings = stage.findings("alice").unwrap();
-        let odd = findings
-            .iter()
-            .filter(|what| !what.starts_with("lost-entries"));
-        assert_eq!(odd.count(), 0, "{at:?}: {findings:?}");
+fn lost_at(at: At, keys: bool) {
+    let mut stage = Stage::new().unwrap();
+    let (sink, away) = (stage.sink.clone(), stage.sink.with_extension("away"));
+    let folder = fs::read_dir(sink.join("credentials")).unwrap().next();
+    let second = folder.unwrap().unwrap().path().join("v2");
+    match at {
+        At::Call(action, after) => stage.target.stops(action, after).unwrap(),
+        // Nothing can be written under the name that a manifest has at first.
+        At::HalfCopied => fs::create_dir_all(second.join("manifest.new")).unwrap(),
+        At::Out | At::Sealed | At::Done => {}
     }
+    let (ceremony, _) = stage.open().unwrap();
+    if matches!(at, At::Sealed) {
+        let size = stage.log_size();
+        stage.copied(|there| there >= size).unwrap();
+        fs::rename(&sink, &away).unwrap();
+    }
+    if !matches!(at, At::Out) {
+        stage.check_in(&ceremony).unwrap();
+    }
+    match at {
+        At::Out => {}
+        At::Sealed | At::HalfCopied => {
+            let waits = || {
+                let list = stage.world.keyturn("alice", ["--json", "rotate", "list"]);
+                list.unwrap().ok().unwrap().stdout.contains("few-copies")
+            };
+            until("it waits for its copy", waits).unwrap();
+            assert!(stage.target.accepts(USER, FIRST.as_bytes()).unwrap());
+        }
+        At::Call(..) => {
+            until(&format!("{at:?}"), || stage.target.reached()).unwrap();
+        }
+        At::Done => {
+            let void = || !stage.target.accepts(USER, FIRST.as_bytes()).unwrap();
+            until("rotated", void).unwrap();
+        }
+    }
+    stage.lose(keys).unwrap();
+    match at {
+        At::Sealed => fs::rename(&away, &sink).unwrap(),
+        At::HalfCopied => {
+            assert!(second.join("payload.age").exists());
+            fs::remove_dir(second.join("manifest.new")).unwrap();
+        }
+        At::Out | At::Call(..) | At::Done => {}
+    }
+    let pin = stage.restored(keys).unwrap();
+    if matches!(at, At::Call(..)) {
+        stage.target.goes_on().unwrap();
+    }
+    // Who asks is she who has seen the most of what is lost.
+    stage.accepted_for("alice", &pin).unwrap();
+
+    stage.before = ceremony;
+    let (_, secrets) = stage.open().unwrap();
+    let accepted = |secret: &String| stage.target.accepts(USER, secret.as_bytes()).unwrap();
+    assert!(
+        secrets.iter().any(accepted),
+        "{at:?}: {} opened",
+        secrets.len()
+    );
+    let findings = stage.findings("alice").unwrap();
+    let odd = findings
+        .iter()
+        .filter(|what| !what.starts_with("lost-entries"));
+    assert_eq!(odd.count(), 0, "{at:?}: {findings:?}");
 }
 
 #[test]

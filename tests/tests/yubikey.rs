@@ -184,7 +184,7 @@ fn nothing_stays_on_a_borrowed_computer_when_the_command_is_interrupted() {
         case.carol.pull().unwrap();
         case.world.tell_pin("nobody", PIN, PUK).unwrap();
         case.bob.card.touch(Touch::Never);
-        case.bob.card.touch_timeout(Duration::from_secs(30));
+        case.bob.card.touch_timeout(Duration::from_secs(8));
         let temporary = case.world.folder().join("temporary");
         fs::create_dir(&temporary).unwrap();
         let left = || fs::read_dir(&temporary).unwrap().count();

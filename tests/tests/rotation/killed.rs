@@ -42,8 +42,8 @@ impl Stage {
     async fn pass(&self, view: &v1::RotationView) {
         if view.state() == RotationState::NeedsOperator {
             self.own_up(view).await;
-        } else if matches!(view.state(), RotationState::BackingOff | RotationState::Due) {
-            self.advance(Duration::from_secs(30));
+        } else if let Some(left) = self.waits(view) {
+            self.advance(left);
             // The target's dates are real.
             self.daemon.jump(now()).unwrap();
         } else {

@@ -25,8 +25,6 @@ use super::stage::Stage;
 const LOOK: Duration = Duration::from_millis(20);
 /// The most looks at one rotation.
 const LOOKS: u32 = 1500;
-/// So much time goes by between two attempts.
-const AWAY: Duration = Duration::from_mins(2);
 
 /// Whether a target accepts a password.
 pub(crate) type Accepts = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -147,13 +145,11 @@ impl Scene {
 
     async fn wait(&self, name: &str, wanted: impl Fn(RotationState) -> bool) -> RotationState {
         for _ in 0..LOOKS {
-            let state = self.stage().rotation().await.state();
-            if wanted(state) {
-                return state;
+            let view = self.stage().rotation().await;
+            if wanted(view.state()) {
+                return view.state();
             }
-            // Between two attempts nothing runs that a faster clock could cut short.
-            let idles = matches!(state, RotationState::BackingOff | RotationState::Due);
-            let step = if idles { AWAY } else { LOOK };
+            let step = self.stage().waits(&view).unwrap_or(LOOK);
             self.stage().advance(step);
             self.proxy.stops_within(LOOK).await;
         }

@@ -241,6 +241,14 @@ impl Stage {
         reply.into_inner().rotations.remove(0)
     }
 
+    /// For how long a rotation waits for nothing but its time: till then a faster clock cuts nothing short.
+    pub(crate) fn waits(&self, view: &v1::RotationView) -> Option<Duration> {
+        let waits = matches!(view.state(), RotationState::BackingOff | RotationState::Due);
+        let due = view.due_ms.max(view.next_try_ms);
+        let left = due.saturating_sub(self.advance(Duration::ZERO).ms());
+        (waits && left > 0).then(|| Duration::from_millis(left))
+    }
+
     /// Lets seconds go by until people are told this so often; gives all that they were told.
     pub(crate) async fn told(&self, who: &Listener, kind: Kind, times: usize) -> Vec<Notice> {
         for _ in 0..1500 {
@@ -265,14 +273,11 @@ impl Stage {
             if wanted(&last) {
                 return last;
             }
-            // Between two attempts nothing runs that a faster clock could cut short.
-            let step = if last.state() == RotationState::BackingOff {
-                Duration::from_secs(1)
-            } else {
-                Duration::from_millis(20)
-            };
-            self.advance(step);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let next = Duration::from_millis(20);
+            // What is due may be held, which is left to the test.
+            let tried_again = |_: &_| last.state() == RotationState::BackingOff;
+            self.advance(self.waits(&last).filter(tried_again).unwrap_or(next));
+            tokio::time::sleep(next).await;
             last = self.rotation().await;
         }
         panic!("{what}: {last:?}")
