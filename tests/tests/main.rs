@@ -7,6 +7,7 @@ mod aws;
 mod bounds;
 mod changes;
 mod charter;
+mod checkouts;
 mod command_line;
 mod commands;
 mod copies;

@@ -96,3 +96,16 @@ fn no_call_names_a_file_or_a_program() {
     assert!(fields > 50, "only {fields} fields were found");
     assert_none(&found, "a peer could choose what the daemon opens or runs");
 }
+
+/// `main.rs` names the files of the joined tests by hand; one that it does not name would never be run.
+#[test]
+fn every_file_of_tests_is_run() {
+    let main = include_str!("../main.rs");
+    let forgotten: Vec<_> = files(".rs")
+        .into_iter()
+        .filter_map(|(name, _)| Some(name.strip_prefix("tests/tests/")?.to_owned()))
+        .filter_map(|name| Some(name.split(['/', '.']).next()?.to_owned()))
+        .filter(|module| module != "main" && !main.contains(&format!("mod {module};\n")))
+        .collect();
+    assert_none(&forgotten, "add these to tests/tests/main.rs");
+}
