@@ -1,11 +1,13 @@
-//! The command line as it is parsed: flags that every command has, and the commands.
+//! The command line: what may be typed, and the command that it runs.
 
-use std::path::PathBuf;
+use clap::{CommandFactory, Parser, Subcommand};
+use keyturn_vault::text::Purpose;
 
-use clap::{Args, Parser, Subcommand};
-use keyturn_vault::digest::Digest;
-
-use crate::{command, token::Wanted};
+use crate::{
+    command::{self, Context, Global, device, manual, status},
+    refusal::Refusal,
+    ui::Ui,
+};
 
 /// Break-glass credentials that open only when two custodians agree.
 #[derive(Debug, Parser)]
@@ -27,50 +29,6 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// Flags of every command.
-#[derive(Debug, Clone, Args)]
-pub struct Global {
-    /// The folder with your profile and keys [default: ~/.keyturn]
-    #[arg(long, global = true, env = "KEYTURN_HOME", value_name = "DIR")]
-    pub home: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// Read the passphrase of the key file from this file descriptor
-    #[arg(
-        long,
-        global = true,
-        value_name = "N",
-        conflicts_with = "passphrase_file"
-    )]
-    pub passphrase_fd: Option<i32>,
-    /// Read the passphrase of the key file from this file, which only you may read
-    #[arg(long, global = true, value_name = "FILE")]
-    pub passphrase_file: Option<PathBuf>,
-    /// Read the PIN of the YubiKey from this file descriptor
-    #[arg(long, global = true, value_name = "N")]
-    pub pin_fd: Option<i32>,
-    /// Ask for PINs and passphrases by this program, which speaks the protocol of pinentry
-    #[arg(long, global = true, value_name = "PROGRAM")]
-    pub pinentry: Option<PathBuf>,
-    /// Which of your tokens: software, yubikey, or yubikey:SERIAL
-    #[arg(long, global = true, value_name = "KIND")]
-    pub token: Option<Wanted>,
-    /// Believe the roots in this file about tokens [default: attestation-roots.pem in the home, or Yubico's]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub attestation_roots: Option<PathBuf>,
-    /// Agree to the text with this SHA-256 without a question
-    #[arg(long, global = true, value_name = "DIGEST", value_parser = digest)]
-    pub yes_sha256: Vec<String>,
-}
-
-/// A digest, as it was typed.
-fn digest(text: &str) -> Result<String, &'static str> {
-    let digest: Result<Digest, _> = text.parse();
-    let told = "write the SHA-256 as 64 hexadecimal digits in lower case";
-    digest.map(|_| text.to_owned()).map_err(|_| told)
-}
-
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -79,7 +37,7 @@ pub enum Command {
     /// Join a vault with the welcome file made for you
     Join(command::join::Join),
     /// What waits for you, and how the vault is
-    Status(command::status::Status),
+    Status(status::Status),
     /// Who may do what: show it, see what a change would do, propose one, invite somebody
     #[command(subcommand)]
     Charter(command::charter::Charter),
@@ -127,19 +85,88 @@ pub enum Command {
     Doctor(command::doctor::Doctor),
     /// Shell completions
     #[command(hide = true)]
-    Completions(command::manual::Completions),
+    Completions(manual::Completions),
     /// Manual pages
     #[command(hide = true)]
-    Man(command::manual::Man),
+    Man(manual::Man),
     /// Every refusal with its exit code
     #[command(hide = true)]
-    ExitCodes(command::manual::ExitCodes),
+    ExitCodes(manual::ExitCodes),
+}
+
+/// Runs a command to its end; gives the exit code.
+pub async fn run(cli: Cli, plain: bool) -> u8 {
+    let Cli { global, command } = cli;
+    let ui = Ui::new(global.json, plain);
+    let result = match Context::new(global, plain) {
+        // On the heap: the commands' states are large.
+        Ok(context) => Box::pin(dispatch(command, context)).await,
+        Err(refusal) => Err(refusal),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(refusal) => {
+            let hint = Some(refusal.hint.as_str()).filter(|hint| !hint.is_empty());
+            ui.fail(&refusal, hint);
+            refusal.exit()
+        }
+    }
+}
+
+/// What a custodian does on a borrowed computer: look, agree or not, show signs of life.
+fn may_borrow(command: Option<&Command>) -> bool {
+    matches!(
+        command,
+        None | Some(
+            Command::Status(_)
+                | Command::Approve(_)
+                | Command::Refuse(_)
+                | Command::Retract(_)
+                | Command::Confirm(_)
+                | Command::Heartbeat(_)
+        )
+    )
+}
+
+async fn dispatch(command: Option<Command>, mut context: Context) -> Result<(), Refusal> {
+    if may_borrow(command.as_ref()) {
+        context = device::borrow(context).await?;
+    }
+    let Some(command) = command else {
+        return status::Status::default().run(context).await;
+    };
+    match command {
+        Command::Enroll(command) => command.run(context),
+        Command::Join(command) => command.run(context).await,
+        Command::Status(command) => command.run(context).await,
+        Command::Charter(command) => command.run(context).await,
+        Command::Credential(command) => command.run(context).await,
+        Command::Unseal(command) => command.run(context).await,
+        Command::Approve(command) => command.run(context).await,
+        Command::Refuse(command) => command.run(context).await,
+        Command::Retract(command) => command.run(context).await,
+        Command::Withdraw(command) => command.run(context).await,
+        Command::Review(command) => command.run(context).await,
+        Command::Checkin(command) => command.run(context).await,
+        Command::Confirm(command) => command.run(context).await,
+        Command::Heartbeat(command) => command.run(context).await,
+        Command::Extend(command) => command.run(context).await,
+        Command::Erase(command) => command.run(context).await,
+        Command::Reshare(command) => command.run(context).await,
+        Command::AcceptRestore(command) => command.run(context).await,
+        Command::Rotate(command) => command.run(context).await,
+        Command::Audit(command) => command.run(context).await,
+        Command::Recover(command) => command.run(context).await,
+        Command::Drill(command) => command.run_as(context, Purpose::Drill).await,
+        Command::Doctor(command) => command.run(context).await,
+        Command::Completions(command) => command.run(Cli::command()),
+        Command::Man(command) => command.run(Cli::command()),
+        Command::ExitCodes(_) => manual::ExitCodes::run(&context),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -10,11 +10,12 @@
 //! | [`verify`] | what the daemon says is held against charter and log |
 //! | [`token`] | the person's token |
 //! | [`totp`] | one-time codes of a seed that was opened |
-//! | [`refusal`] | stable codes, exit codes, hints |
+//! | [`refusal`], [`causes`] | stable codes, exit codes, hints; errors in one line |
 //! | [`ui`] | standard output and error, the live view, prompts |
 
 #![forbid(unsafe_code)]
 
+pub mod causes;
 pub mod cli;
 pub mod clock;
 pub mod command;
@@ -26,4 +27,3 @@ pub mod token;
 pub mod totp;
 pub mod ui;
 pub mod verify;
-pub mod wire;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Parser as _;
-use keyturn::{cli::Cli, command};
+use keyturn::cli::{self, Cli};
 use keyturn_seal::alloc::Wiping;
 
 /// Libraries copy secrets; what they free is wiped.
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => ExitCode::from(runtime.block_on(command::run(cli, plain))),
+        Ok(runtime) => ExitCode::from(runtime.block_on(cli::run(cli, plain))),
         Err(error) => {
             // Nobody is left to be told when standard error is gone.
             let _ = writeln!(io::stderr(), "error: cannot start: {error}");

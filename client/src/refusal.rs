@@ -15,10 +15,12 @@ use tonic::{Code, Status};
 use keyturn_hsm::TokenError;
 use keyturn_vault::refusal::Refusal as Rule;
 
-use crate::{connect::ConnectError, home::HomeError, ui::prompt::PromptError, verify::VerifyError};
-
-/// The longest message or hint that is taken from a server, in characters.
-const MAX_TEXT: usize = 2_000;
+use crate::{
+    causes::{tame, told},
+    connect::ConnectError,
+    home::HomeError,
+    verify::{VerifyError, directory::Broken},
+};
 
 /// A refusal or failure, ready to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,12 +106,6 @@ impl From<HomeError> for Refusal {
     }
 }
 
-impl From<PromptError> for Refusal {
-    fn from(error: PromptError) -> Self {
-        Self::new(error.code(), told(&error), error.hint())
-    }
-}
-
 impl From<TokenError> for Refusal {
     fn from(error: TokenError) -> Self {
         Self::new(error.code(), told(&error), error.hint())
@@ -119,6 +115,12 @@ impl From<TokenError> for Refusal {
 impl From<VerifyError> for Refusal {
     fn from(error: VerifyError) -> Self {
         Self::new(error.code(), told(&error), error.hint())
+    }
+}
+
+impl From<Broken> for Refusal {
+    fn from(error: Broken) -> Self {
+        Self::new("verification", &error, error.hint)
     }
 }
 
@@ -136,18 +138,6 @@ impl From<keyturn_hsm::device::DeviceError> for Refusal {
             "restore the home from a copy, or enroll this computer anew",
         )
     }
-}
-
-/// An error with its causes, in one line that cannot steer the terminal.
-pub fn told(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    tame(&line)
 }
 
 /// A status that this program's own transport made: the cause says more than "transport error".
@@ -236,19 +226,6 @@ const fn general(code: Code) -> (&'static str, &'static str) {
 
 fn is_code(code: &str) -> bool {
     (1..=40).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
-}
-
-/// Invariant 2: nothing that moves a cursor or reorders text, and not too much of it.
-fn tame(text: &str) -> String {
-    let plain = |c: char| {
-        let steers = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || steers {
-            '\u{fffd}'
-        } else {
-            c
-        }
-    };
-    text.chars().take(MAX_TEXT).map(plain).collect()
 }
 
 /// The exit code of a stable code; 1 for one that this program does not know.
@@ -479,7 +456,11 @@ mod tests {
             ("same-custodian", 36)
         );
         assert_eq!(refusal.hint, "frag jemand ändern\u{fffd}");
-        assert_eq!(refusal.message.chars().count(), MAX_TEXT, "invariant 2");
+        assert_eq!(
+            refusal.message.chars().count(),
+            crate::causes::MAX_TEXT,
+            "invariant 2"
+        );
         assert!(
             !refusal.message.contains(['\u{1b}', '\u{202e}', '\n']),
             "invariant 2"

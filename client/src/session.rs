@@ -39,9 +39,13 @@ use crate::{
     refusal::Refusal,
     ui::Ui,
     verify::{
-        self, VerifyError, definition::Lineage, log, log::Proven, restore::Record, sealed::Sealed,
+        self, VerifyError,
+        definition::Lineage,
+        log::{self, Proven},
+        restore::Record,
+        sealed::Sealed,
+        wire,
     },
-    wire,
 };
 
 /// The file with the key of this computer.

@@ -231,7 +231,7 @@ impl Opened {
 pub fn malformed(error: &keyturn_vault::text::TextError) -> Refusal {
     Refusal::new(
         "malformed",
-        crate::refusal::told(error),
+        crate::causes::told(error),
         "nothing was sent; change what you asked for",
     )
 }

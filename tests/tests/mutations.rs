@@ -13,7 +13,10 @@
 use std::{fs, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use keyturn::verify::directory::{Anchor, Report, Subject, verify};
+use keyturn::{
+    refusal::Refusal,
+    verify::directory::{Anchor, Report, Subject, verify},
+};
 use keyturn_audit::{
     entry::Entry,
     note::LogKey,
@@ -328,7 +331,7 @@ impl Forged<'_> {
             genesis,
             saved,
         };
-        verify(subject, |_, _| {}, |_, _| {}).map_err(|refusal| refusal.code)
+        verify(subject, |_, _| {}, |_, _| {}).map_err(|broken| Refusal::from(broken).code)
     }
 
     fn publish(&self, folder: &Path) {

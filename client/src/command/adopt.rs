@@ -8,7 +8,7 @@ use keyturn_vault::name::CredentialPath;
 use serde_json::json;
 
 use super::{Context, show};
-use crate::{refusal::Refusal, ui::clean, wire};
+use crate::{refusal::Refusal, ui::clean, verify::wire};
 
 /// How often it is looked whether it is done.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -27,13 +27,13 @@ use super::{
     show,
 };
 use crate::{
+    causes::told,
     clock,
-    refusal::{Refusal, told},
+    refusal::Refusal,
     session::Session,
     token,
     ui::{Ui, table},
-    verify::{self, VerifyError},
-    wire,
+    verify::{self, VerifyError, wire},
 };
 
 /// Agree to a request, with your token and your share.
@@ -57,7 +57,7 @@ struct Kept {
 }
 
 impl Approve {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let ceremony = match self.ceremony {
             Some(ceremony) => ceremony,

@@ -25,9 +25,8 @@ use crate::{
     verify::{
         VerifyError,
         directory::{self, Report, Texts},
-        log,
+        log, wire,
     },
-    wire,
 };
 
 /// The log: verify, watch, prove, export.
@@ -83,7 +82,7 @@ pub struct Watch {
 }
 
 impl Audit {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, context: Context) -> Result<(), Refusal> {
         match self {
             Self::Checkpoint(command) => command.run(&context).await,
             Self::Proof(command) => command.run(&context).await,

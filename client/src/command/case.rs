@@ -20,8 +20,7 @@ use crate::{
     refusal::Refusal,
     session::Session,
     ui::{Style, Ui, clean},
-    verify::{self, VerifyError, sealed::Sealed},
-    wire,
+    verify::{self, VerifyError, sealed::Sealed, wire},
 };
 
 /// What is said where the vault does not have the details.

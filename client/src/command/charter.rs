@@ -17,11 +17,11 @@ use serde_json::json;
 
 use super::{Context, case::charter_lines, decide::Decide, file_error, invite::Invite, read_named};
 use crate::{
-    refusal::{Refusal, told},
+    causes::told,
+    refusal::Refusal,
     session::Session,
     ui::{clean, table},
-    verify::VerifyError,
-    wire,
+    verify::{VerifyError, wire},
 };
 
 /// Who may do what: show it, see what a change would do, propose one.
@@ -62,7 +62,7 @@ pub struct Propose {
 }
 
 impl Charter {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         match self {
             Self::Show(command) => command.run(&context, &session),

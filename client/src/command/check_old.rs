@@ -28,7 +28,7 @@ use crate::{
     refusal::Refusal,
     session::Session,
     ui::{clean, live::Live},
-    wire,
+    verify::wire,
 };
 
 /// How often it is looked whether the rotation is done.

@@ -12,7 +12,12 @@ use keyturn_vault::{
 };
 
 use super::{Context, case::Case, check_old, release, show, unseal};
-use crate::{clock, refusal::Refusal, session::Session, verify::VerifyError, wire};
+use crate::{
+    clock,
+    refusal::Refusal,
+    session::Session,
+    verify::{VerifyError, wire},
+};
 
 /// Return what you checked out, and say what worked.
 #[derive(Debug, Args)]
@@ -55,7 +60,7 @@ impl FromStr for Tried {
 }
 
 impl Checkin {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         // Opened before it is returned: what opens it is forgotten then.
         let old = match self.check_old {

@@ -12,13 +12,13 @@ use serde_json::json;
 
 use super::Context;
 use crate::{
+    causes::told,
     clock,
-    refusal::{Refusal, told},
+    refusal::Refusal,
     session::Session,
     token,
     ui::table,
-    verify::{VerifyError, log, sealed::Sealed},
-    wire,
+    verify::{VerifyError, log, sealed::Sealed, wire},
 };
 
 /// Try whether your shares of a credential can be read.
@@ -42,7 +42,7 @@ struct Tried {
 }
 
 impl Confirm {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let sealed = mine(&session, &self.path).await?;
         let mut opened = context.token(&session.profile)?;
@@ -207,7 +207,7 @@ fn try_all(
 }
 
 impl Heartbeat {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let mut opened = context.token(&session.profile)?;
         let heartbeat = HeartbeatText {

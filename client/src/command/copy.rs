@@ -18,8 +18,9 @@ use keyturn_vault::{
 
 use super::export::{About, VAULT_FILE};
 use crate::{
+    causes::told,
     home::{Home, HomeError, read_file},
-    refusal::{Refusal, told},
+    refusal::Refusal,
     verify::{self, VerifyError},
 };
 

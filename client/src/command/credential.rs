@@ -13,8 +13,7 @@ use crate::{
     refusal::Refusal,
     session::Session,
     ui::{Style, clean, table},
-    verify::VerifyError,
-    wire,
+    verify::{VerifyError, wire},
 };
 
 /// Credentials: add, deposit, change, list, show, export.
@@ -70,7 +69,7 @@ pub struct History {
 }
 
 impl Credential {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, context: Context) -> Result<(), Refusal> {
         match self {
             Self::Add(command) => command.run(context).await,
             Self::Adopt(command) => command.run(context).await,

@@ -19,13 +19,13 @@ use serde_json::json;
 
 use super::{Context, file_error, release::keep_receipt};
 use crate::{
+    causes::told,
     clock,
     home::read_file,
-    refusal::{Refusal, told},
+    refusal::Refusal,
     session::Session,
     token::random,
-    verify::{VerifyError, log, sealed::binding},
-    wire,
+    verify::{VerifyError, log, sealed::binding, wire},
 };
 
 /// Where a new secret comes from.

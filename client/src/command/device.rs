@@ -30,8 +30,7 @@ use crate::{
     session::{DEVICE_FILE, Session, kept_chain, route},
     token::{self, Opened},
     ui::Style,
-    verify::{self, VerifyError, log},
-    wire,
+    verify::{self, VerifyError, log, wire},
 };
 
 /// What shells add to the number of the signal that ended a command.
@@ -71,7 +70,7 @@ pub(super) async fn join(mut context: Context, name: Option<Name>) -> Result<(),
 
 /// A computer without a home, for one command: signs it in by the token that is inserted and carries a profile.
 /// Without such a token the context is what it was.
-pub(super) async fn borrow(mut context: Context) -> Result<Context, Refusal> {
+pub(crate) async fn borrow(mut context: Context) -> Result<Context, Refusal> {
     if !matches!(context.home.profile(), Err(HomeError::None(_))) {
         return Ok(context);
     }

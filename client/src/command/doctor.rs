@@ -65,7 +65,7 @@ impl Report {
 }
 
 impl Doctor {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         if self.acceptance {
             return accept(context);
         }

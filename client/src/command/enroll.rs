@@ -82,7 +82,7 @@ struct Made {
 }
 
 impl Enroll {
-    pub(super) fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) fn run(self, mut context: Context) -> Result<(), Refusal> {
         context.person.with_puk_fd(self.puk_fd);
         if self.spare {
             return self.spare(context);

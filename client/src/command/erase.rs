@@ -24,7 +24,7 @@ pub struct Erase {
 }
 
 impl Erase {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let case = Case::glance(&session, self.ceremony).await?;
         let details = match &self.said_by {

@@ -21,11 +21,11 @@ use serde_json::json;
 
 use super::{Context, confirm::line_of};
 use crate::{
+    causes::told,
     home::Home,
-    refusal::{Refusal, told},
+    refusal::Refusal,
     session::Session,
-    verify::{VerifyError, sealed::Sealed},
-    wire,
+    verify::{VerifyError, sealed::Sealed, wire},
 };
 
 /// Everything that an opening without the vault needs, into a folder.

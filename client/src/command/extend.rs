@@ -31,7 +31,7 @@ pub struct Extend {
 }
 
 impl Extend {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let view = Case::glance(&session, self.ceremony).await?.view;
         let out = view.checkout.filter(|out| out.returned_ms == 0);

@@ -23,8 +23,7 @@ use crate::{
     refusal::Refusal,
     session::Session,
     ui::{Style, clean},
-    verify::{self, VerifyError, attested},
-    wire,
+    verify::{self, VerifyError, attested, wire},
 };
 
 /// Make a welcome file for somebody who is to join.

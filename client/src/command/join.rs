@@ -23,8 +23,7 @@ use crate::{
     session::Session,
     token,
     ui::{Style, clean},
-    verify::{self, VerifyError, log},
-    wire,
+    verify::{self, VerifyError, log, wire},
 };
 
 /// Join a vault with the welcome file made for you.
@@ -42,7 +41,7 @@ pub struct Join {
 }
 
 impl Join {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         if self.device {
             return device::join(context, self.name).await;
         }

@@ -6,13 +6,12 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 use serde_json::{Map, Value};
 
 use super::{Context, file_error};
 use crate::{
-    cli::Cli,
     refusal::{EXITS, Refusal},
     ui::table,
 };
@@ -25,9 +24,9 @@ pub struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(self) -> Result<(), Refusal> {
+    pub(crate) fn run(self, mut line: clap::Command) -> Result<(), Refusal> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "keyturn", &mut script);
+        clap_complete::generate(self.shell, &mut line, "keyturn", &mut script);
         Ok(io::stdout().write_all(&script)?)
     }
 }
@@ -40,10 +39,9 @@ pub struct Man {
 }
 
 impl Man {
-    pub(super) fn run(self) -> Result<(), Refusal> {
-        let mut command = Cli::command();
-        command.build();
-        page(&self.dir, &command, "keyturn")
+    pub(crate) fn run(self, mut line: clap::Command) -> Result<(), Refusal> {
+        line.build();
+        page(&self.dir, &line, "keyturn")
     }
 }
 
@@ -65,7 +63,7 @@ fn page(dir: &std::path::Path, command: &clap::Command, name: &str) -> Result<()
 pub struct ExitCodes {}
 
 impl ExitCodes {
-    pub(super) fn run(context: &Context) -> Result<(), Refusal> {
+    pub(crate) fn run(context: &Context) -> Result<(), Refusal> {
         let document: Map<String, Value> = EXITS
             .iter()
             .map(|(code, exit)| ((*code).to_owned(), Value::from(*exit)))

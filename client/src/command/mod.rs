@@ -16,7 +16,7 @@ pub mod copy;
 pub mod credential;
 pub mod decide;
 pub mod deposit;
-mod device;
+pub(crate) mod device;
 pub mod doctor;
 pub mod enroll;
 pub mod erase;
@@ -42,15 +42,18 @@ pub mod sink;
 pub mod status;
 pub mod unseal;
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use keyturn_vault::{
+    digest::Digest,
     reference::Signer,
-    text::{Purpose, SignedText, Text},
+    text::{SignedText, Text},
 };
 
 use crate::{
-    cli::{Cli, Command, Global},
     home::{Home, Profile},
     refusal::Refusal,
     session::Session,
@@ -60,6 +63,51 @@ use crate::{
         prompt::{Person, Sources},
     },
 };
+use clap::Args;
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The folder with your profile and keys [default: ~/.keyturn]
+    #[arg(long, global = true, env = "KEYTURN_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Read the passphrase of the key file from this file descriptor
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        conflicts_with = "passphrase_file"
+    )]
+    pub passphrase_fd: Option<i32>,
+    /// Read the passphrase of the key file from this file, which only you may read
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Read the PIN of the YubiKey from this file descriptor
+    #[arg(long, global = true, value_name = "N")]
+    pub pin_fd: Option<i32>,
+    /// Ask for PINs and passphrases by this program, which speaks the protocol of pinentry
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    pub pinentry: Option<PathBuf>,
+    /// Which of your tokens: software, yubikey, or yubikey:SERIAL
+    #[arg(long, global = true, value_name = "KIND")]
+    pub token: Option<Wanted>,
+    /// Believe the roots in this file about tokens [default: attestation-roots.pem in the home, or Yubico's]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub attestation_roots: Option<PathBuf>,
+    /// Agree to the text with this SHA-256 without a question
+    #[arg(long, global = true, value_name = "DIGEST", value_parser = digest)]
+    pub yes_sha256: Vec<String>,
+}
+
+/// A digest, as it was typed.
+fn digest(text: &str) -> Result<String, &'static str> {
+    let digest: Result<Digest, _> = text.parse();
+    let told = "write the SHA-256 as 64 hexadecimal digits in lower case";
+    digest.map(|_| text.to_owned()).map_err(|_| told)
+}
 
 /// What every command works with.
 pub struct Context {
@@ -78,7 +126,8 @@ pub struct Context {
 }
 
 impl Context {
-    fn new(global: Global, plain: bool) -> Result<Self, Refusal> {
+    /// By the flags; `plain` is without colour.
+    pub fn new(global: Global, plain: bool) -> Result<Self, Refusal> {
         let ui = Ui::new(global.json, plain);
         let home = global
             .home
@@ -155,77 +204,6 @@ impl Context {
     }
 }
 
-/// Runs a command to its end; gives the exit code.
-pub async fn run(cli: Cli, plain: bool) -> u8 {
-    let Cli { global, command } = cli;
-    let ui = Ui::new(global.json, plain);
-    let result = match Context::new(global, plain) {
-        // On the heap: the commands' states are large.
-        Ok(context) => Box::pin(dispatch(command, context)).await,
-        Err(refusal) => Err(refusal),
-    };
-    match result {
-        Ok(()) => 0,
-        Err(refusal) => {
-            let hint = Some(refusal.hint.as_str()).filter(|hint| !hint.is_empty());
-            ui.fail(&refusal, hint);
-            refusal.exit()
-        }
-    }
-}
-
-/// What a custodian does on a borrowed computer: look, agree or not, show signs of life.
-fn may_borrow(command: Option<&Command>) -> bool {
-    matches!(
-        command,
-        None | Some(
-            Command::Status(_)
-                | Command::Approve(_)
-                | Command::Refuse(_)
-                | Command::Retract(_)
-                | Command::Confirm(_)
-                | Command::Heartbeat(_)
-        )
-    )
-}
-
-async fn dispatch(command: Option<Command>, mut context: Context) -> Result<(), Refusal> {
-    if may_borrow(command.as_ref()) {
-        context = device::borrow(context).await?;
-    }
-    let Some(command) = command else {
-        return status::Status::default().run(context).await;
-    };
-    match command {
-        Command::Enroll(command) => command.run(context),
-        Command::Join(command) => command.run(context).await,
-        Command::Status(command) => command.run(context).await,
-        Command::Charter(command) => command.run(context).await,
-        Command::Credential(command) => command.run(context).await,
-        Command::Unseal(command) => command.run(context).await,
-        Command::Approve(command) => command.run(context).await,
-        Command::Refuse(command) => command.run(context).await,
-        Command::Retract(command) => command.run(context).await,
-        Command::Withdraw(command) => command.run(context).await,
-        Command::Review(command) => command.run(context).await,
-        Command::Checkin(command) => command.run(context).await,
-        Command::Confirm(command) => command.run(context).await,
-        Command::Heartbeat(command) => command.run(context).await,
-        Command::Extend(command) => command.run(context).await,
-        Command::Erase(command) => command.run(context).await,
-        Command::Reshare(command) => command.run(context).await,
-        Command::AcceptRestore(command) => command.run(context).await,
-        Command::Rotate(command) => command.run(context).await,
-        Command::Audit(command) => command.run(context).await,
-        Command::Recover(command) => command.run(context).await,
-        Command::Drill(command) => command.run_as(context, Purpose::Drill).await,
-        Command::Doctor(command) => command.run(context).await,
-        Command::Completions(command) => command.run(),
-        Command::Man(command) => command.run(),
-        Command::ExitCodes(_) => manual::ExitCodes::run(&context),
-    }
-}
-
 /// Standard output is gone.
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
@@ -239,7 +217,7 @@ impl From<io::Error> for Refusal {
 
 /// A file that the person named cannot be used.
 pub fn file_error(path: &Path, error: &dyn std::error::Error) -> Refusal {
-    let message = format!("{}: {}", path.display(), crate::refusal::told(error));
+    let message = format!("{}: {}", path.display(), crate::causes::told(error));
     Refusal::new("file", message, "check the path and what is in it")
 }
 

@@ -22,8 +22,7 @@ use crate::{
     refusal::Refusal,
     session::Session,
     token::{random, salt},
-    verify::VerifyError,
-    wire,
+    verify::{VerifyError, wire},
 };
 
 /// A request without a policy of its own, like a charter change, is open this long.

@@ -42,13 +42,13 @@ use super::{
     release::{self, keep_receipt},
 };
 use crate::{
+    causes::told,
     clock,
     home::{HomeError, Profile, write_file},
-    refusal::{Refusal, told},
+    refusal::Refusal,
     session::{DEVICE_FILE, kept_chain},
     token::{malformed, random, salt},
-    verify::{self, VerifyError, log, sealed::sharing},
-    wire,
+    verify::{self, VerifyError, log, sealed::sharing, wire},
 };
 
 /// The largest file that is carried around, in bytes.
@@ -124,7 +124,7 @@ struct Record {
 }
 
 impl Recover {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, context: Context) -> Result<(), Refusal> {
         match self {
             Self::Request(command) => command.run(&context),
             Self::Share(command) => command.run(context),

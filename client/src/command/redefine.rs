@@ -15,9 +15,9 @@ use keyturn_vault::{
 
 use super::{Context, decide::Decide, file_error, open, read_named};
 use crate::{
-    refusal::{Refusal, told},
-    verify::VerifyError,
-    wire,
+    causes::told,
+    refusal::Refusal,
+    verify::{VerifyError, wire},
 };
 
 /// Propose a changed definition, and ask for the agreement that it needs.

@@ -9,7 +9,7 @@ use keyturn_vault::{
 };
 
 use super::{Context, case::Case, release, show};
-use crate::{clock, refusal::Refusal, session::Session, token, wire};
+use crate::{clock, refusal::Refusal, session::Session, token, verify::wire};
 
 /// Refuse a request, with a reason; it blocks nobody.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub struct Withdraw {
 }
 
 impl Refuse {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let case = Case::glance(&session, self.ceremony).await?;
         let details = Details {
@@ -61,7 +61,7 @@ impl Refuse {
 }
 
 impl Retract {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let case = Case::glance(&session, self.ceremony).await?;
         let me = session.profile.person;
@@ -126,7 +126,7 @@ async fn say(
 }
 
 impl Withdraw {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let request = v1::WithdrawRequest {
             id: self.ceremony.to_string(),

@@ -33,13 +33,17 @@ use super::{
     sink::{self, Sink},
 };
 use crate::{
+    causes::told,
     clock,
     home::{Home, write_file},
-    refusal::{Refusal, told},
+    refusal::Refusal,
     session::Session,
     totp::{Codes, Totp},
     ui::{clean, clip},
-    verify::{VerifyError, log, log::Proven},
+    verify::{
+        VerifyError,
+        log::{self, Proven},
+    },
 };
 
 /// A request of this person, as the home keeps it until check-in.

@@ -9,7 +9,7 @@ use super::{
     decide::{Decide, Decided},
     open,
 };
-use crate::{refusal::Refusal, session::Session, ui::clean, wire};
+use crate::{refusal::Refusal, session::Session, ui::clean, verify::wire};
 
 /// The most credentials of one request.
 const MAX_CREDENTIALS: usize = 8;
@@ -28,7 +28,7 @@ pub struct Reshare {
 }
 
 impl Reshare {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let mut rest = self.targets(&session).await?;
         let paths: Vec<_> = rest

@@ -29,7 +29,11 @@ use super::{
     open::{About, Ask, prepare, send_with},
     show,
 };
-use crate::{refusal::Refusal, session::Session, verify::VerifyError, wire};
+use crate::{
+    refusal::Refusal,
+    session::Session,
+    verify::{VerifyError, wire},
+};
 
 /// The finding that says what of the places for copies is not taken back.
 const LEFT: &str = "left-in-copy";
@@ -57,7 +61,7 @@ pub struct AcceptRestore {
 }
 
 impl AcceptRestore {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let mut session = Session::connect_to(&context.home, context.ui, self.server_pin).await?;
         let status = session
             .status()

@@ -19,7 +19,7 @@ use crate::{
     session::Session,
     token,
     ui::{clean, table},
-    verify, wire,
+    verify::{self, wire},
 };
 
 /// Look at a decided ceremony afterwards, and say what you think of it; without one, see which wait for that.
@@ -39,7 +39,7 @@ pub struct Review {
 }
 
 impl Review {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let Some(ceremony) = self.ceremony else {
             return waiting(&context, &session).await;

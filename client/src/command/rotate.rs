@@ -22,7 +22,7 @@ use crate::{
     refusal::Refusal,
     session::Session,
     ui::{clean, table},
-    wire,
+    verify::wire,
 };
 
 /// Rotations: list, hurry, retry, complete, pause.
@@ -142,7 +142,7 @@ impl FromStr for Of {
 }
 
 impl Rotate {
-    pub(super) async fn run(self, mut context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
         let session = context.session().await?;
         let mut client = session.rotations();
         match self {

@@ -220,7 +220,7 @@ impl Now {
             let request = v1::RotateNowRequest {
                 r#match: self.pattern.clone(),
                 reason: self.reason.to_string(),
-                page: crate::wire::next_page(after),
+                page: crate::verify::wire::next_page(after),
                 ..v1::RotateNowRequest::default()
             };
             let reply = client.now(request).await?.into_inner();

@@ -23,7 +23,7 @@ const MAX_SKEW_MS: u64 = 5 * 60 * 1000;
 pub struct Status {}
 
 impl Status {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, context: Context) -> Result<(), Refusal> {
         let mut session = Session::connect(&context.home, context.ui).await?;
         let reply = session
             .status()

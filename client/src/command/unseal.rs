@@ -25,11 +25,7 @@ use super::{
     show,
     sink::Sink,
 };
-use crate::{
-    refusal::{Refusal, told},
-    session::Session,
-    verify::VerifyError,
-};
+use crate::{causes::told, refusal::Refusal, session::Session, verify::VerifyError};
 
 /// Ask for credentials, and get them when enough custodians agree.
 #[derive(Debug, Args)]
@@ -91,11 +87,11 @@ impl Waiting {
 }
 
 impl Unseal {
-    pub(super) async fn run(self, context: Context) -> Result<(), Refusal> {
+    pub(crate) async fn run(self, context: Context) -> Result<(), Refusal> {
         self.run_as(context, Purpose::Unseal).await
     }
 
-    pub(super) async fn run_as(
+    pub(crate) async fn run_as(
         mut self,
         mut context: Context,
         purpose: Purpose,

@@ -8,8 +8,7 @@ use super::Session;
 use crate::{
     home::{Home, HomeError, Vault},
     refusal::Refusal,
-    verify::{self, VerifyError, log, restore::Record},
-    wire,
+    verify::{self, VerifyError, log, restore::Record, wire},
 };
 
 impl Session {

@@ -11,7 +11,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use crate::refusal::{Refusal, told};
+use crate::{causes::told, refusal::Refusal};
 
 /// More than this many bytes no usual terminal takes (as base64 just under 100,000).
 const MAX: usize = 74_994;

@@ -21,6 +21,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::{Ui, pinentry, touch::Countdown};
+use crate::{causes::told, refusal::Refusal};
 
 /// Longest passphrase or PIN that is read, in bytes.
 pub const MAX_SECRET: u64 = 1024;
@@ -100,6 +101,12 @@ impl PromptError {
             Self::Size => "check the file or the descriptor",
             Self::Read { .. } => "check the path and whose it is",
         }
+    }
+}
+
+impl From<PromptError> for Refusal {
+    fn from(error: PromptError) -> Self {
+        Self::new(error.code(), told(&error), error.hint())
     }
 }
 

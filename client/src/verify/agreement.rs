@@ -17,8 +17,7 @@ use keyturn_vault::{
     text::{Purpose, Request, SignedText},
 };
 
-use super::VerifyError;
-use crate::wire;
+use super::{VerifyError, wire};
 
 /// What the daemon says put something into force.
 #[derive(Clone, Debug, Default)]

@@ -26,9 +26,8 @@ use keyturn_vault::{
 use super::{
     VerifyError,
     agreement::{Claim, Judged, Record},
-    log,
+    log, wire,
 };
-use crate::wire;
 
 /// How far the clocks of custodians and daemon may be apart where a wait of days is judged.
 const SKEW: Span = Span::from_hours(1);

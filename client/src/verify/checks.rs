@@ -24,7 +24,7 @@ use keyturn_hsm::attestation::Anchors as Makers;
 use keyturn_vault::{charter::Token, check::Check, digest::Digest, reference::Head, replay::Level};
 
 use super::{attested, directory::Finding, verify as check_signature};
-use crate::refusal::told;
+use crate::causes::told;
 
 /// Entries whose checks may wait.
 const AHEAD: usize = 256;

@@ -33,10 +33,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     VerifyError,
     agreement::{Claim, Record},
-    log,
-    log::Proven,
+    log::{self, Proven},
+    wire,
 };
-use crate::wire;
 
 /// The verified definitions of one credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

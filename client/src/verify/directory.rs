@@ -25,7 +25,8 @@ use super::{
     checks::{self, Desk, Tally},
     rules::Rules,
 };
-use crate::refusal::{Refusal, told};
+use crate::causes::told;
+use thiserror::Error;
 
 /// The most findings that a report has.
 const MAX_FINDINGS: usize = 10_000;
@@ -152,13 +153,29 @@ pub struct Subject<'a> {
     pub saved: &'a [Anchor],
 }
 
+/// Why a folder cannot be verified to its end.
+#[derive(Debug, Error)]
+#[error("{message}")]
+pub struct Broken {
+    message: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+impl Broken {
+    fn new(error: &dyn std::error::Error, hint: &'static str) -> Self {
+        let message = told(error);
+        Self { message, hint }
+    }
+}
+
 /// Verifies a folder with a log, and judges what it says by the daemon's own rules. `each` sees every entry
 /// in its order; `progress` is told how far it is, and of how many entries.
 pub fn verify(
     subject: Subject<'_>,
     mut each: impl FnMut(&Entry, Option<&Event>),
     mut progress: impl FnMut(u64, u64),
-) -> Result<Report, Refusal> {
+) -> Result<Report, Broken> {
     let Subject {
         dir,
         log,
@@ -197,13 +214,8 @@ pub fn verify(
         })
     });
     let verified = verified.map_err(|error| damaged(&error))?;
-    let documents = objects(&dir).map_err(|error| {
-        Refusal::new(
-            "verification",
-            told(&error),
-            "a document is damaged; export the log again",
-        )
-    })?;
+    let documents = objects(&dir)
+        .map_err(|error| Broken::new(&error, "a document is damaged; export the log again"))?;
     fold.finish(log);
     fold.take(&tally);
     let anchors = anchored(&verified.checkpoint, subject, &fold);
@@ -212,12 +224,9 @@ pub fn verify(
     Ok(report)
 }
 
-fn damaged(error: &dyn std::error::Error) -> Refusal {
-    Refusal::new(
-        "verification",
-        told(error),
-        "the folder is not this log, or the log was changed; keep it as evidence",
-    )
+fn damaged(error: &dyn std::error::Error) -> Broken {
+    let hint = "the folder is not this log, or the log was changed; keep it as evidence";
+    Broken::new(error, hint)
 }
 
 /// What the log was held against.

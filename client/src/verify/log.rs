@@ -9,8 +9,7 @@ use keyturn_audit::{
 use keyturn_proto::v1;
 use keyturn_vault::{event::Event, key::VerifierKey, reference::Head};
 
-use super::VerifyError;
-use crate::wire;
+use super::{VerifyError, wire};
 
 /// An entry that is proven to be in the log.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ pub mod log;
 pub mod restore;
 mod rules;
 pub mod sealed;
+pub mod wire;
 
 use keyturn_audit::{
     entry::EntryError,

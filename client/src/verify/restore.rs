@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     VerifyError,
     agreement::{self, Claim},
+    wire,
 };
-use crate::wire;
 
 /// An accepted restore with the signatures that put it in force, as a home keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use keyturn_vault::{
 };
 
 use super::directory::Finding;
-use crate::refusal::told;
+use crate::causes::told;
 
 /// The documents beside the tiles.
 struct Objects<'a>(&'a Dir);

@@ -19,8 +19,11 @@ use keyturn_vault::{
     world::VersionId,
 };
 
-use super::{VerifyError, log, log::Proven};
-use crate::wire;
+use super::{
+    VerifyError,
+    log::{self, Proven},
+    wire,
+};
 
 /// A sealed version that is what the request names.
 #[derive(Clone, Debug)]

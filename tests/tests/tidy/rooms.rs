@@ -1,10 +1,11 @@
-//! The rooms of the daemon: its top-level modules, which use each other downwards only.
+//! The rooms of daemon and client: their top-level modules, which use each other downwards only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{assert_none, files};
 
-const SOURCES: &str = "server/src/";
+/// Where they are, and a number that they exceed.
+const HOUSES: [(&str, usize); 2] = [("server/src/", 30), ("client/src/", 10)];
 
 /// Rooms that are one, and why.
 const TOGETHER: [(&str, &str, &str); 1] = [(
@@ -50,11 +51,11 @@ fn named(code: &str) -> BTreeSet<String> {
     names
 }
 
-/// What each room uses.
-fn rooms() -> BTreeMap<String, BTreeSet<String>> {
+/// What each room of a house uses.
+fn rooms(house: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut rooms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, text) in files(".rs") {
-        let Some(path) = name.strip_prefix(SOURCES) else {
+        let Some(path) = name.strip_prefix(house) else {
             continue;
         };
         let first = path.split('/').next().expect("a path has a first part");
@@ -77,9 +78,18 @@ fn rooms() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn the_daemons_rooms_use_each_other_downwards_only() {
-    let mut left = rooms();
-    assert!(left.len() > 30, "these are not the rooms: {left:?}");
+fn rooms_use_each_other_downwards_only() {
+    for (house, more_than) in HOUSES {
+        is_downwards(house, more_than);
+    }
+}
+
+fn is_downwards(house: &str, more_than: usize) {
+    let mut left = rooms(house);
+    assert!(
+        left.len() > more_than,
+        "these are not the rooms of {house}: {left:?}"
+    );
     loop {
         let names: BTreeSet<_> = left.keys().cloned().collect();
         for uses in left.values_mut() {

@@ -24,11 +24,11 @@ use keyturn_vault::{
 use tonic::Code;
 
 use crate::{
+    causes::told,
     home::Home,
-    refusal::{Refusal, told},
+    refusal::Refusal,
     session::Session,
-    verify::{VerifyError, checks::details_name},
-    wire,
+    verify::{VerifyError, checks::details_name, wire},
 };
 
 /// Fetches the log: a checkpoint first, then only what it covers, and the checkpoint is written last.

@@ -10,8 +10,9 @@ use serde_json::json;
 
 use super::{Context, rehearsal::rehearse};
 use crate::{
+    causes::told,
     clock,
-    refusal::{Refusal, told},
+    refusal::Refusal,
     token::yubikey::{at_hand, readers},
     ui::{Style, prompt::PromptError},
 };

@@ -3,12 +3,7 @@
 use keyturn_hsm::{Token, TokenError};
 use keyturn_seal::encrypt_to;
 
-use crate::{
-    clock,
-    refusal::{Refusal, told},
-    token,
-    ui::prompt::Person,
-};
+use crate::{causes::told, clock, refusal::Refusal, token, ui::prompt::Person};
 
 /// Shares of one rehearsal: as many as credentials fit into a request.
 const SHARES: u8 = 8;

@@ -17,6 +17,7 @@ use keyturn_vault::{
 
 use super::{Answer, Record, asked_version, known, read_json, read_request};
 use crate::{
+    causes::told,
     command::{
         Context,
         copy::Copy,
@@ -24,7 +25,7 @@ use crate::{
         sink::Sink,
     },
     home::HomeError,
-    refusal::{Refusal, told},
+    refusal::Refusal,
     verify::{
         self, VerifyError,
         sealed::{binding, sharing},

@@ -13,12 +13,13 @@ use serde_json::json;
 
 use super::{Answer, asked_version, known, read_request, write_json};
 use crate::{
+    causes::told,
     clock,
     command::{
         Context,
         copy::{Copy, ShareOf as _},
     },
-    refusal::{Refusal, told},
+    refusal::Refusal,
     ui::{Style, clean},
     verify::{VerifyError, sealed::sharing},
 };

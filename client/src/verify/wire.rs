@@ -8,7 +8,7 @@ use keyturn_vault::{
     text::{MAX_SIGNATURE_BYTES, SignedText},
 };
 
-use crate::verify::VerifyError;
+use super::VerifyError;
 
 /// Reads what the daemon must have sent.
 pub fn required<T>(value: Option<T>, what: &'static str) -> Result<T, VerifyError> {
