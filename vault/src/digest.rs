@@ -27,6 +27,13 @@ impl Digest {
     }
 }
 
+/// Writes 32 bytes as lower-case hexadecimal digits.
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8; 32]) -> fmt::Result {
+    let mut text = [0; 64];
+    hex::encode_to_slice(bytes, &mut text).map_err(|_| fmt::Error)?;
+    f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
+}
+
 /// The 32 bytes of lower-case hexadecimal digits; `None` for anything else.
 pub(crate) fn hex32(text: &str) -> Option<[u8; 32]> {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -39,7 +46,7 @@ pub(crate) fn hex32(text: &str) -> Option<[u8; 32]> {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        write_hex(f, &self.0)
     }
 }
 
@@ -71,7 +78,7 @@ pub struct SaltError;
 
 impl fmt::Display for Salt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        write_hex(f, &self.0)
     }
 }
 

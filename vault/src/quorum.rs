@@ -23,7 +23,7 @@ use crate::{
     digest::Digest,
     id::{CredentialId, DeviceId, GroupName, PersonId, TokenId},
     refusal::Refusal,
-    text::{Approval, Decision, ShareState, Text as _, approval::AnswerError, request},
+    text::{Approval, Decision, ShareState, approval::AnswerError, request},
     time::Time,
     world::{VersionId, World},
 };
@@ -84,15 +84,16 @@ pub enum Says {
 }
 
 impl Vote {
-    /// The vote of a parsed approval that answers this request; none where it does not.
+    /// The vote of a parsed approval that answers this request; none where it does not. Both come with the
+    /// SHA-256 of their texts, which whoever parsed them has at hand.
     pub fn of(
         charter: &Charter,
-        request: &request::Request,
-        approval: &Approval,
+        (request, asked): (&request::Request, Digest),
+        (approval, text): (&Approval, Digest),
         device: Option<DeviceId>,
         broken: BTreeSet<Waiver>,
     ) -> Result<Self, Refusal> {
-        match approval.answers(request) {
+        match approval.answers(request, asked) {
             Ok(()) => {}
             Err(AnswerError::OtherRequest) => return Err(Refusal::WrongRequest),
             Err(_) => return Err(Refusal::WrongLines),
@@ -120,7 +121,7 @@ impl Vote {
             )
         });
         Ok(Self {
-            text: approval.digest(),
+            text,
             request: approval.request,
             person: approval.custodian.id,
             token: approval.token.id,

@@ -68,7 +68,8 @@ impl Said {
                 && let Some(charter) = charters.iter().find(own)
             {
                 // Invariant 4: the machine did not take it either.
-                said.take(charter, request, &approval).ok();
+                said.take(charter, (request, digest), (&approval, signed.digest()))
+                    .ok();
             }
         }
         said
@@ -77,16 +78,16 @@ impl Said {
     fn take(
         &mut self,
         charter: &Charter,
-        request: &Request,
-        approval: &Approval,
+        request: (&Request, Digest),
+        (approval, text): (&Approval, Digest),
     ) -> Result<(), Refusal> {
         let person = approval.custodian.id;
         match approval.decision {
             Decision::Approve(_) => {
-                let vote = Vote::of(charter, request, approval, None, BTreeSet::new())?;
+                let vote = Vote::of(charter, request, (approval, text), None, BTreeSet::new())?;
                 self.approve(vote)
             }
-            Decision::Refuse { .. } => self.refuse(person, approval.digest()),
+            Decision::Refuse { .. } => self.refuse(person, text),
             Decision::Retract { earlier } => self.retract(person, earlier),
         }
     }

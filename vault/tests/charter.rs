@@ -382,30 +382,34 @@ fn an_approval_answers_one_request_line_for_line() {
     let recover: Recover = text("recover.offline.txt");
     let one = vec![shares[0].clone()];
     for (name, answer, want) in [
-        ("its own", approval.answers(&request), Ok(())),
+        (
+            "its own",
+            approval.answers(&request, request.digest()),
+            Ok(()),
+        ),
         (
             "another's",
-            approval.answers(&drill),
+            approval.answers(&drill, drill.digest()),
             Err(AnswerError::OtherRequest),
         ),
         (
             "a line missing",
-            with(one.clone()).answers(&request),
+            with(one.clone()).answers(&request, request.digest()),
             Err(AnswerError::Lines),
         ),
         (
             "no line",
-            with(Vec::new()).answers(&request),
+            with(Vec::new()).answers(&request, request.digest()),
             Err(AnswerError::Lines),
         ),
         (
             "lines swapped",
-            with(shares.iter().rev().cloned().collect()).answers(&request),
+            with(shares.iter().rev().cloned().collect()).answers(&request, request.digest()),
             Err(AnswerError::Lines),
         ),
         (
             "a refusal",
-            text::<Approval>("approval.refuse.txt").answers(&request),
+            text::<Approval>("approval.refuse.txt").answers(&request, request.digest()),
             Ok(()),
         ),
         (

@@ -110,7 +110,8 @@ impl Core {
             reason,
             shares,
         } = spoken;
-        let request = Arc::clone(&self.ceremony(id)?.request);
+        let live = self.ceremony(id)?;
+        let (request, asked) = (Arc::clone(&live.request), live.machine.row.request);
         self.lets(&request);
         let actor = approval.custodian.to_string();
         let person = approval.custodian.id;
@@ -133,10 +134,14 @@ impl Core {
                         quorum::broken(&self.known.charter, policy, approval.token.id, at)
                     })
                     .collect();
-                Event::Approve(
-                    Vote::of(&self.known.charter, &request, &approval, device, broken)?,
-                    signed.clone(),
-                )
+                let vote = Vote::of(
+                    &self.known.charter,
+                    (&request, asked),
+                    (&approval, signed.digest()),
+                    device,
+                    broken,
+                )?;
+                Event::Approve(vote, signed.clone())
             }
             Decision::Refuse { .. } => Event::Refuse(voice(None)),
             Decision::Retract { earlier, .. } => Event::Retract(voice(Some(earlier))),
@@ -144,16 +149,17 @@ impl Core {
         self.checked(&verified, id, &event)?;
         self.saw(txn, signed.signer, person);
         self.step_ceremony(txn, id, event, &actor)?;
+        if !shares.is_empty() {
+            self.submit(txn, id, &approval.custodian, shares)?;
+        }
         self.amend(id, |live| {
             if let Some(said) = live.row.statements.last_mut()
                 && said.signed == signed
             {
                 said.details = reason;
+                said.reads(approval);
             }
         });
-        if !shares.is_empty() {
-            self.submit(txn, id, &approval.custodian, shares)?;
-        }
         Ok(())
     }
 
@@ -235,13 +241,12 @@ impl Core {
         }
         let requester = before.machine.row.ask.requester;
         let mut live = Live {
+            row: before.row.with(step.state.row.clone()),
             machine: step.state,
             request: Arc::clone(&before.request),
-            row: before.row.clone(),
             opened: before.opened.clone(),
             receipt: before.receipt.clone(),
         };
-        live.row.row.clone_from(&live.machine.row);
         live.row
             .statements
             .extend(statement.map(|signed| rows::Statement::new(signed, String::new(), now.wall)));

@@ -247,6 +247,7 @@ pub fn start(
     core.attach(owner.downgrade());
     let task = tokio::spawn(async move {
         let mut works = Vec::with_capacity(BATCH);
+        let mut unsettled = None;
         let mut resumed = false;
         // When versions of an accepted restore are taken back next; others that ask do not put it off.
         let mut take = Duration::ZERO;
@@ -254,7 +255,7 @@ pub fn start(
             let serves = core.mode.borrow().serves();
             if serves && !std::mem::replace(&mut resumed, true) {
                 let first = Work::detached(core.interrupted(), Core::restart_slots);
-                turn(&mut core, &store, &health, vec![first]).await;
+                turn(&mut core, &store, &health, vec![first], &mut unsettled).await;
                 core.check_rosters_again();
             }
             let alarm = core.alarm();
@@ -268,17 +269,30 @@ pub fn start(
                     works.push(Work::detached(Needs::nothing(), Core::take_back));
                 }
             }
-            turn(&mut core, &store, &health, std::mem::take(&mut works)).await;
+            let works = std::mem::take(&mut works);
+            turn(&mut core, &store, &health, works, &mut unsettled).await;
             if core.untaken() < untaken {
                 take = Duration::ZERO;
             }
+        }
+        if let Some(txn) = unsettled {
+            core.settle(txn);
         }
     });
     (owner, task)
 }
 
 /// Loads, steps, commits, answers.
-async fn turn(core: &mut Core, store: &Arc<dyn Store>, health: &Reporter, works: Vec<Work>) {
+///
+/// What is combined comes back within a millisecond, and somebody waits for that: what nobody waits for is then left
+/// `unsettled` until the next turn is over.
+async fn turn(
+    core: &mut Core,
+    store: &Arc<dyn Store>,
+    health: &Reporter,
+    works: Vec<Work>,
+    unsettled: &mut Option<Txn>,
+) {
     let mut txn = Txn::default();
     let mut answers = Vec::with_capacity(works.len());
     for work in works {
@@ -309,7 +323,14 @@ async fn turn(core: &mut Core, store: &Arc<dyn Store>, health: &Reporter, works:
     }
     core.show_all(&mut txn, &committed, &combined);
     tokio::task::yield_now().await;
-    core.settle(txn);
+    if let Some(before) = unsettled.replace(txn) {
+        core.settle(before);
+    }
+    if combined.is_empty()
+        && let Some(txn) = unsettled.take()
+    {
+        core.settle(txn);
+    }
 }
 
 /// The store takes nothing: says so, and tries until it does again.

@@ -42,6 +42,26 @@ pub struct Ceremony {
     pub reviews: Vec<Statement>,
 }
 
+impl Ceremony {
+    /// The same after a step of its machine.
+    #[must_use]
+    pub fn with(&self, row: ceremony::Row) -> Self {
+        Self {
+            row,
+            request: self.request.clone(),
+            opened: self.opened,
+            revision: self.revision,
+            statements: self.statements.clone(),
+            authorized: self.authorized,
+            released: self.released,
+            release: self.release.clone(),
+            checkout: self.checkout.clone(),
+            returned: self.returned,
+            reviews: self.reviews.clone(),
+        }
+    }
+}
+
 /// What was opened, encrypted to `deliver-to`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +120,12 @@ impl Statement {
             time,
             parsed: Parsed::default(),
         }
+    }
+
+    /// Remembers what it says, which whoever verified it has read already.
+    pub fn reads(&self, approval: Approval) {
+        // Read before is as good.
+        let _ = self.parsed.0.set(Some(Arc::new(approval)));
     }
 
     /// What the custodian says; nothing where it is a reviewer's.

@@ -296,8 +296,8 @@ impl Replay {
         }
         let vote = Vote::of(
             world.charter,
-            &known.request,
-            &approval,
+            (&known.request, known.ceremony.row.request),
+            (&approval, signed.digest()),
             *device,
             recorded.clone(),
         )?;

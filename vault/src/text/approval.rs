@@ -102,9 +102,9 @@ pub enum AnswerError {
 }
 
 impl Approval {
-    /// Does it answer this request, line for line?
-    pub fn answers(&self, request: &Request) -> Result<(), AnswerError> {
-        self.answers_lines(&request.digest(), &request.credentials)
+    /// Does it answer this request, whose text has this SHA-256, line for line?
+    pub fn answers(&self, request: &Request, digest: Digest) -> Result<(), AnswerError> {
+        self.answers_lines(&digest, &request.credentials)
     }
 
     /// Does it answer this offline request?

@@ -151,7 +151,9 @@ fn both(words: &[Word]) -> (Charter, Request, Said, Said) {
         };
         let event = match approval.decision {
             Decision::Approve(_) => {
-                let vote = Vote::of(&tiny.charter, &request, &approval, None, BTreeSet::new());
+                let asked = (&request, request.digest());
+                let approval = (&approval, approval.digest());
+                let vote = Vote::of(&tiny.charter, asked, approval, None, BTreeSet::new());
                 Event::Approve(vote.unwrap(), signed)
             }
             Decision::Refuse { .. } => Event::Refuse(voice(None)),
