@@ -79,10 +79,10 @@ impl Simulator {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What a connector's table says of it.
-    pub fn host(&self) -> String {
+    /// What a connector's table says of it; a call that takes longer is given up.
+    pub fn host(&self, deadline: u32) -> String {
         format!(
-            "region = \"eu-central-1\"\nendpoint = \"{}\"\ncredentials_file = \"{}\"\ndeadline_secs = 3\n",
+            "region = \"eu-central-1\"\nendpoint = \"{}\"\ncredentials_file = \"{}\"\ndeadline_secs = {deadline}\n",
             self.endpoint(),
             self.credentials().display()
         )
@@ -90,7 +90,7 @@ impl Simulator {
 
     /// A connector of this kind, over the simulator.
     pub fn connector(&self, kind: &str, more: &str) -> Outcome<connector::Shape> {
-        let text = format!("[aws]\nkind = \"{kind}\"\n{}{more}", self.host());
+        let text = format!("[aws]\nkind = \"{kind}\"\n{}{more}", self.host(3));
         let table: BTreeMap<config::Label, config::Connector> = toml::from_str(&text)?;
         let shape = connector::Connectors::of(&table).named("aws");
         Ok(shape.ok_or("no connector")?)

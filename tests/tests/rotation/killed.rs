@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use keyturn_proto::v1::{self, RotationState};
-use keyturn_tests::{lanes::side_by_side, raw::now, target::Target};
+use keyturn_tests::{lanes::side_by_side, target::Target};
 use keyturn_vault::definition::Kind;
 
 use super::stage::{Stage, USER};
@@ -44,8 +44,6 @@ impl Stage {
             self.own_up(view).await;
         } else if let Some(left) = self.waits(view) {
             self.advance(left);
-            // The target's dates are real.
-            self.daemon.jump(now()).unwrap();
         } else {
             // No faster than the calls that it waits for.
             self.advance(Duration::from_millis(10));
@@ -98,6 +96,7 @@ impl Stage {
 
 /// Kills the daemon at `first`, and after that at each of `seconds` too, and lets it end each time.
 pub(crate) async fn killed_at(mut stage: Stage, place: &impl Place, first: Step, seconds: &[Step]) {
+    stage.dated = true;
     let (mut asked, mut secrets) = stage.is_open(place, "before").await;
     let mut twice = 0;
     let plans = seconds.iter().copied().map(Some);

@@ -93,7 +93,7 @@ async fn a_process_that_was_stopped_and_wakes_up_late_changes_nothing() {
     simulator.ask("root", &set).unwrap();
     let table = format!(
         "\n[connectors.aws]\nkind = \"aws-root\"\n{}",
-        simulator.host()
+        simulator.host(3)
     );
     let settings = [("account", MEMBER)];
     let stage = Stage::configured(Kind::AwsRoot, "aws", &settings, &table).await;

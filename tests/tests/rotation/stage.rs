@@ -29,6 +29,8 @@ pub(crate) struct Stage {
     pub(crate) daemon: Clocked,
     pub(crate) definition: Definition,
     pub(crate) line: Line,
+    /// Whether the target dates what it does, and looks at codes, by the real time.
+    pub(crate) dated: bool,
 }
 
 impl Stage {
@@ -100,6 +102,7 @@ impl Stage {
             daemon,
             definition,
             line,
+            dated: false,
         }
     }
 
@@ -149,9 +152,14 @@ impl Stage {
         self.line.credentials().deposit(deposit).await.unwrap();
     }
 
-    /// Lets time go by.
+    /// Lets time go by. Where the target has dates, the daemon's wall clock goes with the real one.
     pub(crate) fn advance(&self, span: Duration) -> Time {
-        self.daemon.advance(span).unwrap()
+        let wall = self.daemon.advance(span).unwrap();
+        if self.dated {
+            self.daemon.jump(now()).unwrap()
+        } else {
+            wall
+        }
     }
 
     /// The daemon stops and starts again; so much time has passed meanwhile.
