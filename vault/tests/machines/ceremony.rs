@@ -99,7 +99,8 @@ fn delivered() -> Event<u8> {
     })
 }
 
-fn state(ceremony: &Ceremony<u8>) -> &'static str {
+/// Where it stands, in a word.
+pub(crate) fn state(ceremony: &Ceremony<u8>) -> &'static str {
     match ceremony.row.state {
         State::Open { .. } => "open",
         State::Waiting { .. } => "waiting",

@@ -27,7 +27,7 @@ use crate::{
     walk::Graph,
 };
 use keyturn_vault::{
-    ceremony::{Base, Ceremony, Effect, End, Event, Outcome, Purpose, State},
+    ceremony::{Base, Ceremony, Effect, Event, Outcome, Purpose, State},
     charter::Charter,
     checkout::{self, CheckOut},
     digest::Digest,
@@ -876,25 +876,7 @@ fn a_quorum_is_never_refused() {
     );
     let mut seen = BTreeSet::new();
     for state in graph.states() {
-        seen.extend(
-            state
-                .unseal
-                .iter()
-                .map(|ceremony| match ceremony.row.state {
-                    State::Open { .. } => "open",
-                    State::Waiting { .. } => "waiting",
-                    State::Approved { .. } => "approved",
-                    State::Authorized { .. } => "authorized",
-                    State::Ended(End::Released { kept: true }) => "released",
-                    State::Ended(End::Released { kept: false }) => "closed",
-                    State::Ended(End::Failed) => "failed",
-                    State::Ended(End::Interrupted) => "interrupted",
-                    State::Ended(End::Applied) => "applied",
-                    State::Ended(End::Expired) => "expired",
-                    State::Ended(End::Withdrawn) => "withdrawn",
-                    State::Ended(End::Superseded) => "superseded",
-                }),
-        );
+        seen.extend(state.unseal.iter().map(crate::ceremony::state));
     }
     let want = [
         "approved",
