@@ -118,6 +118,18 @@ impl Place {
         })
     }
 
+    /// How long the operator waits for `status`: the first time, and the times after that.
+    pub(crate) async fn status(&self, times: usize) -> Outcome<(Times, Times)> {
+        let (mut first, mut later) = (Times::default(), Times::default());
+        for at in 0..=times {
+            let begun = instant();
+            self.operator.status().await?;
+            let of = if at == 0 { &mut first } else { &mut later };
+            of.push(begun.elapsed());
+        }
+        Ok((first, later))
+    }
+
     /// Stops the daemon; gives what is left.
     pub(crate) fn halt(mut self) -> Outcome<World> {
         self.vault.world.stop()?;

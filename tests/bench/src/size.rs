@@ -24,6 +24,8 @@ const ROUNDS: usize = 6;
 const CREDENTIALS: usize = 10_000;
 /// Starts that are measured.
 const STARTS: usize = 7;
+/// Times that `status` is asked for after the first.
+const STATUS: usize = 50;
 /// Entries of one transaction.
 const CHUNK: u64 = 2_000;
 /// How long a daemon runs before its memory is looked at.
@@ -59,8 +61,10 @@ pub(crate) async fn measure() -> Outcome<Vec<Section>> {
     }
     place.credentials(CREDENTIALS).await?;
     place.published(log::ENTRIES).await?;
+    (place, ()) = place.stopped(async |_| Ok(())).await?;
+    let status = place.status(STATUS).await?;
     let world = place.halt()?;
-    Ok(vec![growth, starts(&world)?])
+    Ok(vec![growth, starts(&world, &status)?])
 }
 
 /// Brings the log of a stopped vault to this many entries.
@@ -92,11 +96,12 @@ async fn fill(vault: &Path, size: u64) -> Outcome<()> {
 }
 
 /// Starts the daemon several times, each time after a clean stop.
-fn starts(world: &World) -> Outcome<Section> {
+fn starts(world: &World, (first, later): &(Times, Times)) -> Outcome<Section> {
     let mut section = Section::new(
         "A vault with 10,000 credentials and over 1,000,000 entries",
         "After a clean stop; from `execve` until a connection is accepted, by which time the vault is open. Memory is the \
-         resident set, three seconds after the start and at its highest.",
+         resident set, three seconds after the start and at its highest. The first `status` after a start reads every \
+         credential; a later one those that have changed.",
         &["", "p50", "worst"],
     );
     let (mut took, mut resident, mut highest) = (Times::default(), Vec::new(), Vec::new());
@@ -115,6 +120,13 @@ fn starts(world: &World) -> Outcome<Section> {
         time(took.p50()),
         time(took.percentile(100)),
     ]);
+    for (name, times) in [("first status", first), ("later status", later)] {
+        section.row([
+            name.to_owned(),
+            time(times.p50()),
+            time(times.percentile(100)),
+        ]);
+    }
     for (name, mut kib) in [("memory", resident), ("memory, highest", highest)] {
         kib.sort_unstable();
         let [half, last] =
