@@ -18,7 +18,7 @@ use crate::{
     disable_help_subcommand = true
 )]
 #[command(
-    after_help = "Without a command: what waits for you.\nExit codes: 0 done, 2 wrong command line, otherwise one for each kind of refusal (keyturn exit-codes)."
+    after_help = "Without a command: what waits for you.\nAlso: keyturn completions SHELL, keyturn man DIR, keyturn exit-codes.\nExit codes: 0 done, 2 wrong command line, otherwise one for each kind of refusal (keyturn exit-codes)."
 )]
 pub struct Cli {
     /// Flags of every command.
@@ -107,7 +107,9 @@ pub async fn run(cli: Cli, plain: bool) -> u8 {
         Ok(()) => 0,
         Err(refusal) => {
             let hint = Some(refusal.hint.as_str()).filter(|hint| !hint.is_empty());
-            ui.fail(&refusal, hint);
+            if !refusal.message.is_empty() {
+                ui.fail(&refusal, hint);
+            }
             refusal.exit()
         }
     }

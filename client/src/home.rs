@@ -30,7 +30,7 @@ use thiserror::Error;
 
 use self::file::{options, private_folder};
 pub use self::{
-    file::{read_file, write_file},
+    file::{place, read_file, write_file},
     pocket::{POCKET_MAX, Pocket, PocketFormat},
     profile::{Enrolled, Format, Profile, TokenKeys, Vault},
 };
@@ -104,7 +104,7 @@ impl HomeError {
             Self::None(_) => "make one with `keyturn enroll NAME`, or name another with --home".to_owned(),
             Self::Exists(_) => "choose another folder with --home".to_owned(),
             Self::NoVault => "run `keyturn join NAME.welcome` with the file from the vault's founder or operator".to_owned(),
-            Self::Open { path, .. } => format!("run `chmod 700 {}`", path.display()),
+            Self::Open { path, .. } => format!("name your own folder with --home; where this one is, run `chmod 700 {}`", path.display()),
             Self::Io { .. } => "check the path, its folder, and whose it is".to_owned(),
             Self::Damaged(_) => "restore it from a copy of the home; keys in it are not touched".to_owned(),
             Self::Roots { .. } => "docs/FORMATS.md tells what such a file holds".to_owned(),
@@ -173,7 +173,8 @@ impl Home {
         if self.path("profile.json").exists() {
             return Err(HomeError::Exists(self.dir.clone()));
         }
-        private_folder(&self.dir)
+        private_folder(&self.dir)?;
+        self.only_mine()
     }
 
     /// A file of the home.
@@ -183,9 +184,14 @@ impl Home {
 
     /// Reads the profile.
     pub fn profile(&self) -> Result<Profile, HomeError> {
+        let none = || HomeError::None(self.dir.clone());
+        // Nobody is told to change the mode of a folder that is no home.
+        if !self.dir.is_dir() {
+            return Err(none());
+        }
+        let profile = self.read_json("profile.json")?.ok_or_else(none)?;
         self.only_mine()?;
-        let profile = self.read_json("profile.json")?;
-        profile.ok_or_else(|| HomeError::None(self.dir.clone()))
+        Ok(profile)
     }
 
     /// Writes the profile.
@@ -370,6 +376,19 @@ mod tests {
             matches!(home.profile(), Err(HomeError::Open { mode: 0o755, .. })),
             "invariant 1"
         );
+        let other = Home::at(folder.path().join("other"));
+        fs::create_dir(&other.dir).unwrap();
+        fs::set_permissions(&other.dir, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(
+            matches!(other.profile(), Err(HomeError::None(_))),
+            "nobody is told to close what is no home"
+        );
+        assert!(
+            matches!(other.create(), Err(HomeError::Open { mode: 0o777, .. })),
+            "invariant 1"
+        );
+        let file = Home::at(home.path("profile.json"));
+        assert!(matches!(file.profile(), Err(HomeError::None(_))), "a file");
     }
 
     #[test]

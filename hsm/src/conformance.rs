@@ -77,7 +77,7 @@ impl Prompt for Person {
         let answer = self
             .answer
             .as_deref()
-            .ok_or(TokenError::NotAnswered("nobody is there"))?;
+            .ok_or(TokenError::NotAnswered("nobody is there".into()))?;
         Ok(SecretBytes::from_slice(answer))
     }
 

@@ -86,7 +86,7 @@ pub enum TokenError {
     KeyFile(String),
     /// The person gave no answer, or there is nobody to ask.
     #[error("no answer was given: {0}")]
-    NotAnswered(&'static str),
+    NotAnswered(String),
     /// The age file is not encrypted to this token's share key.
     #[error("the share is not encrypted to this token")]
     NotForThisToken,
@@ -182,7 +182,9 @@ impl TokenError {
                 "try again; the passphrase was chosen when the key file was made"
             }
             Self::KeyFile(_) => "use your copy of the key file, or your spare token",
-            Self::NotAnswered(_) => "run it on a terminal, or use --pin-fd or --passphrase-fd",
+            Self::NotAnswered(_) => {
+                "answer on a terminal, or look at what --passphrase-file, --passphrase-fd or --pin-fd names"
+            }
             Self::NotForThisToken => "use the token that the manifest names for you",
             Self::ShareDamaged => {
                 "others may still open it; report it and have the credential resealed"
@@ -252,7 +254,7 @@ mod tests {
             TokenError::Firmware("3.1.0".into()),
             TokenError::WrongPassphrase,
             TokenError::KeyFile("empty".into()),
-            TokenError::NotAnswered("no terminal"),
+            TokenError::NotAnswered("no terminal".into()),
             TokenError::NotForThisToken,
             TokenError::ShareDamaged,
             TokenError::TooMuch("shares at once"),

@@ -127,6 +127,9 @@ pub enum InitError {
         /// Why not.
         source: io::Error,
     },
+    /// The vault cannot have this name.
+    #[error("--origin: {0}")]
+    Origin(String),
     /// The founding file is not one.
     #[error("{path}: {why}")]
     Founding {
@@ -177,6 +180,7 @@ impl InitError {
             Self::File { .. } | Self::Roots { .. } => {
                 "check the path, and whose it is; folders for --sink and --head-copy must be there"
             }
+            Self::Origin(_) => "the name of a vault is like vault.example.org/prod",
             Self::Founding { .. } | Self::Charter(_) => {
                 "correct the file; docs/OPERATIONS.md shows one, docs/FORMATS.md says every key"
             }
@@ -191,10 +195,8 @@ impl InitError {
 
 /// Makes a vault.
 pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
-    let origin: Origin = request
-        .origin
-        .parse()
-        .map_err(|error| founding_error(request, format!("--origin: {error}")))?;
+    let origin = request.origin.parse::<Origin>();
+    let origin = origin.map_err(|error| InitError::Origin(error.to_string()))?;
     let roots = request.attestation_roots.as_deref();
     let anchors = attest::roots(roots).map_err(|source| InitError::Roots {
         path: roots.map(Path::to_owned).unwrap_or_default(),

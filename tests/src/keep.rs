@@ -111,9 +111,13 @@ pub fn people(world: &World, custodians: &[&str], requester: &str, to: &Path) ->
 
 /// The folder that `--keep` names: made, or there and empty.
 pub fn folder(path: &Path) -> Outcome<PathBuf> {
-    fs::create_dir_all(path)?;
+    fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
     if fs::read_dir(path)?.next().is_some() {
-        return Err(format!("{} is not empty", path.display()).into());
+        return Err(format!(
+            "{} is not empty; --keep takes a folder that is empty or not there yet",
+            path.display()
+        )
+        .into());
     }
     Ok(fs::canonicalize(path)?)
 }

@@ -1,6 +1,8 @@
 //! A story told aloud: every command is shown with what it printed, and must end as told.
 
 use std::{
+    cell::RefCell,
+    collections::HashSet,
     ffi::OsStr,
     io::{self, BufRead as _, BufReader, Write as _},
     process::Child,
@@ -17,10 +19,15 @@ use crate::{
 /// A command that runs beside the story is waited for this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// More lines than these in a row are not shown a second time.
+const OFTEN: usize = 8;
+
 /// The world, and those who listen.
 pub struct Stage {
     /// The vault and its people.
     pub world: World,
+    /// Lines that were shown.
+    shown: RefCell<HashSet<String>>,
 }
 
 /// Prints a line on standard output.
@@ -50,12 +57,30 @@ pub fn shown(person: &str, program: &str, args: &[&str]) -> String {
     format!("\n{person}$ {}", words.join(" "))
 }
 
-fn indented(text: &str) -> Outcome<()> {
-    text.lines()
-        .try_for_each(|line| tell(&format!("    {line}")))
-}
-
 impl Stage {
+    /// Before this world.
+    pub fn new(world: World) -> Self {
+        Self {
+            world,
+            shown: RefCell::default(),
+        }
+    }
+
+    /// Shows what a command printed; of much that was shown before, only how much.
+    fn indented(&self, text: &str) -> Outcome<()> {
+        let mut known = Vec::new();
+        for line in text.lines() {
+            if self.shown.borrow().contains(line) {
+                known.push(line);
+                continue;
+            }
+            again(&mut known)?;
+            tell(&format!("    {line}"))?;
+            self.shown.borrow_mut().insert(line.to_owned());
+        }
+        again(&mut known)
+    }
+
     /// Runs `keyturn` as a person; it must succeed.
     pub fn keyturn(&self, person: &str, args: &[&str]) -> Outcome<Reply> {
         self.ends(person, args, 0)
@@ -69,8 +94,8 @@ impl Stage {
     fn ends(&self, person: &str, args: &[&str], code: i32) -> Outcome<Reply> {
         tell(&shown(person, "keyturn", args))?;
         let reply = self.world.keyturn(person, args)?;
-        indented(&reply.stderr)?;
-        indented(&reply.stdout)?;
+        self.indented(&reply.stderr)?;
+        self.indented(&reply.stdout)?;
         if reply.code != 0 {
             tell(&format!("    (exit code {})", reply.code))?;
         }
@@ -102,9 +127,20 @@ impl Stage {
         let said: Vec<&str> = said.iter().map(String::as_str).collect();
         tell(&shown("world", name, &said))?;
         let reply = self.world.program(name, args, input)?;
-        indented(&reply.stdout)?;
+        self.indented(&reply.stdout)?;
         reply.exits(code)
     }
+}
+
+/// Shows lines that were shown before, or how many they are.
+fn again(known: &mut Vec<&str>) -> Outcome<()> {
+    let lines = std::mem::take(known);
+    if lines.len() > OFTEN {
+        return tell(&format!("    … {} lines as before", lines.len()));
+    }
+    lines
+        .iter()
+        .try_for_each(|line| tell(&format!("    {line}")))
 }
 
 /// The reply says this.
@@ -142,7 +178,10 @@ impl Running {
         for line in self.lines {
             tell(&format!("    {line}"))?;
         }
-        indented(&reply.stdout)?;
+        reply
+            .stdout
+            .lines()
+            .try_for_each(|line| tell(&format!("    {line}")))?;
         reply.ok()
     }
 }

@@ -1,6 +1,6 @@
 //! The questions that people answer at a terminal: on a real pseudo-terminal, made by `script(1)`.
 
-use keyturn_tests::{World, harness::PASSPHRASE, raw::PEOPLE, terminal::Terminal};
+use keyturn_tests::{Outcome, World, harness::PASSPHRASE, raw::PEOPLE, terminal::Terminal};
 
 const NOT_CONFIRMED: i32 = 26;
 
@@ -82,6 +82,7 @@ fn people_enrol_join_and_approve_at_a_terminal() {
         .ok()
         .unwrap()
         .stdout;
+    leaves(&world, ceremony.trim()).unwrap();
     let approve = format!("approve {} --no-wait", ceremony.trim());
     let mut wrong = Terminal::keyturn(&world, "bob", &approve).unwrap();
     wrong.answer("passphrase", "not the passphrase").unwrap();
@@ -135,4 +136,21 @@ fn without_a_terminal_nothing_is_asked_for_its_clipboard() {
         "{said}"
     );
     assert!(output.stdout.is_empty());
+}
+
+/// Who stops waiting is told how to come back, also by `status`.
+fn leaves(world: &World, ceremony: &str) -> Outcome<()> {
+    let resume = format!("unseal --resume {ceremony}");
+    let mut leaving = Terminal::keyturn(world, "alice", &resume)?;
+    leaving.answer("passphrase", PASSPHRASE)?;
+    leaving.shows("0 of 2")?;
+    leaving.types("\u{3}")?;
+    let (code, shown) = leaving.ends()?;
+    let left = shown.contains("the request goes on") && shown.contains(&resume);
+    assert!(code == 96 && left, "{code} {shown}");
+    let status = world.keyturn("alice", ["--json", "status"])?;
+    let status = status.json()?;
+    let asked = status.pointer("/asked/0/ceremony");
+    assert_eq!(asked.and_then(|id| id.as_str()), Some(ceremony));
+    Ok(())
 }

@@ -88,6 +88,7 @@ fn told(name: &str, reply: &Reply, exit: i32, says: &str) -> Result<(), String> 
     let way_out = line("hint: ") || reply.stderr.contains("try '--help'");
     let good = reply.code == exit
         && line("error: ")
+        && reply.stderr.matches("error: ").count() == 1
         && way_out
         && reply.stderr.contains(says)
         && reply.stdout.is_empty()
@@ -141,6 +142,20 @@ const LINES: &[(&str, &str, &str, i32, &str)] = &[
         "cannot be used multiple times",
     ),
     ("no path", "alice", "unseal --reason x", 2, "<PATH>"),
+    (
+        "a file in no folder",
+        "alice",
+        "unseal aws/1/root --reason x --output nowhere/secret",
+        27,
+        "its folder is not there",
+    ),
+    (
+        "a folder where a file shall be",
+        "alice",
+        "unseal aws/1/root --reason x --output people",
+        27,
+        "what is there is no file",
+    ),
     (
         "a path with one step",
         "alice",

@@ -262,7 +262,7 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = Self::ALL.into_iter().find(|kind| kind.name() == text);
         known.ok_or(ReferenceError(
-            "a kind of credential, like aws-root, postgres or text",
+            "one of aws-root, aws-iam-password, aws-iam-access-key, totp-seed, postgres, ldap, mfa, text",
         ))
     }
 }

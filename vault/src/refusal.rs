@@ -99,7 +99,7 @@ refusals! {
     NotPaused "not-paused" "nothing is paused" "see `keyturn rotate list`"
     NotClaimable "not-claimable" "there is no such version, or it or the key is spoken for" "see `keyturn credential show` and the keys at the target"
     NotStuck "not-stuck" "the rotation does not need an operator" "see `keyturn rotate list`"
-    NothingOwed "nothing-owed" "no rotation is owed" "deposit without `complete`"
+    NothingOwed "nothing-owed" "no rotation is owed that this version ends" "name the version that was deposited since; where none is owed, `keyturn credential deposit` is enough"
     NoConnector "no-connector" "the credential has no connector" "change it at the target and deposit the new secret"
     HasConnector "has-connector" "the credential has a connector, which rotates it" "see `keyturn rotate list`"
     SamePerson "same-person" "whoever deposited this version does not complete it" "let another operator look at the target, and complete it"

@@ -19,11 +19,12 @@ use keyturn_vault::{
     text::{Approval, Decision, Purpose, ShareLine, ShareState, SignedText, SubmitKey, Text as _},
 };
 use serde::{Deserialize, Serialize};
+use tokio::signal::ctrl_c;
 
 pub use super::case::Case;
 use super::{
     Context,
-    follow::{News, Picture, follow, is_final},
+    follow::{self, News, Picture, follow, is_final},
     show,
 };
 use crate::{
@@ -74,12 +75,16 @@ impl Approve {
             return Ok(context.ui.result(&view, || "approved".to_owned())?);
         }
         let mut news = follow(session.ceremonies(), ceremony.to_string(), false);
+        let resend = format!(
+            "your approval stands; `keyturn approve --resend {ceremony}` hands your shares in again, where they are asked for"
+        );
         let mut picture = Picture::new(context.ui);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             let came = tokio::select! {
                 came = news.recv() => came,
                 _ = tick.tick() => { picture.draw(); continue; }
+                _ = ctrl_c() => return Err(follow::left(context.ui, resend)),
             };
             let Some(came) = came else { break };
             let came = came?;
@@ -90,18 +95,12 @@ impl Approve {
         context
             .ui
             .result(&show::ceremony(view), || show::state(view))?;
-        if matches!(
-            view.state(),
-            CeremonyState::Released | CeremonyState::Applied
-        ) {
+        if [CeremonyState::Released, CeremonyState::Applied].contains(&view.state()) {
             return Ok(());
         }
         let message = format!("your approval opened nothing: {}", show::state(view));
-        Err(Refusal::new(
-            "not-released",
-            message,
-            "the requester can ask again",
-        ))
+        let hint = "the requester can ask again";
+        Err(Refusal::new("not-released", message, hint))
     }
 }
 

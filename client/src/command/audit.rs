@@ -239,6 +239,23 @@ impl Verify {
     }
 }
 
+/// So many findings are read by people; one cause can have thousands.
+const MOST_SHOWN: usize = 40;
+
+/// What a log was held against, in a line: of many receipts only their number.
+fn in_few(anchors: &[String]) -> String {
+    let (receipts, mut told): (Vec<_>, Vec<_>) = anchors
+        .iter()
+        .cloned()
+        .partition(|name| name.starts_with("receipts/"));
+    if receipts.len() > 3 {
+        told.push(format!("{} receipts", receipts.len()));
+    } else {
+        told.extend(receipts);
+    }
+    told.join(", ")
+}
+
 /// Fails where there are findings.
 fn found(report: &Report) -> Result<(), Refusal> {
     let found = u64::try_from(report.findings.len()).unwrap_or(u64::MAX);
@@ -279,7 +296,7 @@ fn text(context: &Context, report: &Report) -> String {
         several(report.documents, "document", "documents"),
         several(checked, "details text", "details texts"),
     );
-    let _ = writeln!(text, "anchored in: {}", report.anchors.join(", "));
+    let _ = writeln!(text, "anchored in: {}", in_few(&report.anchors));
     let roots: Vec<_> = report.attestation_roots.iter().map(|root| root.0).collect();
     if roots == keyturn_hsm::attestation::YUBICO_ROOTS {
         text.push_str("tokens attested under: Yubico's roots\n");
@@ -298,7 +315,8 @@ fn text(context: &Context, report: &Report) -> String {
             "{warning} nothing but its own key speaks for this log; whoever has that key could have written all of it"
         );
     }
-    for finding in report.notes.iter().chain(&report.findings) {
+    let all = report.findings.iter().chain(&report.notes);
+    for finding in all.clone().take(MOST_SHOWN) {
         let style = match finding.level {
             Level::Info => Style::Dim,
             Level::Warning => Style::Warn,
@@ -314,8 +332,12 @@ fn text(context: &Context, report: &Report) -> String {
             clean(&finding.what)
         );
     }
-    if report.more > 0 {
-        let _ = writeln!(text, "and {} more", report.more);
+    let rest = all.skip(MOST_SHOWN).count();
+    let rest = report
+        .more
+        .saturating_add(u64::try_from(rest).unwrap_or(u64::MAX));
+    if rest > 0 {
+        let _ = writeln!(text, "and {rest} more, of which --json tells most");
     }
     let (errors, warnings) = (report.count(Level::Error), report.count(Level::Warning));
     if errors == 0 && warnings == 0 {

@@ -111,7 +111,13 @@ impl List {
             };
             found.iter().map(row).collect::<Vec<_>>()
         };
-        Ok(context.ui.result(&document, || table(&rows()))?)
+        Ok(context.ui.result(&document, || {
+            if found.is_empty() {
+                "No credential is like this.".to_owned()
+            } else {
+                table(&rows())
+            }
+        })?)
     }
 }
 

@@ -26,7 +26,7 @@ use serde_json::json;
 use super::{Context, file_error};
 use crate::{
     clock,
-    home::{Enrolled, Format, Profile, TokenKeys, write_file},
+    home::{Enrolled, Format, Profile, TokenKeys, place, write_file},
     refusal::Refusal,
     session::DEVICE_FILE,
     token::{self, KEY_FILE, Opened, Wanted},
@@ -87,6 +87,7 @@ impl Enroll {
         if self.spare {
             return self.spare(context);
         }
+        place(&self.out())?;
         context.home.create()?;
         let now = clock::now();
         let person = PersonRef {
@@ -143,6 +144,7 @@ impl Enroll {
                 "insert it alone and say --token yubikey, or name it: --token yubikey:SERIAL",
             ));
         }
+        place(&self.out())?;
         let made = self.keys(&mut context)?;
         let serials = |known: &Enrolled| known.token.serial == made.reference.serial;
         if profile.tokens().iter().any(serials) {
@@ -157,6 +159,13 @@ impl Enroll {
         profile.spares.push(enrolled.clone());
         context.home.keep_profile(&profile)?;
         tell(&context, &person, &enrolled, None, &out)
+    }
+
+    /// Where the enrolment is written.
+    fn out(&self) -> PathBuf {
+        let end = if self.spare { "-spare" } else { "" };
+        let own = || PathBuf::from(format!("{}{end}.enroll", self.name));
+        self.out.clone().unwrap_or_else(own)
     }
 
     /// Makes the keys, or takes those that an interrupted enrolment made.
@@ -249,11 +258,7 @@ impl Enroll {
             enrol: signed,
             attestation: pem,
         };
-        let end = if self.spare { "-spare" } else { "" };
-        let out = self
-            .out
-            .clone()
-            .unwrap_or_else(|| PathBuf::from(format!("{}{end}.enroll", self.name)));
+        let out = self.out();
         let bytes = enrolment
             .to_bytes()
             .map_err(|error| file_error(&out, &error))?;

@@ -1,12 +1,12 @@
 //! A ceremony as it goes on: a stream that survives reconnects, and its picture on the terminal.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use keyturn_proto::v1::{
     self, CeremonyState, CeremonyView, Decision, ceremony_client::CeremonyClient, watch_reply::What,
 };
 use keyturn_vault::id::CeremonyId;
-use tokio::sync::mpsc;
+use tokio::{signal::ctrl_c, sync::mpsc};
 use tonic::{Code, transport::Channel};
 
 use super::show;
@@ -167,12 +167,25 @@ pub async fn outcome(
         let came = tokio::select! {
             came = news.recv() => came,
             _ = tick.tick() => { picture.draw(); continue; }
+            _ = ctrl_c() => return Err(left(
+                ui,
+                format_args!("see `keyturn status`; `keyturn withdraw {id}` gives it up"),
+            )),
         };
         let Some(came) = came else {
             return Ok(picture.view().cloned().unwrap_or(view));
         };
         picture.tell(&came?);
     }
+}
+
+/// Why nobody waits any more: the person had enough of it, and the request goes on.
+pub(super) fn left(ui: Ui, hint: impl Display) -> Refusal {
+    if ui.live() {
+        // Below the ^C that the terminal shows.
+        ui.note("");
+    }
+    Refusal::new("not-released", "you left; the request goes on", hint)
 }
 
 /// The picture of a ceremony while it is awaited.

@@ -67,6 +67,7 @@ use clap::Args;
 
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The folder with your profile and keys [default: ~/.keyturn]
     #[arg(long, global = true, env = "KEYTURN_HOME", value_name = "DIR")]
@@ -204,9 +205,12 @@ impl Context {
     }
 }
 
-/// Standard output is gone.
+/// Standard output is gone. Whoever closed it, like `head`, has seen enough and is told nothing.
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::new("file", "", "");
+        }
         Self::new(
             "file",
             format_args!("cannot write the result: {error}"),

@@ -3,8 +3,8 @@
 //! # Invariants
 //! 1. Nothing is handed on whose release is not proven to be in the log, after its authorization.
 //! 2. Of a seed of one-time codes the codes are handed on, and the seed itself only where it is asked for.
-//! 3. The key that it is delivered to lies in the home encrypted to the requester's token, and is removed
-//!    at check-in.
+
+mod kept;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,19 +13,17 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use keyturn_proto::v1;
-use keyturn_seal::{Release, Released, SecretBytes, ShareIdentity, ShareKey, encrypt_to};
+use keyturn_seal::{Release, Released, SecretBytes, ShareIdentity};
 use keyturn_vault::{
-    charter::Person,
     definition::Kind,
     digest::Digest,
     event::Event,
-    file::Blob,
     id::{CeremonyId, CredentialId},
-    text::{CredentialLine, Request, SignedText},
+    text::{CredentialLine, Request},
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use self::kept::{Kept, forget, keep, kept, share_keys};
 use super::{
     Context,
     codes::{self, Watched},
@@ -45,100 +43,6 @@ use crate::{
         log::{self, Proven},
     },
 };
-
-/// A request of this person, as the home keeps it until check-in.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kept {
-    /// The request.
-    pub request: SignedText,
-    /// Which version of a credential was current.
-    pub current: BTreeMap<CredentialId, u64>,
-    /// The key that the secret is delivered to: an age file for the token, or, without a token, as it is.
-    pub key: Blob,
-    /// Whether the key is an age file.
-    pub sealed: bool,
-}
-
-fn name(ceremony: CeremonyId) -> String {
-    format!("requests/{ceremony}")
-}
-
-/// Keeps a request and its key (invariant 2), encrypted to the person's tokens where there are any.
-pub fn keep(
-    home: &Home,
-    to: &[ShareKey],
-    request: &SignedText,
-    ceremony: CeremonyId,
-    current: BTreeMap<CredentialId, u64>,
-    key: &ShareIdentity,
-) -> Result<(), Refusal> {
-    // Exposed to be encrypted, or to the file of a person without a token.
-    let text = key.to_text();
-    let failed =
-        |error: &dyn std::error::Error| Refusal::new("internal", told(error), "report this");
-    let sealed = !to.is_empty();
-    let key = if sealed {
-        encrypt_to(to, text.expose()).map_err(|error| failed(&error))?
-    } else {
-        text.expose().to_vec()
-    };
-    let kept = Kept {
-        request: request.clone(),
-        current,
-        key: Blob(key),
-        sealed,
-    };
-    Ok(home.write_json(&name(ceremony), &kept)?)
-}
-
-/// The share keys of a person's tokens.
-pub fn share_keys(person: &Person) -> Vec<ShareKey> {
-    let keys = person
-        .tokens
-        .iter()
-        .map(|token| token.share_key.as_str().parse());
-    keys.filter_map(Result::ok).collect()
-}
-
-/// A request that was kept.
-pub fn kept(home: &Home, ceremony: CeremonyId) -> Result<Kept, Refusal> {
-    let kept = home.read_json(&name(ceremony))?;
-    kept.ok_or_else(|| {
-        Refusal::new(
-            "not-found",
-            format_args!("{ceremony} was not requested from this home"),
-            "use the home with which it was requested",
-        )
-    })
-}
-
-/// Forgets a request and its key.
-pub fn forget(home: &Home, ceremony: CeremonyId) -> Result<(), Refusal> {
-    Ok(home.forget(&name(ceremony))?)
-}
-
-impl Kept {
-    /// The key that the secret is delivered to.
-    pub fn identity(&self, context: &mut Context) -> Result<ShareIdentity, Refusal> {
-        let text = if self.sealed {
-            let profile = context.home.profile()?;
-            let mut opened = context.token(&profile)?;
-            let text = opened
-                .token
-                .open_shares(&[&self.key.0], &mut context.person)
-                .into_iter()
-                .next();
-            text.ok_or(VerifyError::Missing("the key of the request"))??
-        } else {
-            SecretBytes::from_slice(&self.key.0)
-        };
-        // Exposed to its parser.
-        let text = std::str::from_utf8(text.expose()).ok();
-        let identity = text.and_then(|text| ShareIdentity::parse(text).ok());
-        Ok(identity.ok_or(VerifyError::Missing("the key of the request"))?)
-    }
-}
 
 /// What was delivered.
 pub struct Delivered {
@@ -289,8 +193,27 @@ impl Delivered {
             .collect()
     }
 
-    /// Hands the secrets on.
+    /// Hands the secrets on. Where that fails nothing is lost, and who stands there is told so.
     pub async fn hand_on(self, context: &Context, sink: Sink) -> Result<(), Refusal> {
+        let hint = if self.ends_ms > 0 {
+            format!(
+                "nothing is lost: `keyturn unseal --resume {}` gives it again",
+                self.ceremony
+            )
+        } else {
+            "nothing is lost: run it again".to_owned()
+        };
+        let given = self.give(context, sink).await;
+        given.map_err(|refusal| match refusal.code.as_str() {
+            "file" if refusal.message.is_empty() => {
+                Refusal::new("file", "nobody reads standard output any more", hint)
+            }
+            "file" => Refusal { hint, ..refusal },
+            _ => refusal,
+        })
+    }
+
+    async fn give(self, context: &Context, sink: Sink) -> Result<(), Refusal> {
         for problem in &self.problems {
             context.ui.warn(problem);
         }
@@ -340,6 +263,9 @@ impl Delivered {
             lines.map(|secret| secret.line(several)).collect::<String>()
         };
         context.ui.result(&self.document(true), text)?;
+        if !context.ui.json() && self.secrets.iter().any(Named::is_drawn) {
+            context.ui.note("characters that a terminal obeys are shown as \\u{…}; --raw gives the secret as it is");
+        }
         if !watched.is_empty() {
             codes::watch(context, &watched, self.ends_ms).await;
         }
@@ -457,6 +383,13 @@ impl Named {
                 "get it as it is with `keyturn unseal --resume … --raw`",
             )
         })
+    }
+
+    /// Whether it is shown otherwise than it is.
+    fn is_drawn(&self) -> bool {
+        // Exposed to be looked at here.
+        let text = std::str::from_utf8(self.released.secret.expose());
+        !self.seed && text.is_ok_and(|text| clean(text) != text)
     }
 
     /// The secret alone, or behind its path where there are several.

@@ -25,6 +25,9 @@ use crate::{
     verify::wire,
 };
 
+/// What the daemon takes.
+const LONGEST_PAUSE_SECS: u64 = 24 * 60 * 60;
+
 /// Rotations: list, hurry, retry, complete, pause.
 #[derive(Debug, Subcommand)]
 pub enum Rotate {
@@ -247,6 +250,13 @@ impl Whom {
         mut client: v1::rotation_client::RotationClient<tonic::transport::Channel>,
         span: Span,
     ) -> Result<(), Refusal> {
+        if span.secs() > LONGEST_PAUSE_SECS {
+            return Err(Refusal::new(
+                "malformed",
+                "a pause lasts at most 24h",
+                "give a shorter one, and pause again when it is over",
+            ));
+        }
         let request = v1::PauseRequest {
             for_secs: u32::try_from(span.secs()).unwrap_or(u32::MAX),
             credentials: self.paths.iter().map(ToString::to_string).collect(),
@@ -255,7 +265,12 @@ impl Whom {
         let document = json!({ "paused": reply.paused, "until_ms": reply.until_ms });
         Ok(context.ui.result(&document, || {
             if reply.paused {
-                format!("No rotation starts before {}.", show::time(reply.until_ms))
+                let which = if self.all {
+                    "rotation"
+                } else {
+                    "rotation of these"
+                };
+                format!("No {which} starts before {}.", show::time(reply.until_ms))
             } else {
                 "Rotations go on.".to_owned()
             }
@@ -374,17 +389,15 @@ fn row(view: &v1::RotationView) -> Vec<String> {
     } else {
         String::new()
     };
-    let problem = if view.problem.is_empty() {
-        clean(&view.hint)
-    } else {
-        format!("{}; {}", clean(&view.problem), clean(&view.hint))
-    };
+    let said = [clean(&view.problem), clean(&view.hint)];
+    let problem = said.iter().filter(|said| !said.is_empty());
+    let problem: Vec<_> = problem.map(String::as_str).collect();
     vec![
         clean(&view.path),
         stands(view),
         clean(&view.cause),
         due,
         clean(&view.connector),
-        problem,
+        problem.join("; "),
     ]
 }

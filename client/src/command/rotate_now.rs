@@ -47,8 +47,8 @@ pub struct Now {
         default_value = "**"
     )]
     pattern: String,
-    /// With --all: return when they are due, without waiting until they are done
-    #[arg(long, requires = "all")]
+    /// Return when they are due; --all waits until they are done otherwise
+    #[arg(long)]
     no_wait: bool,
     /// Why; one line for the daemon's journal
     #[arg(long, value_name = "TEXT")]

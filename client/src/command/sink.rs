@@ -6,6 +6,7 @@ use clap::Args;
 use keyturn_seal::SecretBytes;
 
 use crate::{
+    home::place,
     refusal::Refusal,
     ui::{Ui, clip},
 };
@@ -37,6 +38,9 @@ impl Sink {
                 "--raw prints bytes and nothing else, and --json a document",
                 "leave one of them out",
             ));
+        }
+        if let Some(path) = &self.output {
+            place(path)?;
         }
         if self.clip {
             clip::terminal()?;

@@ -74,6 +74,8 @@ fn document(session: &Session, reply: &v1::ShowStatusReply) -> Value {
         "founders_awaited": names(&reply.founders_awaited),
         "restore_mode": reply.restore_mode,
         "waiting": ceremonies(&reply.waiting),
+        "waiting_total": reply.waiting_total,
+        "asked": ceremonies(&reply.asked),
         "checked_out": ceremonies(&reply.checked_out),
         "credentials": {
             "total": credentials.total, "unproven": credentials.unproven, "known_to_human": credentials.known_to_human,
@@ -206,25 +208,29 @@ fn text(context: &Context, session: &Session, reply: &v1::ShowStatusReply) -> St
         );
         return text;
     }
-    let rows = |views: &[v1::CeremonyView]| {
-        table(&views.iter().map(show::ceremony_row).collect::<Vec<_>>())
-    };
     if reply.waiting.is_empty() {
         text.push_str("No request waits for you.\n");
-    } else {
-        let _ = write!(
-            text,
-            "{}\n{}",
-            ui.paint(Style::Bold, "Waiting for you (`keyturn approve ID`):"),
-            rows(&reply.waiting)
-        );
     }
-    if !reply.checked_out.is_empty() {
-        let _ = write!(
-            text,
-            "Checked out by you (`keyturn checkin ID`):\n{}",
-            rows(&reply.checked_out)
-        );
+    for (what, views) in [
+        ("Waiting for you (`keyturn approve ID`):", &reply.waiting),
+        (
+            "Asked by you (`keyturn unseal --resume ID` goes on waiting, `keyturn withdraw ID` gives up):",
+            &reply.asked,
+        ),
+        (
+            "Checked out by you (`keyturn checkin ID` returns it, `keyturn unseal --resume ID` shows it again):",
+            &reply.checked_out,
+        ),
+    ] {
+        if !views.is_empty() {
+            let rows: Vec<_> = views.iter().map(show::ceremony_row).collect();
+            let _ = write!(text, "{}\n{}", ui.paint(Style::Bold, what), table(&rows));
+        }
+    }
+    let shown = u64::try_from(reply.waiting.len()).unwrap_or(u64::MAX);
+    let more = reply.waiting_total.saturating_sub(shown);
+    if more > 0 {
+        let _ = writeln!(text, "{more} more wait for you.");
     }
     text.push_str(&counts(reply));
     for finding in &reply.findings {
@@ -235,7 +241,7 @@ fn text(context: &Context, session: &Session, reply: &v1::ShowStatusReply) -> St
         };
         let _ = writeln!(
             text,
-            "{} {}; {}",
+            "{}: {}; {}",
             ui.paint(style, clean(&finding.code)),
             clean(&finding.message),
             clean(&finding.hint)

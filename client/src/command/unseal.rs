@@ -15,11 +15,12 @@ use keyturn_vault::{
     time::Span,
 };
 use serde_json::json;
+use tokio::signal::ctrl_c;
 
 use super::{
     Context,
     approve::{Case, Held},
-    follow::{News, Picture, follow},
+    follow::{self, News, Picture, follow},
     open::{About, Ask, prepare, send, target},
     release::{self, is_seed},
     show,
@@ -242,6 +243,10 @@ async fn wait(
         let came = tokio::select! {
             came = news.recv() => came,
             _ = tick.tick() => { picture.draw(); continue; }
+            _ = ctrl_c() => return Err(follow::left(
+                context.ui,
+                format_args!("`keyturn unseal --resume {ceremony}` waits again, `keyturn withdraw {ceremony}` gives it up"),
+            )),
         };
         let Some(came) = came else { break };
         let came = came?;

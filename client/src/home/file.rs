@@ -29,6 +29,28 @@ pub fn read_file(path: &Path, max: u64) -> Result<Option<Vec<u8>>, HomeError> {
     Ok(Some(bytes))
 }
 
+/// The folder of a file that is to be written. It must be there, and nothing but a file be replaced: a device
+/// that has the name would be gone.
+pub fn place(path: &Path) -> Result<&Path, HomeError> {
+    let no = |why: &str| HomeError::Io {
+        verb: "write",
+        path: path.to_owned(),
+        source: io::Error::other(why.to_owned()),
+    };
+    if fs::metadata(path).is_ok_and(|facts| !facts.is_file()) {
+        return Err(no("what is there is no file"));
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if folder.is_dir() {
+        Ok(folder)
+    } else {
+        Err(no("its folder is not there"))
+    }
+}
+
 /// Writes a file whole or not at all, for its owner alone.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
     let io = |source| HomeError::Io {
@@ -36,10 +58,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
         path: path.to_owned(),
         source,
     };
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = place(path)?;
     let mut beside = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
     beside.write_all(bytes).map_err(io)?;
     beside.as_file().sync_all().map_err(io)?;

@@ -5,7 +5,7 @@
 
 use std::io::{self, Write as _};
 
-use super::Ui;
+use super::{Ui, columns, width};
 
 /// The block of lines that is redrawn.
 pub struct Live {
@@ -37,7 +37,8 @@ impl Live {
             return;
         }
         let mut text = String::new();
-        for _ in &self.drawn {
+        let columns = columns();
+        for _ in 0..self.drawn.iter().map(|line| rows(line, columns)).sum() {
             text.push_str("\u{1b}[1A\r\u{1b}[2K");
         }
         for line in &all {
@@ -47,5 +48,29 @@ impl Live {
         // A terminal that is gone needs no picture.
         let _ = io::stderr().lock().write_all(text.as_bytes());
         self.drawn = all;
+    }
+}
+
+/// The rows that a line takes on a terminal: one that is too long goes on in the next.
+fn rows(line: &str, columns: Option<usize>) -> usize {
+    columns.map_or(1, |columns| width(line).div_ceil(columns).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_takes_more_rows() {
+        for (line, columns, want) in [
+            ("", Some(4), 1),
+            ("four", Some(4), 1),
+            ("fives", Some(4), 2),
+            ("\u{1b}[31mfour\u{1b}[0m", Some(4), 1),
+            ("nine char", Some(4), 3),
+            ("nobody knows how wide", None, 1),
+        ] {
+            assert_eq!(rows(line, columns), want, "{line}");
+        }
     }
 }

@@ -127,7 +127,7 @@ impl Ui {
         if self.live {
             let mut err = io::stderr().lock();
             // Nobody is left to be told when standard error is gone.
-            let _ = write!(err, "\r\u{1b}[2K{line}");
+            let _ = write!(err, "\r\u{1b}[2K{}", fit(&line.to_string(), columns()));
             let _ = err.flush();
         }
     }
@@ -222,6 +222,28 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// How wide the terminal is on which lines are redrawn; none where there is none, or it does not say.
+fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// As much of a line as fits in one row, so that it can be drawn anew; its styles stay.
+fn fit(line: &str, columns: Option<usize>) -> String {
+    let Some(columns) = columns else {
+        return line.to_owned();
+    };
+    let (mut inside, mut shown) = (false, 0_usize);
+    line.chars()
+        .filter(|c| {
+            let style = inside || *c == '\u{1b}';
+            inside = style && *c != 'm';
+            shown = shown.saturating_add(usize::from(!style));
+            style || shown <= columns
+        })
+        .collect()
+}
+
 /// Characters a cell takes on the screen, styles left out.
 fn width(cell: &str) -> usize {
     let mut inside = false;
@@ -273,6 +295,22 @@ mod tests {
             vec!["long".into(), String::new()],
         ];
         assert_eq!(table(&rows), "\u{1b}[1ma\u{1b}[0m     b\nlong\n");
+    }
+
+    #[test]
+    fn what_is_redrawn_fits_in_one_row() {
+        for (line, columns, want) in [
+            ("short", Some(10), "short"),
+            ("too long", Some(3), "too"),
+            (
+                "\u{1b}[1mtoo\u{1b}[0m long",
+                Some(2),
+                "\u{1b}[1mto\u{1b}[0m",
+            ),
+            ("nobody knows", None, "nobody knows"),
+        ] {
+            assert_eq!(fit(line, columns), want, "{line}");
+        }
     }
 
     #[test]

@@ -321,10 +321,8 @@ fn bounded(file: File) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
 
 impl Prompt for Person {
     fn ask(&mut self, question: &Question) -> Result<SecretBytes, TokenError> {
-        self.answer(question).map_err(|error| {
-            self.ui.fail(&error, Some(error.hint()));
-            TokenError::NotAnswered("see above")
-        })
+        self.answer(question)
+            .map_err(|error| TokenError::NotAnswered(told(&error)))
     }
 
     fn notice(&mut self, notice: &Notice) {

@@ -1,7 +1,6 @@
 //! The call to touch the token, with a countdown where the terminal can redraw a line.
 
 use std::{
-    io::{self, Write as _},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread::{self, JoinHandle},
     time::Duration,
@@ -36,7 +35,7 @@ impl Countdown {
             };
         }
         let (stop, stopped) = channel();
-        let thread = thread::spawn(move || count(&format!("{call} {what}"), seconds, &stopped));
+        let thread = thread::spawn(move || count(ui, &format!("{call} {what}"), seconds, &stopped));
         Self {
             stop: Some(stop),
             thread: Some(thread),
@@ -45,21 +44,14 @@ impl Countdown {
 }
 
 /// Draws the line once a second, and takes it away at the end.
-fn count(call: &str, seconds: u8, stopped: &Receiver<()>) {
+fn count(ui: Ui, call: &str, seconds: u8, stopped: &Receiver<()>) {
     for left in (0..=seconds).rev() {
-        draw(&format!("{call} ({left} s)"));
+        ui.progress(format_args!("{call} ({left} s)"));
         if stopped.recv_timeout(SECOND) != Err(RecvTimeoutError::Timeout) {
             break;
         }
     }
-    draw("");
-}
-
-fn draw(line: &str) {
-    let mut err = io::stderr().lock();
-    // A terminal that is gone needs no picture.
-    let _ = write!(err, "\r\u{1b}[2K{line}");
-    let _ = err.flush();
+    ui.progress("");
 }
 
 impl Drop for Countdown {

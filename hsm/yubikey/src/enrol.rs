@@ -137,7 +137,7 @@ fn secure(card: &mut YubiKey, ui: &mut dyn Prompt) -> Result<SecretBytes, TokenE
     match pin {
         Pin::Given(pin) => Ok(pin),
         Pin::Refused(error) => Err(error),
-        Pin::Unasked => Err(TokenError::NotAnswered("no PIN")),
+        Pin::Unasked => Err(TokenError::NotAnswered("no PIN".into())),
     }
 }
 

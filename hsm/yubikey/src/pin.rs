@@ -49,7 +49,7 @@ impl Pin {
                     Err(error)
                 }
             },
-            Self::Unasked => Err(TokenError::NotAnswered("no PIN")),
+            Self::Unasked => Err(TokenError::NotAnswered("no PIN".into())),
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct Summary {
     pub waiting_total: u64,
     /// Their check-outs.
     pub checked_out: Vec<v1::CeremonyView>,
+    /// Their requests that are not over.
+    pub asked: Vec<v1::CeremonyView>,
     /// Founders who have not joined.
     pub awaited: Vec<PersonRef>,
 }
@@ -76,6 +78,12 @@ impl Core {
             .filter(out)
             .take(most)
             .map(|live| self.view(live.row.row.id));
+        let asked = |live: &&Arc<Live>| {
+            let row = &live.machine.row;
+            row.ask.requester == person && !row.state.is_final()
+        };
+        let asked = self.live.values().filter(asked).take(most);
+        let asked = asked.map(|live| self.view(live.row.row.id));
         Ok(Summary {
             waiting: waiting
                 .iter()
@@ -84,6 +92,7 @@ impl Core {
                 .collect::<Result<_, _>>()?,
             waiting_total: total,
             checked_out: checked_out.collect::<Result<_, _>>()?,
+            asked: asked.collect::<Result<_, _>>()?,
             awaited: if self.known.founded {
                 Vec::new()
             } else {
@@ -92,11 +101,11 @@ impl Core {
         })
     }
 
-    /// Whether this person could act now: decide, hand in shares again, fetch.
+    /// Whether this person could act now: decide, or hand in shares again.
     pub fn waits_for(&self, live: &Live, person: PersonId) -> bool {
         let row = &live.machine.row;
         if row.state.is_final() {
-            return live.row.release.is_some() && row.ask.requester == person;
+            return false;
         }
         if row.said.refused.contains_key(&person) {
             return false;

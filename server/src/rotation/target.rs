@@ -50,6 +50,11 @@ impl Workshop {
         shape.connector().check_settings(&target(definition))
     }
 
+    /// Whether a definition names a connector that this host does not have.
+    pub fn lacks_connector(&self, definition: &Definition) -> bool {
+        definition.connector.is_some() && self.connector(definition).is_none()
+    }
+
     /// How strong the secrets are that are made here for a credential, in bits.
     pub fn entropy_bits(&self, definition: &Definition) -> Option<f64> {
         let shape = self.connector(definition)?;

@@ -42,6 +42,8 @@ pub struct Census {
     pub wanted: usize,
     /// The ceremonies by which people have something checked out.
     pub out: BTreeMap<PersonId, BTreeSet<CeremonyId>>,
+    /// Credentials whose connector this host does not have.
+    pub no_connector: u64,
 }
 
 /// What is kept from one count to the next; clones are the same.
@@ -76,6 +78,8 @@ struct One {
     live: Vec<u64>,
     /// Who has it checked out, by which ceremony.
     out: BTreeMap<CeremonyId, PersonId>,
+    /// Whether this host lacks its connector.
+    no_connector: bool,
 }
 
 /// Counts.
@@ -165,6 +169,7 @@ async fn look(context: &Context, known: &Known, row: &rows::Credential) -> Resul
         },
         live: live().map(|one| one.entry).collect(),
         out: row.out.clone(),
+        no_connector: context.workshop.lacks_connector(&definition),
     })
 }
 
@@ -185,6 +190,7 @@ impl Census {
         for (ceremony, person) in &one.out {
             self.out.entry(*person).or_default().insert(*ceremony);
         }
+        self.no_connector = self.no_connector.saturating_add(one.no_connector.into());
         let few = |entry: &&u64| context.workshop.copies_of(**entry) < one.wanted;
         let few = u64::try_from(one.live.iter().filter(few).count()).unwrap_or(u64::MAX);
         self.few_copies = self.few_copies.saturating_add(few);

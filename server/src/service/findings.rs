@@ -174,6 +174,13 @@ fn counted(census: &Census, rotations: &v1::RotationCounts, found: &mut Vec<v1::
             "see `keyturn rotate list`",
         ),
         (
+            census.no_connector,
+            Severity::Warning,
+            "no-such-connector",
+            "credentials whose connector is not in this daemon's configuration",
+            "add it to `keyturnd.toml`, or name another one: `keyturn credential change`",
+        ),
+        (
             rotations.late,
             Severity::Warning,
             "late",

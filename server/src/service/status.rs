@@ -112,6 +112,7 @@ impl v1::status_server::Status for Service {
             waiting: summary.waiting,
             waiting_total: summary.waiting_total,
             checked_out: summary.checked_out,
+            asked: summary.asked,
             founders_awaited: summary.awaited.iter().map(convert::person).collect(),
             rotations: Some(rotations),
             restore_mode: !self.0.mode.borrow().serves(),

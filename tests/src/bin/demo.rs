@@ -11,7 +11,7 @@ use std::{
     error::Error,
     fs::File,
     io::{Read as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -37,7 +37,14 @@ const TRIES: u32 = 250;
 const STEP: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    match run() {
+    let asked = match Asked::read() {
+        Ok(asked) => asked,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(asked) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: the demo went wrong: {error}");
@@ -46,37 +53,55 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Outcome<()> {
-    let (mut hold, mut kept, mut yubikey, mut role) = (false, None, false, false);
-    let mut args = std::env::args_os().skip(1);
-    while let Some(argument) = args.next() {
-        match argument.to_str() {
-            Some("--hold") => hold = true,
-            Some("--yubikey") => yubikey = true,
-            Some("--postgres") => role = true,
-            Some("--keep") => kept = Some(keep::folder(Path::new(&args.next().ok_or(USAGE)?))?),
-            _ => return Err(USAGE.into()),
+/// What the command line asks for.
+#[derive(Default)]
+struct Asked {
+    hold: bool,
+    kept: Option<PathBuf>,
+    yubikey: bool,
+    postgres: bool,
+}
+
+impl Asked {
+    fn read() -> Outcome<Self> {
+        let mut asked = Self::default();
+        let mut args = std::env::args_os().skip(1);
+        while let Some(argument) = args.next() {
+            match argument.to_str() {
+                Some("--hold") => asked.hold = true,
+                Some("--yubikey") => asked.yubikey = true,
+                Some("--postgres") => asked.postgres = true,
+                Some("--keep") => {
+                    let dir = args.next().ok_or(USAGE)?;
+                    asked.kept = Some(keep::folder(Path::new(&dir))?);
+                }
+                _ => return Err(USAGE.into()),
+            }
         }
+        Ok(asked)
     }
+}
+
+fn run(asked: Asked) -> Outcome<()> {
     let mut tokens = None;
-    if yubikey {
+    if asked.yubikey {
         match with_desk(2)? {
             Ok(desk) => tokens = Some(Shown::new(desk)?),
             Err(status) if status.success() => return Ok(()),
             Err(status) => return Err(format!("at its desk: {status}").into()),
         }
     }
-    let mut demo = Demo::new(tokens, role)?;
+    let mut demo = Demo::new(tokens, asked.postgres)?;
     demo.found()?;
     demo.deposit()?;
     let ceremony = demo.open()?;
     demo.after(&ceremony)?;
     demo.rotated()?;
     demo.audit()?;
-    if let Some(dir) = kept {
+    if let Some(dir) = asked.kept {
         demo.keep(&dir)?;
     }
-    if hold {
+    if asked.hold {
         demo.hold()?;
     }
     Ok(())
@@ -104,7 +129,7 @@ impl Demo {
             Rotated::Account(Account::start(&world)?)
         };
         Ok(Self {
-            stage: Stage { world },
+            stage: Stage::new(world),
             tokens,
             target,
         })

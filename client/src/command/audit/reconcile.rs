@@ -98,7 +98,7 @@ impl Reconcile {
                 uses.len(),
                 verified.size,
                 verified.root,
-                verified.anchors.join(", ")
+                super::in_few(&verified.anchors)
             );
             for said in said.iter().filter(|said| said.code != "covered") {
                 let ceremony = said

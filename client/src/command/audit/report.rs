@@ -108,7 +108,7 @@ fn text(context: &Context, verified: &Verified, cases: &[Told<'_>], account: &Ac
         verified.size,
         clean(&verified.until),
         verified.root,
-        verified.anchors.join(", ")
+        super::in_few(&verified.anchors)
     );
     // Writing to a string does not fail.
     let _ = writeln!(

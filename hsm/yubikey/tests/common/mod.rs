@@ -30,7 +30,9 @@ impl Owner {
 impl Prompt for Owner {
     fn ask(&mut self, question: &Question) -> Result<SecretBytes, TokenError> {
         self.questions.push(question.clone());
-        let pin = self.pin.ok_or(TokenError::NotAnswered("nobody is there"))?;
+        let pin = self
+            .pin
+            .ok_or_else(|| TokenError::NotAnswered("nobody is there".into()))?;
         let is_puk = matches!(question, Question::NewPuk { .. });
         Ok(SecretBytes::from_slice(if is_puk { PUK } else { pin }))
     }
