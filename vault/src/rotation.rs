@@ -23,7 +23,7 @@
 //! 5. A ceremony holds a due rotation once and for at most [`HOLD`]; meanwhile nothing is rolled and
 //!    nothing retires or is destroyed.
 //! 6. What was opened stays owed until a version sealed *after* it is proven, or deposited by a person
-//!    who says so where there is no connector.
+//!    who says so where there is no connector. What a reshare seals anew is as old as its secret.
 //! 7. There are at most [`MAX_LIVE`] live versions, and each person has at most one unproven one.
 //! 8. A refused event changes nothing.
 
@@ -114,6 +114,9 @@ pub struct Kept {
     pub depositor: Option<PersonId>,
     /// When it retired, in lived time.
     pub retired: Option<Millis>,
+    /// The version whose secret a reshare sealed anew in this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anew: Option<Version>,
 }
 
 /// Versions that wait for their retirement.

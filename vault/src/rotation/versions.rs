@@ -30,6 +30,7 @@ impl Slot {
                 life,
                 depositor,
                 retired: None,
+                anew: None,
             },
         );
     }
@@ -102,13 +103,7 @@ impl Slot {
         let proven = kept.is_some_and(|kept| kept.life.proven);
         // Who deposited the secret stays who did: of two people who are wanted, the other completes it.
         let depositor = kept.and_then(|kept| kept.depositor);
-        if version == of.next() {
-            // What is owed since the one is owed since the other; a reshare settles nothing.
-            let bounds = self.owed.iter_mut().map(|(_, newest)| newest);
-            for newest in bounds.filter(|newest| **newest == Some(of)) {
-                *newest = Some(version);
-            }
-        }
+        let secret = self.secret_of(of);
         self.add(version, Stage::Candidate, false, depositor);
         self.promote(now, version);
         self.keys.follow(of, version);
@@ -116,6 +111,7 @@ impl Slot {
         self.current_since = since;
         if let Some(kept) = self.versions.get_mut(&version) {
             kept.life.proven = proven;
+            kept.anew = Some(secret);
         }
         self.owed.retain(|(cause, _)| *cause != Cause::Roster);
         let id = self.id(version);
@@ -382,10 +378,17 @@ impl Slot {
         Ok(effects)
     }
 
-    /// Invariant 6: only what was owed before this version was sealed is done with it.
+    /// The version in which a secret was sealed first.
+    fn secret_of(&self, version: Version) -> Version {
+        let anew = self.versions.get(&version).and_then(|kept| kept.anew);
+        anew.unwrap_or(version)
+    }
+
+    /// Invariant 6: only what was owed before this secret was sealed is done with it.
     pub(super) fn settle(&mut self, version: Version) {
+        let secret = self.secret_of(version);
         self.owed
-            .retain(|(_, newest)| newest.is_some_and(|newest| newest >= version));
+            .retain(|(_, newest)| newest.is_some_and(|newest| newest >= secret));
         self.held_until = None;
     }
 
@@ -405,10 +408,11 @@ impl Slot {
         if terms.task.is_some_and(|task| task.two_people) && depositor == Some(person) {
             return Err(Refusal::SamePerson);
         }
+        let secret = self.secret_of(version);
         if !self
             .owed
             .iter()
-            .any(|(_, newest)| newest.is_none_or(|newest| newest < version))
+            .any(|(_, newest)| newest.is_none_or(|newest| newest < secret))
         {
             return Err(Refusal::NothingOwed);
         }

@@ -595,6 +595,46 @@ fn people_deposit_and_prove_versions() {
             "rotation.completed",
         ),
         (
+            "completed with what was sealed to others",
+            vec![(1, unseal()), (2, reshared(2, 1)), (3, complete(2))],
+            "sC",
+            "nothing-owed",
+        ),
+        (
+            "completed with what was sealed to others behind a candidate",
+            vec![
+                (1, unseal()),
+                (2, deposit(v(2), CAROL)),
+                (3, reshared(3, 1)),
+                (4, complete(3)),
+            ],
+            "scC",
+            "nothing-owed",
+        ),
+        (
+            "completed with what was sealed to others twice",
+            vec![
+                (1, deposit(v(2), CAROL)),
+                (2, reshared(3, 1)),
+                (3, unseal()),
+                (4, reshared(4, 3)),
+                (5, complete(4)),
+            ],
+            "scsC",
+            "nothing-owed",
+        ),
+        (
+            "completed with the candidate before it",
+            vec![
+                (1, unseal()),
+                (2, deposit(v(2), CAROL)),
+                (3, reshared(3, 1)),
+                (4, complete(2)),
+            ],
+            "scC",
+            "rotation.completed",
+        ),
+        (
             "not owed",
             vec![(2, deposit(v(2), CAROL)), (3, complete(2))],
             "Cc",
