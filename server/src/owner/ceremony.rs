@@ -272,7 +272,7 @@ impl Core {
         let Some(held) = self.held.get_mut(&id) else {
             return;
         };
-        let before = held.clone();
+        txn.touch_credential(Row::Credential(id), id, held);
         change(&mut held.row);
         held.holding.out.clone_from(&held.row.out);
         for (version, state) in &held.row.versions {
@@ -280,9 +280,6 @@ impl Core {
                 sealed.life = state.life;
             }
         }
-        txn.touch(Row::Credential(id), move |core| {
-            drop(core.held.insert(id, before));
-        });
     }
 
     fn count_open(&mut self, txn: &mut Txn, person: keyturn_vault::id::PersonId, by: isize) {

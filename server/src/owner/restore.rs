@@ -291,11 +291,8 @@ impl Core {
         let Some(held) = self.held.get_mut(&id) else {
             return;
         };
-        let before = held.clone();
+        txn.touch_credential(Row::Slot(id), id, held);
         held.slot.restored(now);
-        txn.touch(Row::Slot(id), move |core| {
-            drop(core.held.insert(id, before));
-        });
     }
 
     /// Takes a version back; its sealed value and its documents are in the store already.

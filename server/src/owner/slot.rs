@@ -50,18 +50,15 @@ impl Core {
         actor: &str,
         fresh: Option<Fresh>,
     ) -> Result<Option<u64>, Refused> {
-        let before = self.credential(id)?.clone();
-        let (now, terms) = (self.now(), self.terms(&before));
-        let step = before.slot.clone().step(now, terms, event);
+        let held = self.credential(id)?;
+        let (now, terms) = (self.now(), self.terms(held));
+        let step = held.slot.clone().step(now, terms, event);
         let effects = step.outcome?;
-        let changed = step.state != before.slot;
-        if let Some(held) = self.held.get_mut(&id) {
+        if let Some(held) = self.held.get_mut(&id)
+            && held.slot != step.state
+        {
+            txn.touch_credential(Row::Slot(id), id, held);
             held.slot = step.state;
-        }
-        if changed {
-            txn.touch(Row::Slot(id), move |core| {
-                drop(core.held.insert(id, before));
-            });
         }
         let version = fresh.as_ref().map(|fresh| fresh.manifest.version);
         if let Some(fresh) = fresh {

@@ -42,7 +42,7 @@ impl Core {
 
     /// In restore mode nothing changes but the ceremony that ends it.
     fn may_change(&self, txn: &Txn, since: Mark) -> Result<(), Refused> {
-        if self.mode.borrow().serves() || self.let_through || txn.mark() == since {
+        if self.mode.borrow().serves() || self.let_through || txn.come() == since {
             Ok(())
         } else {
             Err(Refused::RestoreMode)
@@ -145,7 +145,7 @@ impl Core {
     }
 
     pub(super) fn roll_back(&mut self, txn: &mut Txn) {
-        let start = Txn::default().mark();
+        let start = Txn::default().come();
         txn.back_to(start, self);
     }
 

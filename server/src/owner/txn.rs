@@ -3,6 +3,8 @@
 //! # Invariants
 //! 1. A step that fails is taken back to its [`Mark`]: entries, rows, effects and memory.
 //! 2. Rows that live in memory are encoded once, when all steps are done.
+//! 3. What a credential was is remembered once after each mark: every way back leads through what was remembered
+//!    first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +19,7 @@ use keyturn_vault::{
     rotation,
 };
 
-use super::core::Core;
+use super::core::{Core, Held};
 use crate::{desk::Share, store::Key};
 
 /// Credentials whose rows were committed and are not counted yet; clones are the same.
@@ -91,6 +93,9 @@ pub struct Txn {
     /// Documents among the rows.
     pub(super) objects: Vec<Digest>,
     pub(super) undo: Vec<Undo>,
+    /// Where in `undo` each credential was remembered last, and where that still serves (invariant 3).
+    kept: BTreeMap<CredentialId, usize>,
+    marked: usize,
 }
 
 /// How far a transaction had come.
@@ -129,12 +134,31 @@ impl Txn {
         self.remember(undo);
     }
 
+    /// A credential is about to change: its row, its slot, or what is held beside them.
+    pub(super) fn touch_credential(&mut self, row: Row, id: CredentialId, held: &Held) {
+        if self.dirty.insert(row) {
+            self.undo.push(Undo::Clean(row));
+        }
+        if self.kept.get(&id).is_none_or(|at| *at < self.marked) {
+            self.kept.insert(id, self.undo.len());
+            let before = held.clone();
+            self.remember(move |core| drop(core.held.insert(id, before)));
+        }
+    }
+
     /// Something else in memory changes; `undo` puts the old one back.
     pub(super) fn remember(&mut self, undo: impl FnOnce(&mut Core) + Send + 'static) {
         self.undo.push(Undo::Memory(Box::new(undo)));
     }
 
-    pub(super) fn mark(&self) -> Mark {
+    /// Marks where it has come, for the way back.
+    pub(super) fn mark(&mut self) -> Mark {
+        self.marked = self.undo.len();
+        self.come()
+    }
+
+    /// How far it has come.
+    pub(super) fn come(&self) -> Mark {
         Mark {
             entries: self.entries.len(),
             combine: self.combine.len(),
@@ -148,6 +172,8 @@ impl Txn {
         self.entries.truncate(mark.entries);
         self.combine.truncate(mark.combine);
         self.after.truncate(mark.after);
+        self.kept.retain(|_, at| *at < mark.undo);
+        self.marked = mark.undo;
         for undo in self
             .undo
             .split_off(mark.undo.min(self.undo.len()))
@@ -165,5 +191,72 @@ impl Txn {
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.rows.is_empty() && self.dirty.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyturn_vault::{
+        definition::Definition, digest::Digest, event::Seal, jcs::Document as _, reference::Signer,
+        rotation::Slot, world::Holding,
+    };
+
+    use super::*;
+    use crate::rows;
+
+    fn held() -> (CredentialId, Held) {
+        let bytes = include_bytes!("../../../vault/testdata/valid/definition.aws.json");
+        let definition = Definition::from_bytes(bytes).unwrap();
+        let (id, digest) = (definition.credential, Digest::of(bytes));
+        let row = rows::Credential {
+            path: definition.path.clone(),
+            definition: digest,
+            signature: Seal {
+                signer: Signer::Node(keyturn_vault::id::NodeId::from_bytes([1; 16])),
+                signature: Vec::new(),
+            },
+            changed_by: None,
+            entry: 0,
+            earlier: Vec::new(),
+            versions: BTreeMap::new(),
+            out: BTreeMap::new(),
+            proven: None,
+            evidence: None,
+            probe: None,
+            owed: None,
+        };
+        let holding = Holding {
+            definition: definition.into(),
+            digest,
+            versions: BTreeMap::new(),
+            out: BTreeMap::new(),
+        };
+        let slot = Slot::new(id);
+        (id, Held { row, holding, slot })
+    }
+
+    #[test]
+    fn a_credential_is_remembered_once_after_each_mark() {
+        let (id, held) = held();
+        let mut txn = Txn::default();
+        let remembered = |txn: &Txn| {
+            let memory = |undo: &&Undo| matches!(undo, Undo::Memory(_));
+            txn.undo.iter().filter(memory).count()
+        };
+        for (name, marks, want) in [
+            ("first", false, 1),
+            ("again in one step", false, 1),
+            ("in a step inside or after it", true, 2),
+            ("again in that", false, 2),
+            ("in the next", true, 3),
+        ] {
+            if marks {
+                txn.mark();
+            }
+            txn.touch_credential(Row::Credential(id), id, &held);
+            txn.touch_credential(Row::Slot(id), id, &held);
+            assert_eq!(remembered(&txn), want, "{name}");
+        }
+        assert_eq!(txn.dirty.len(), 2);
     }
 }
