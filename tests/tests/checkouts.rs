@@ -85,7 +85,6 @@ async fn what_is_checked_out_is_looked_at_when_somebody_asks_or_its_time_comes()
     let status = alice.status().await.unwrap();
     let ids: Vec<_> = status.checked_out.iter().map(|one| &one.id).collect();
     assert_eq!(ids, out.iter().map(|(_, id)| id).collect::<Vec<_>>());
-    assert_eq!(status.waiting_total, 3, "each can still be fetched");
     let told = forged(&vault, "olga").await.unwrap();
     assert!(told.contains(&two.credential.to_string()), "{told}");
     let stopped = inside.stop().await.unwrap();
@@ -108,7 +107,7 @@ async fn what_is_checked_out_is_looked_at_when_somebody_asks_or_its_time_comes()
     tokio::time::timeout(MINUTE, ended).await.unwrap();
     let alice = vault.line("alice").await.unwrap();
     let status = alice.status().await.unwrap();
-    assert_eq!((status.checked_out.len(), status.waiting_total), (0, 0));
+    assert!(status.checked_out.is_empty(), "{:?}", status.checked_out);
     assert_eq!(forged(&vault, "olga").await, None);
     inside.stop().await.unwrap();
 }

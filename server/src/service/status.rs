@@ -1,7 +1,7 @@
 //! `keyturn.v1.Status`.
 
 use keyturn_proto::v1;
-use keyturn_vault::{charter::Role, digest::Digest, id::PersonId, jcs::Document as _, time::Time};
+use keyturn_vault::{charter::Role, digest::Digest, jcs::Document as _, time::Time};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -22,21 +22,6 @@ const MAX_WAITING: usize = 20;
 pub struct Service(pub Context);
 
 impl Service {
-    /// Has the owner load what a person has checked out: since the start nobody may have asked for it.
-    async fn load_checked_out(&self, census: &Census, person: PersonId) -> Result<(), Refused> {
-        let out: Vec<_> = census.out.get(&person).into_iter().flatten().collect();
-        // A few at a time, and others between them.
-        for few in out.chunks(MAX_WAITING) {
-            let needs = Needs {
-                ceremonies: few.iter().map(|id| **id).collect(),
-                lenient: true,
-                ..Needs::nothing()
-            };
-            self.0.owner.look(needs, |_| Ok(())).await?;
-        }
-        Ok(())
-    }
-
     fn copies(&self, census: &Census) -> v1::CopyStatus {
         let places = self.0.copies.status();
         let count = |places: usize| u32::try_from(places).unwrap_or(u32::MAX);
@@ -70,7 +55,13 @@ impl v1::status_server::Status for Service {
         let caller = self.0.peers.of(&request)?;
         let person = caller.person.id;
         let census = census::count(&self.0).await?;
-        self.load_checked_out(&census, person).await?;
+        // Since the start nobody may have asked for what this person has checked out.
+        let out = census.out.get(&person).into_iter().flatten();
+        let needs = Needs {
+            ceremonies: out.take(MAX_WAITING).copied().collect(),
+            lenient: true,
+            ..Needs::nothing()
+        };
         let look = move |core: &Core| {
             let summary = core.summary(person, MAX_WAITING)?;
             let mut findings = core.notifier_findings();
@@ -78,7 +69,7 @@ impl v1::status_server::Status for Service {
             findings.extend(core.left_in_copies());
             Ok((summary, core.rotation_counts(), core.diverged(), findings))
         };
-        let looked = self.0.owner.look(Needs::nothing(), look).await?;
+        let looked = self.0.owner.look(needs, look).await?;
         let (summary, rotations, diverged, others) = looked;
         let mut told: Vec<_> = diverged_finding(diverged).into_iter().collect();
         told.extend(others);
