@@ -137,7 +137,9 @@ impl ConnectError {
             (_, "not-let-in") => {
                 "use the home with which you joined; your token signs in another computer: keyturn join --device"
             }
-            _ => "check the network; `keyturn doctor` looks at the whole way",
+            _ => {
+                "see whether the daemon runs and the network leads there; `keyturn doctor` looks at the whole way"
+            }
         }
     }
 }

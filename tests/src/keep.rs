@@ -109,6 +109,16 @@ pub fn people(world: &World, custodians: &[&str], requester: &str, to: &Path) ->
     Ok(())
 }
 
+/// The receipts that were kept.
+pub fn receipts(kept: &Path) -> Outcome<Vec<String>> {
+    let files = fs::read_dir(kept.join("receipts"))?;
+    let files = files.map(|file| Ok(file?.path().display().to_string()));
+    let mut receipts = files.collect::<Outcome<Vec<_>>>()?;
+    receipts.retain(|path| path.ends_with(".tlog-proof"));
+    receipts.sort();
+    Ok(receipts)
+}
+
 /// The folder that `--keep` names: made, or there and empty.
 pub fn folder(path: &Path) -> Outcome<PathBuf> {
     fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -247,7 +247,7 @@ fn in_few(anchors: &[String]) -> String {
     let (receipts, mut told): (Vec<_>, Vec<_>) = anchors
         .iter()
         .cloned()
-        .partition(|name| name.starts_with("receipts/"));
+        .partition(|name| name.ends_with(".tlog-proof"));
     if receipts.len() > 3 {
         told.push(format!("{} receipts", receipts.len()));
     } else {

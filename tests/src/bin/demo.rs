@@ -421,14 +421,14 @@ impl Demo {
             .filter(|name| self.card(name).is_none())
             .collect();
         keep::people(self.world(), &with_files, "alice", dir)?;
-        let verify = [
-            "audit",
-            "verify",
-            "--dir",
-            &format!("{text}/log"),
-            "--vkey",
-            &format!("{text}/vkey"),
-        ];
+        let (log, vkey) = (format!("{text}/log"), format!("{text}/vkey"));
+        let genesis = facts.reference.digest.to_string();
+        let mut verify = vec!["audit", "verify", "--dir", &log, "--vkey", &vkey];
+        verify.extend(["--genesis", &genesis]);
+        let receipts = keep::receipts(dir)?;
+        for receipt in &receipts {
+            verify.extend(["--checkpoint", receipt]);
+        }
         self.stage.keyturn("alice", &verify)?;
         tell(&format!(
             "\n{text} has log/, vkey, receipts/, requests/, approvals/, export/ and keys/ of {ORIGIN}"
