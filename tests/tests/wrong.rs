@@ -14,9 +14,10 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
-use keyturn_tests::{Outcome, Reply, World};
+use keyturn_tests::{Outcome, Reply, World, program::finish};
 use serde_json::Value;
 
 /// A vault with a credential: alice asks and operates, the others are custodians.
@@ -741,6 +742,14 @@ fn wrong_passphrases_are_told() {
         path.display().to_string()
     };
     let program = keyturn_tests::Program::path("keyturn").unwrap();
+    let answer = |who: &str, file: &str, command: &[&str]| {
+        let mut keyturn = Command::new(&program);
+        keyturn.arg("--home").arg(world.home(who));
+        keyturn.args(["--passphrase-file", file]).args(command);
+        keyturn.current_dir(folder).stdin(Stdio::null());
+        keyturn.stdout(Stdio::piped()).stderr(Stdio::piped());
+        finish(keyturn.spawn().unwrap()).unwrap()
+    };
     for (name, file, exit, says) in [
         (
             "another one",
@@ -761,25 +770,13 @@ fn wrong_passphrases_are_told() {
             "p3",
         ),
     ] {
-        let output = std::process::Command::new(&program)
-            .args([
-                "--home",
-                &world.home("bob").display().to_string(),
-                "--passphrase-file",
-                &file,
-                "heartbeat",
-            ])
-            .current_dir(folder)
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap();
-        let reply = Reply {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        };
+        let reply = answer("bob", &file, &["heartbeat"]);
         told(name, &reply, exit, says).unwrap();
     }
+    let short = write("p4", "7 chars", 0o600);
+    let reply = answer("gina", &short, &["enroll", "gina"]);
+    told("a new one that is short", &reply, 121, "at least 8").unwrap();
+    assert!(!folder.join("gina.enroll").exists());
 }
 
 /// A configuration with something wrong: what is replaced by what, and what must be told.

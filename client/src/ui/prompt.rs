@@ -23,6 +23,8 @@ use zeroize::Zeroizing;
 use super::{Ui, pinentry, touch::Countdown};
 use crate::{causes::told, refusal::Refusal};
 
+/// Shortest new passphrase, in characters: with the key file it is one of two factors (NIST SP 800-63B-4, 3.1.1.2).
+pub const MIN_PASSPHRASE: usize = 8;
 /// Longest passphrase or PIN that is read, in bytes.
 pub const MAX_SECRET: u64 = 1024;
 
@@ -64,6 +66,9 @@ pub enum PromptError {
     /// A secret that was chosen was not typed twice alike.
     #[error("the two were not the same")]
     NotTheSame,
+    /// A new passphrase is too short.
+    #[error("a new passphrase has at least {MIN_PASSPHRASE} characters")]
+    Short,
     /// A secret is too long or empty.
     #[error("a secret of 1 to {MAX_SECRET} bytes was expected")]
     Size,
@@ -81,7 +86,9 @@ impl PromptError {
     /// Stable.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoTerminal | Self::Size | Self::Closed(_) | Self::NotTheSame => "not-answered",
+            Self::NoTerminal | Self::Size | Self::Short | Self::Closed(_) | Self::NotTheSame => {
+                "not-answered"
+            }
             Self::NotConfirmed | Self::OtherText(_) => "not-confirmed",
             Self::Open(_) | Self::Read { .. } => "file",
         }
@@ -98,6 +105,9 @@ impl PromptError {
             Self::Open(_) => "if nobody else has read it; otherwise choose another secret",
             Self::Closed(_) => "run it again and answer, or give --pin-fd",
             Self::NotTheSame => "nothing was changed; run it again",
+            Self::Short => {
+                "nothing was changed; choose several words that nobody else puts together"
+            }
             Self::Size => "check the file or the descriptor",
             Self::Read { .. } => "check the path and whose it is",
         }
@@ -260,11 +270,18 @@ impl Person {
 
     /// A new passphrase: asked twice at a terminal.
     pub fn new_passphrase(&self) -> Result<SecretBytes, PromptError> {
-        self.new_secret(
+        let new = self.new_secret(
             "new passphrase of the key file",
             self.sources.passphrase_fd,
             self.sources.passphrase_file.as_deref(),
-        )
+        )?;
+        // Exposed to be counted.
+        let text = std::str::from_utf8(new.expose());
+        let characters = text.map_or(new.len(), |text| text.chars().count());
+        if characters < MIN_PASSPHRASE {
+            return Err(PromptError::Short);
+        }
+        Ok(new)
     }
 
     /// The answer to a token's question.
