@@ -53,8 +53,9 @@ fn an_identity_of_ages_plugin_opens_as_a_share_key() {
             refused.stderr
         );
 
-        // The keys are made, the file is not; the same command goes on.
-        let nowhere = ["--share-key", &key, "--out", "nowhere/bob.enroll"];
+        // The keys are made, the file is not, whose name is too long; the same command goes on.
+        let long = "b".repeat(300);
+        let nowhere = ["--share-key", &key, "--out", &long];
         let token = [
             "enroll",
             "bob",
