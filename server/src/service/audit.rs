@@ -132,11 +132,8 @@ impl Audit for Service {
         } else {
             width
         };
-        if wanted != u32::from(path.width()) {
-            return Err(Refused::NotFound(
-                "the log has no tile of this width now; ask for a newer checkpoint",
-            )
-            .into());
+        if wanted > u32::from(path.width()) {
+            return Err(Refused::NotFound("the log has no tile of this width yet").into());
         }
         let dir = self.0.published.dir().clone();
         let read = tokio::task::spawn_blocking(move || dir.read(&path.to_string(), path.limit()));
@@ -144,6 +141,7 @@ impl Audit for Service {
             .await
             .map_err(|_| Refused::Stopping)?
             .map_err(|_| Refused::NotFound("the log has no such tile yet"))?;
+        let data = first(&data, content, wanted);
         let total = u64::try_from(data.len()).unwrap_or(u64::MAX);
         let start = usize::try_from(offset)
             .unwrap_or(usize::MAX)
@@ -309,4 +307,20 @@ impl Audit for Service {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
+}
+
+/// The first hashes or entries of a tile: what it was when the log was shorter. Somebody who has a checkpoint of that
+/// time reads on, however the log grows meanwhile.
+fn first(tile: &[u8], content: Content, width: u32) -> &[u8] {
+    let width = usize::try_from(width).unwrap_or(usize::MAX);
+    let length = match content {
+        Content::Hashes(_) => width.saturating_mul(32),
+        Content::Entries => tile::Entries::new(tile)
+            .take(width)
+            .map_while(Result::ok)
+            .fold(0_usize, |length, entry| {
+                length.saturating_add(2).saturating_add(entry.len())
+            }),
+    };
+    tile.get(..length).unwrap_or(tile)
 }
