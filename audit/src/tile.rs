@@ -71,38 +71,20 @@ pub enum TileError {
 /// Reads the hashes of a tile.
 pub fn hashes<T: Tiles>(tiles: &T, path: TilePath) -> Result<Vec<Hash>, TileError> {
     let (bytes, found) = fetch(tiles, path)?;
-    let damaged = TileError::Damaged { path: found };
-    let (hashes, odd) = bytes.as_chunks();
-    match hashes.get(..usize::from(path.width())) {
-        Some(wanted) if odd.is_empty() && hashes.len() == usize::from(found.width()) => {
-            Ok(wanted.to_vec())
-        }
-        _ => Err(damaged),
-    }
+    let (hashes, _) = first(&bytes, found, path.width())?.as_chunks();
+    Ok(hashes.to_vec())
 }
 
 /// Reads the bytes of an entry bundle, which holds exactly the entries that its path says.
 pub fn bundle<T: Tiles>(tiles: &T, path: TilePath) -> Result<Vec<u8>, TileError> {
     let (mut bytes, found) = fetch(tiles, path)?;
-    let damaged = || TileError::Damaged { path: found };
-    let (mut count, mut end) = (0_u16, None);
-    let mut entries = Entries::new(&bytes);
-    while let Some(entry) = entries.next() {
-        entry.map_err(|_| damaged())?;
-        count = count.checked_add(1).ok_or_else(damaged)?;
-        if count == path.width() {
-            end = Some(bytes.len().saturating_sub(entries.rest.len()));
-        }
-    }
-    match end {
-        Some(end) if count == found.width() => bytes.truncate(end),
-        _ => return Err(damaged()),
-    }
+    let length = first(&bytes, found, path.width())?.len();
+    bytes.truncate(length);
     Ok(bytes)
 }
 
 /// Reads the file itself, or the full tile in place of a partial one (invariant 2); says which it was.
-fn fetch<T: Tiles>(tiles: &T, path: TilePath) -> Result<(Vec<u8>, TilePath), TileError> {
+pub fn fetch<T: Tiles>(tiles: &T, path: TilePath) -> Result<(Vec<u8>, TilePath), TileError> {
     let read = |path: TilePath| tiles.read(&path.to_string(), path.limit());
     match read(path) {
         Ok(bytes) => Ok((bytes, path)),
@@ -114,6 +96,32 @@ fn fetch<T: Tiles>(tiles: &T, path: TilePath) -> Result<(Vec<u8>, TilePath), Til
         }
         Err(source) => Err(TileError::Read { path, source }),
     }
+}
+
+/// The beginning of a tile that was found, so many hashes or entries: its bytes when the log was shorter.
+pub fn first(bytes: &[u8], found: TilePath, width: u16) -> Result<&[u8], TileError> {
+    let end = match found.content() {
+        Content::Hashes(_) => {
+            let length = |width| usize::from(width).saturating_mul(size_of::<Hash>());
+            (bytes.len() == length(found.width())).then(|| length(width))
+        }
+        Content::Entries => end_of(width, bytes, found.width()),
+    };
+    end.and_then(|end| bytes.get(..end))
+        .ok_or(TileError::Damaged { path: found })
+}
+
+/// Where so many entries end in a bundle that holds exactly this count.
+fn end_of(width: u16, bundle: &[u8], count: u16) -> Option<usize> {
+    let mut entries = Entries::new(bundle);
+    let mut end = None;
+    for n in 1..=count {
+        entries.next()?.ok()?;
+        if n == width {
+            end = bundle.len().checked_sub(entries.rest.len());
+        }
+    }
+    end.filter(|_| entries.rest.is_empty())
 }
 
 /// The entries in the bytes of a bundle.

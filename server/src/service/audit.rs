@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 use keyturn_audit::{
     note::SignedCheckpoint,
-    tile::{self, Content, TileNodes, TilePath, Tiles as _},
+    tile::{self, Content, TileNodes, TilePath},
     tree::{self, Hash},
 };
 use keyturn_proto::v1::{self, audit_server::Audit};
@@ -127,21 +127,21 @@ impl Audit for Service {
         let size = self.newest().await?.size();
         let path = TilePath::new(content, index, size)
             .ok_or(Refused::NotFound("the log has no such tile yet"))?;
-        let wanted = if width == 0 {
-            u32::from(tile::WIDTH)
-        } else {
-            width
+        let wanted = match width {
+            0 => Some(tile::WIDTH),
+            width => u16::try_from(width).ok(),
         };
-        if wanted > u32::from(path.width()) {
-            return Err(Refused::NotFound("the log has no tile of this width yet").into());
-        }
+        let wanted = wanted
+            .filter(|wanted| *wanted <= path.width())
+            .ok_or(Refused::NotFound("the log has no tile of this width yet"))?;
         let dir = self.0.published.dir().clone();
-        let read = tokio::task::spawn_blocking(move || dir.read(&path.to_string(), path.limit()));
-        let data = read
+        let (data, found) = tokio::task::spawn_blocking(move || tile::fetch(&dir, path))
             .await
             .map_err(|_| Refused::Stopping)?
             .map_err(|_| Refused::NotFound("the log has no such tile yet"))?;
-        let data = first(&data, content, wanted);
+        // Somebody who has an older checkpoint reads on, however the log grows. A damaged tile is given as it
+        // lies there: whoever verifies it finds the damage and says so.
+        let data = tile::first(&data, found, wanted).unwrap_or(&data);
         let total = u64::try_from(data.len()).unwrap_or(u64::MAX);
         let start = usize::try_from(offset)
             .unwrap_or(usize::MAX)
@@ -307,20 +307,4 @@ impl Audit for Service {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
-}
-
-/// The first hashes or entries of a tile: what it was when the log was shorter. Somebody who has a checkpoint of that
-/// time reads on, however the log grows meanwhile.
-fn first(tile: &[u8], content: Content, width: u32) -> &[u8] {
-    let width = usize::try_from(width).unwrap_or(usize::MAX);
-    let length = match content {
-        Content::Hashes(_) => width.saturating_mul(32),
-        Content::Entries => tile::Entries::new(tile)
-            .take(width)
-            .map_while(Result::ok)
-            .fold(0_usize, |length, entry| {
-                length.saturating_add(2).saturating_add(entry.len())
-            }),
-    };
-    tile.get(..length).unwrap_or(tile)
 }
