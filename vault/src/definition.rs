@@ -266,3 +266,19 @@ impl FromStr for Kind {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_kind_is_answered_with_those_there_are() {
+        let ReferenceError(expected) = Kind::from_str("aws").unwrap_err();
+        let named: Vec<_> = expected
+            .strip_prefix("one of ")
+            .unwrap()
+            .split(", ")
+            .collect();
+        assert_eq!(named, Kind::ALL.map(Kind::name));
+    }
+}
