@@ -55,6 +55,8 @@ pub use keys::{Keys, Seen, Two};
 pub const MAX_LIVE: usize = MAX_LIVE_VERSIONS;
 /// The longest time for which ceremonies hold a due rotation; also between two that are asked for.
 pub const HOLD: Span = Span::from_mins(60);
+/// The longest time for which an operator pauses rotations.
+pub const MAX_PAUSE: Span = Span::from_hours(24);
 /// How long after each failure the next attempt begins, before jitter of up to a quarter; after one
 /// failure more an operator is needed.
 pub const BACK_OFF: [Span; 4] = [

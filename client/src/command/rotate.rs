@@ -7,6 +7,7 @@ use keyturn_proto::v1;
 use keyturn_vault::{
     name::{CredentialPath, KeyId},
     reference::Version,
+    rotation::MAX_PAUSE,
     time::Span,
 };
 use serde_json::{Value, json};
@@ -24,9 +25,6 @@ use crate::{
     ui::{clean, table},
     verify::wire,
 };
-
-/// What the daemon takes.
-const LONGEST_PAUSE_SECS: u64 = 24 * 60 * 60;
 
 /// Rotations: list, hurry, retry, complete, pause.
 #[derive(Debug, Subcommand)]
@@ -250,7 +248,7 @@ impl Whom {
         mut client: v1::rotation_client::RotationClient<tonic::transport::Channel>,
         span: Span,
     ) -> Result<(), Refusal> {
-        if span.secs() > LONGEST_PAUSE_SECS {
+        if span > MAX_PAUSE {
             return Err(Refusal::new(
                 "malformed",
                 "a pause lasts at most 24h",

@@ -11,7 +11,7 @@ use keyturn_vault::{
     machine::{Millis, Now},
     reference::PersonRef,
     refusal::Refusal,
-    rotation::{Event, Job, Slot, Terms},
+    rotation::{Event, Job, MAX_PAUSE, Slot, Terms},
     time::Span,
     world::Stage,
 };
@@ -25,8 +25,6 @@ use crate::refusal::Refused;
 
 /// A rotation that is due for longer is late.
 const LATE: Span = Span::from_hours(1);
-/// The longest pause.
-const MAX_PAUSE: Span = Span::from_hours(24);
 
 impl Core {
     /// Keeps the rows that say when the slot wants a tick, and whether its job runs (invariants 1 and 3).
