@@ -7,8 +7,6 @@
 //! 3. A share leaves only encrypted to a submit key that a node of the charter signed for this request.
 //! 4. What is signed is what was shown.
 
-use std::time::Duration;
-
 use clap::Args;
 use keyturn_proto::v1::{self, CeremonyState};
 use keyturn_seal::{Submission, SubmittedShare, ValidShare};
@@ -19,12 +17,11 @@ use keyturn_vault::{
     text::{Approval, Decision, Purpose, ShareLine, ShareState, SignedText, SubmitKey, Text as _},
 };
 use serde::{Deserialize, Serialize};
-use tokio::signal::ctrl_c;
 
 pub use super::case::Case;
 use super::{
     Context,
-    follow::{self, News, Picture, follow, is_final},
+    follow::{News, Wait, is_final},
     show,
 };
 use crate::{
@@ -74,24 +71,14 @@ impl Approve {
             let view = show::ceremony(&held.view);
             return Ok(context.ui.result(&view, || "approved".to_owned())?);
         }
-        let mut news = follow(session.ceremonies(), ceremony.to_string(), false);
         let resend = format!(
             "your approval stands; `keyturn approve --resend {ceremony}` hands your shares in again, where they are asked for"
         );
-        let mut picture = Picture::new(context.ui);
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            let came = tokio::select! {
-                came = news.recv() => came,
-                _ = tick.tick() => { picture.draw(); continue; }
-                _ = ctrl_c() => return Err(follow::left(context.ui, resend)),
-            };
-            let Some(came) = came else { break };
-            let came = came?;
-            picture.tell(&came);
+        let mut wait = Wait::new(context.ui, session.ceremonies(), ceremony, false);
+        while let Some(came) = wait.next(&resend).await? {
             held.attend(&session, &came).await?;
         }
-        let view = picture.view().unwrap_or(&held.view);
+        let view = wait.view().unwrap_or(&held.view);
         context
             .ui
             .result(&show::ceremony(view), || show::state(view))?;

@@ -1,12 +1,16 @@
 //! A ceremony as it goes on: a stream that survives reconnects, and its picture on the terminal.
 
-use std::{fmt::Display, time::Duration};
+use std::time::Duration;
 
 use keyturn_proto::v1::{
     self, CeremonyState, CeremonyView, Decision, ceremony_client::CeremonyClient, watch_reply::What,
 };
 use keyturn_vault::id::CeremonyId;
-use tokio::{signal::ctrl_c, sync::mpsc};
+use tokio::{
+    signal::ctrl_c,
+    sync::mpsc,
+    time::{Interval, interval},
+};
 use tonic::{Code, transport::Channel};
 
 use super::show;
@@ -160,36 +164,70 @@ pub async fn outcome(
     id: CeremonyId,
     view: CeremonyView,
 ) -> Result<CeremonyView, Refusal> {
-    let mut news = follow(client, id.to_string(), false);
-    let mut picture = Picture::new(ui);
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        let came = tokio::select! {
-            came = news.recv() => came,
-            _ = tick.tick() => { picture.draw(); continue; }
-            _ = ctrl_c() => return Err(left(
-                ui,
-                format_args!("see `keyturn status`; `keyturn withdraw {id}` gives it up"),
-            )),
-        };
-        let Some(came) = came else {
-            return Ok(picture.view().cloned().unwrap_or(view));
-        };
-        picture.tell(&came?);
-    }
+    let mut wait = Wait::new(ui, client, id, false);
+    let leaving = format!("see `keyturn status`; `keyturn withdraw {id}` gives it up");
+    while wait.next(&leaving).await?.is_some() {}
+    Ok(wait.view().cloned().unwrap_or(view))
 }
 
-/// Why nobody waits any more: the person had enough of it, and the request goes on.
-pub(super) fn left(ui: Ui, hint: impl Display) -> Refusal {
-    if ui.live() {
-        // Below the ^C that the terminal shows.
-        ui.note("");
+/// A ceremony that is awaited, and shown meanwhile.
+pub struct Wait {
+    ui: Ui,
+    news: mpsc::Receiver<Result<News, Refusal>>,
+    tick: Interval,
+    picture: Picture,
+}
+
+impl Wait {
+    /// Nothing known yet.
+    pub fn new(
+        ui: Ui,
+        client: CeremonyClient<Channel>,
+        id: CeremonyId,
+        with_release: bool,
+    ) -> Self {
+        Self {
+            ui,
+            news: follow(client, id.to_string(), with_release),
+            tick: interval(Duration::from_secs(1)),
+            picture: Picture::new(ui),
+        }
     }
-    Refusal::new("not-released", "you left; the request goes on", hint)
+
+    /// What comes next; nothing once the ceremony is over. A person who has enough of it reads what to do then.
+    pub async fn next(&mut self, leaving: &str) -> Result<Option<News>, Refusal> {
+        loop {
+            tokio::select! {
+                came = self.news.recv() => {
+                    let came = came.transpose()?;
+                    if let Some(news) = &came {
+                        self.picture.tell(news);
+                    }
+                    return Ok(came);
+                }
+                _ = self.tick.tick() => self.picture.draw(),
+                _ = ctrl_c() => return Err(self.left(leaving)),
+            }
+        }
+    }
+
+    /// The last that is known.
+    pub fn view(&self) -> Option<&CeremonyView> {
+        self.picture.view.as_ref()
+    }
+
+    /// Why nobody waits any more: the person had enough of it, and the request goes on.
+    fn left(&self, hint: &str) -> Refusal {
+        if self.ui.live() {
+            // Below the ^C that the terminal shows.
+            self.ui.note("");
+        }
+        Refusal::new("not-released", "you left; the request goes on", hint)
+    }
 }
 
 /// The picture of a ceremony while it is awaited.
-pub struct Picture {
+struct Picture {
     live: Live,
     view: Option<CeremonyView>,
     since_ms: u64,
@@ -197,8 +235,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Nothing known yet.
-    pub fn new(ui: Ui) -> Self {
+    fn new(ui: Ui) -> Self {
         Self {
             live: Live::new(ui),
             view: None,
@@ -208,7 +245,7 @@ impl Picture {
     }
 
     /// Takes in what came and draws.
-    pub fn tell(&mut self, news: &News) {
+    fn tell(&mut self, news: &News) {
         match news {
             News::View(view) => {
                 self.view = Some(CeremonyView::clone(view));
@@ -222,7 +259,7 @@ impl Picture {
     }
 
     /// Draws the countdown anew.
-    pub fn draw(&mut self) {
+    fn draw(&mut self) {
         let Some(view) = &self.view else { return };
         let gone = clock::now().ms().saturating_sub(self.since_ms) / 1000;
         let mut ticking = Vec::new();
@@ -239,11 +276,6 @@ impl Picture {
             ticking.push("  the connection is lost; trying again".to_owned());
         }
         self.live.show(&lines(view), &ticking);
-    }
-
-    /// The last that is known.
-    pub fn view(&self) -> Option<&CeremonyView> {
-        self.view.as_ref()
     }
 }
 

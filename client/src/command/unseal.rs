@@ -1,9 +1,6 @@
 //! `keyturn unseal`: ask, wait until enough custodians agree, get the secret with its receipts.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use keyturn_proto::v1::{CeremonyState, CeremonyView};
@@ -15,12 +12,11 @@ use keyturn_vault::{
     time::Span,
 };
 use serde_json::json;
-use tokio::signal::ctrl_c;
 
 use super::{
     Context,
     approve::{Case, Held},
-    follow::{self, News, Picture, follow},
+    follow::{News, Wait, follow},
     open::{About, Ask, prepare, send, target},
     release::{self, is_seed},
     show,
@@ -236,21 +232,11 @@ async fn wait(
     sink: Sink,
 ) -> Result<(), Refusal> {
     let ceremony = waiting.request.ceremony;
-    let mut news = follow(session.ceremonies(), ceremony.to_string(), true);
-    let mut picture = Picture::new(context.ui);
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        let came = tokio::select! {
-            came = news.recv() => came,
-            _ = tick.tick() => { picture.draw(); continue; }
-            _ = ctrl_c() => return Err(follow::left(
-                context.ui,
-                format_args!("`keyturn unseal --resume {ceremony}` waits again, `keyturn withdraw {ceremony}` gives it up"),
-            )),
-        };
-        let Some(came) = came else { break };
-        let came = came?;
-        picture.tell(&came);
+    let leaving = format!(
+        "`keyturn unseal --resume {ceremony}` waits again, `keyturn withdraw {ceremony}` gives it up"
+    );
+    let mut wait = Wait::new(context.ui, session.ceremonies(), ceremony, true);
+    while let Some(came) = wait.next(&leaving).await? {
         if let Some(held) = &mut held {
             held.attend(session, &came).await?;
         }
@@ -266,7 +252,7 @@ async fn wait(
             return delivered.hand_on(context, sink).await;
         }
     }
-    Err(ended(context, picture.view(), ceremony))
+    Err(ended(context, wait.view(), ceremony))
 }
 
 /// Which of the credentials of a request are seeds, of which people get the codes. Where the vault
