@@ -107,7 +107,7 @@ pub async fn run(cli: Cli, plain: bool) -> u8 {
         Ok(()) => 0,
         Err(refusal) => {
             let hint = Some(refusal.hint.as_str()).filter(|hint| !hint.is_empty());
-            if !refusal.message.is_empty() {
+            if !refusal.is_unread() {
                 ui.fail(&refusal, hint);
             }
             refusal.exit()

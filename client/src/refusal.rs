@@ -43,6 +43,16 @@ impl Refusal {
         }
     }
 
+    /// Nobody reads the output any more, and nobody is left to be told.
+    pub fn unread() -> Self {
+        Self::new("file", "", "")
+    }
+
+    /// Whether this is [`Refusal::unread`].
+    pub fn is_unread(&self) -> bool {
+        *self == Self::unread()
+    }
+
     /// What the process exits with.
     pub fn exit(&self) -> u8 {
         exit_of(&self.code)

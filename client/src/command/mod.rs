@@ -209,7 +209,7 @@ impl Context {
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::new("file", "", "");
+            return Self::unread();
         }
         Self::new(
             "file",

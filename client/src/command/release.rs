@@ -205,7 +205,7 @@ impl Delivered {
         };
         let given = self.give(context, sink).await;
         given.map_err(|refusal| match refusal.code.as_str() {
-            "file" if refusal.message.is_empty() => {
+            "file" if refusal.is_unread() => {
                 Refusal::new("file", "nobody reads standard output any more", hint)
             }
             "file" => Refusal { hint, ..refusal },
