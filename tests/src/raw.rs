@@ -11,6 +11,7 @@ use std::{
 };
 
 use keyturn::connect::{Link, Route, connect};
+pub use keyturn::verify::wire::{wire_signer, wire_text};
 use keyturn_audit::note::{SignedCheckpoint, Vkey};
 use keyturn_hsm::{
     Notice, Prompt, Question, SHARE_MAX, Token as _, TokenError, device::DeviceKey,
@@ -19,7 +20,7 @@ use keyturn_hsm::{
 use keyturn_proto::v1::{
     self, audit_client::AuditClient, ceremony_client::CeremonyClient,
     charter_client::CharterClient, credential_client::CredentialClient,
-    rotation_client::RotationClient, signer::By, status_client::StatusClient,
+    rotation_client::RotationClient, status_client::StatusClient,
 };
 use keyturn_seal::{
     SecretBytes, ShareKey,
@@ -376,25 +377,6 @@ impl Line {
             size: newest.size(),
             root: Digest(*newest.root()),
         })
-    }
-}
-
-/// A signer as it travels.
-pub fn wire_signer(signer: Signer) -> v1::Signer {
-    let by = match signer {
-        Signer::Token(id) => By::Token(id.to_string()),
-        Signer::Device(id) => By::Device(id.to_string()),
-        Signer::Node(id) => By::Node(id.to_string()),
-    };
-    v1::Signer { by: Some(by) }
-}
-
-/// A signed text as it travels.
-pub fn wire_text(signed: &SignedText) -> v1::SignedText {
-    v1::SignedText {
-        text: signed.text.clone(),
-        signature: signed.signature.clone(),
-        signer: Some(wire_signer(signed.signer)),
     }
 }
 
