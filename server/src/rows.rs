@@ -331,6 +331,24 @@ pub struct Earlier {
 }
 
 impl Credential {
+    /// One that was just defined, by this entry.
+    pub fn new(path: CredentialPath, definition: Digest, signature: Seal, entry: u64) -> Self {
+        Self {
+            path,
+            definition,
+            signature,
+            changed_by: None,
+            entry,
+            earlier: Vec::new(),
+            versions: BTreeMap::new(),
+            out: BTreeMap::new(),
+            proven: None,
+            evidence: None,
+            probe: None,
+            owed: None,
+        }
+    }
+
     /// The definition in force, as one that was.
     pub fn defined(&self) -> Earlier {
         Earlier {

@@ -20,7 +20,7 @@ use keyturn_vault::{
     time::Time,
     world::{Life, Stage, VersionId},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::{
     rows,
@@ -57,20 +57,7 @@ impl Fixture {
             signer: Signer::Token(TokenId::from_bytes([7; 16])),
             signature: vec![0x30; 70],
         };
-        let row = rows::Credential {
-            path: definition.path.clone(),
-            definition: digest,
-            signature: signature.clone(),
-            changed_by: None,
-            entry: 0,
-            earlier: Vec::new(),
-            versions: BTreeMap::new(),
-            out: BTreeMap::new(),
-            proven: None,
-            evidence: None,
-            owed: None,
-            probe: None,
-        };
+        let row = rows::Credential::new(definition.path.clone(), digest, signature.clone(), 0);
         let mut fixture = Self {
             store,
             key: LogKey::from_seed(ORIGIN, &[3; 32]).unwrap(),

@@ -103,20 +103,7 @@ impl Core {
             ceremony: None,
         };
         let entry = self.log(txn, &by.to_string(), &event)?;
-        let row = rows::Credential {
-            path: definition.path.clone(),
-            definition: digest,
-            signature,
-            changed_by: None,
-            entry,
-            earlier: Vec::new(),
-            versions: BTreeMap::new(),
-            out: BTreeMap::new(),
-            proven: None,
-            evidence: None,
-            owed: None,
-            probe: None,
-        };
+        let row = rows::Credential::new(definition.path.clone(), digest, signature, entry);
         txn.put(
             Name::Path(definition.path.as_str()).key(),
             rows::encode(&id)?,

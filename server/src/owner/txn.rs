@@ -208,23 +208,11 @@ mod tests {
         let bytes = include_bytes!("../../../vault/testdata/valid/definition.aws.json");
         let definition = Definition::from_bytes(bytes).unwrap();
         let (id, digest) = (definition.credential, Digest::of(bytes));
-        let row = rows::Credential {
-            path: definition.path.clone(),
-            definition: digest,
-            signature: Seal {
-                signer: Signer::Node(keyturn_vault::id::NodeId::from_bytes([1; 16])),
-                signature: Vec::new(),
-            },
-            changed_by: None,
-            entry: 0,
-            earlier: Vec::new(),
-            versions: BTreeMap::new(),
-            out: BTreeMap::new(),
-            proven: None,
-            evidence: None,
-            probe: None,
-            owed: None,
+        let signature = Seal {
+            signer: Signer::Node(keyturn_vault::id::NodeId::from_bytes([1; 16])),
+            signature: Vec::new(),
         };
+        let row = rows::Credential::new(definition.path.clone(), digest, signature, 0);
         let holding = Holding {
             definition: definition.into(),
             digest,

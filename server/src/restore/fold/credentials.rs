@@ -1,6 +1,6 @@
 //! What entries say of a credential's row beside its slot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use keyturn_vault::{
     event::{Event, Maker, Proof},
@@ -46,19 +46,8 @@ impl Fold<'_> {
                     row.earlier.push(row.defined());
                 }
                 let row = self.credentials.entry(*credential);
-                let row = row.or_insert_with(|| rows::Credential {
-                    path: path.clone(),
-                    definition: *definition,
-                    signature: signature.clone(),
-                    changed_by: None,
-                    entry: record.n,
-                    earlier: Vec::new(),
-                    versions: BTreeMap::new(),
-                    out: BTreeMap::new(),
-                    proven: None,
-                    evidence: None,
-                    owed: None,
-                    probe: None,
+                let row = row.or_insert_with(|| {
+                    rows::Credential::new(path.clone(), *definition, signature.clone(), record.n)
                 });
                 row.definition = *definition;
                 row.signature = signature.clone();
