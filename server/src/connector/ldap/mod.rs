@@ -31,10 +31,13 @@ use crate::config;
 
 /// The setting of a definition: the distinguished name of the entry.
 const DN: &str = "dn";
-/// The attribute with the time of the last change (draft-behera-ldap-password-policy).
-const CHANGED: &str = "pwdChangedTime";
+/// Attributes with the time of the last change: of draft-behera-ldap-password-policy, and of 389 Directory Server
+/// where it tracks changes.
+const CHANGED: [&str; 2] = ["pwdChangedTime", "pwdUpdateTime"];
 /// Since when nobody can sign in with the password.
 const LOCKED: &str = "pwdAccountLockedTime";
+/// Whether an administrator of a 389 Directory Server has shut the entry out.
+const DISABLED: &str = "nsAccountLock";
 /// Whether the password must be changed before anything else is allowed.
 const RESET: &str = "pwdReset";
 /// The directory's clock and the daemon's may differ by so much.
@@ -107,7 +110,7 @@ impl Ldap {
     async fn look(&self, target: &Target) -> Result<Option<Attributes>, Failure> {
         let read = Request::read(
             dn(target).map_err(Failure::Refused)?,
-            &[CHANGED, LOCKED, RESET],
+            &[CHANGED.as_slice(), &[LOCKED, DISABLED, RESET]].concat(),
         );
         self.within(async {
             let reply = self
@@ -171,6 +174,13 @@ fn first<'a>(entry: &'a Attributes, name: &str) -> Option<&'a str> {
     values.first().map(String::as_str)
 }
 
+/// When the password was changed last, and which attribute says so.
+fn changed(entry: &Attributes) -> Option<(&'static str, &str)> {
+    CHANGED
+        .into_iter()
+        .find_map(|name| Some((name, first(entry, name)?)))
+}
+
 /// `GeneralizedTime` (RFC 4517) in UTC, to the second.
 fn moment(text: &str) -> Option<Time> {
     let (digits, rest) = text.split_at_checked(14)?;
@@ -188,10 +198,13 @@ fn unusable(entry: &Attributes, known: &Known) -> Option<String> {
     if let Some(since) = first(entry, LOCKED) {
         return Some(format!("the entry is locked since {since}"));
     }
+    if first(entry, DISABLED).is_some_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
+        return Some("the entry is disabled (nsAccountLock)".to_owned());
+    }
     if first(entry, RESET) == Some("TRUE") {
         return Some("the directory wants another password before anything else".to_owned());
     }
-    let changed = first(entry, CHANGED)?;
+    let (_, changed) = changed(entry)?;
     let late = moment(changed)?.ms_since(known.proven?) > TOLERANCE_MS;
     late.then(|| format!("the password was changed at {changed}, after its last proof"))
 }
@@ -204,7 +217,7 @@ impl Connector for Ldap {
             fence: false,
             rights: &[
                 "write access to userPassword of the entries whose passwords are rotated",
-                "read access to pwdChangedTime, pwdAccountLockedTime and pwdReset of the same entries",
+                "read access to pwdChangedTime, pwdAccountLockedTime and pwdReset of the same entries (389 Directory Server: to pwdUpdateTime and nsAccountLock)",
             ],
         }
     }
@@ -260,7 +273,7 @@ impl Connector for Ldap {
                 facts: Facts::new(),
             });
         };
-        let changed = first(&entry, CHANGED).map(|time| (CHANGED.to_owned(), time.to_owned()));
+        let changed = changed(&entry).map(|(name, time)| (name.to_owned(), time.to_owned()));
         let facts: Facts = changed.into_iter().collect();
         Ok(match unusable(&entry, known) {
             Some(why) => Sight {
@@ -268,7 +281,7 @@ impl Connector for Ldap {
                 facts,
             },
             None if facts.is_empty() && known.facts.as_ref().is_none_or(Facts::is_empty) => {
-                Sight::not_observable("the entry shows no pwdChangedTime")
+                Sight::not_observable("the entry shows no pwdChangedTime or pwdUpdateTime")
             }
             None => Sight::unchanged(facts, known),
         })
@@ -337,10 +350,10 @@ impl OneSlot for Ldap {
 
     async fn evidence(&self, target: &Target) -> Result<Evidence, Failure> {
         let entry = self.look(target).await?;
-        let changed = entry.as_ref().and_then(|entry| first(entry, CHANGED));
-        Ok(changed.map_or(Evidence::NotObservable, |changed| {
+        let changed = entry.as_ref().and_then(changed);
+        Ok(changed.map_or(Evidence::NotObservable, |(name, changed)| {
             Evidence::Shown(format!(
-                "{CHANGED} is {changed} by the directory's clock; connections that were bound before stay open"
+                "{name} is {changed} by the directory's clock; connections that were bound before stay open"
             ))
         }))
     }
@@ -363,18 +376,33 @@ mod tests {
         };
         for (name, pairs, want) in [
             ("nothing", &[][..], None),
-            ("changed before", &[(CHANGED, "20261121095900Z")], None),
+            (
+                "changed before",
+                &[("pwdChangedTime", "20261121095900Z")],
+                None,
+            ),
             (
                 "changed with the proof, by another clock",
-                &[(CHANGED, "20261121100459Z")],
+                &[("pwdChangedTime", "20261121100459Z")],
                 None,
             ),
             (
                 "changed after the proof",
-                &[(CHANGED, "20261121100501.5Z")],
+                &[("pwdChangedTime", "20261121100501.5Z")],
                 Some("after its last proof"),
             ),
-            ("a time that is none", &[(CHANGED, "yesterday")], None),
+            (
+                "the same of 389 Directory Server",
+                &[("pwdUpdateTime", "20261121100501Z")],
+                Some("after its last proof"),
+            ),
+            (
+                "a time that is none",
+                &[("pwdChangedTime", "yesterday")],
+                None,
+            ),
+            ("disabled", &[(DISABLED, "true")], Some("is disabled")),
+            ("enabled", &[(DISABLED, "false")], None),
             (
                 "locked",
                 &[(LOCKED, "20261121100000Z")],
