@@ -57,7 +57,8 @@ const UNSAFE_ROOTS: [(&str, &str); 1] = [(
 
 /// Is this package only there to test the others?
 fn only_tests(package: &Value) -> bool {
-    relative(&package["manifest_path"]).starts_with("tests/")
+    let manifest = relative(&package["manifest_path"]);
+    manifest.starts_with("tests/") || manifest.starts_with("fuzz/")
 }
 
 /// The names that a package depends on, its tests apart.
