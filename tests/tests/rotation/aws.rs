@@ -15,7 +15,7 @@ use keyturnd::connector::{Attempt, Shape, Target, aws::totp};
 use serde_json::json;
 
 use super::{
-    killed::{LANES, Place, Step, killed_at},
+    killed_in_calls::{LANES, Place, Step, killed_at},
     stage::{FIRST, Stage},
 };
 

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    kills::{self, Scene},
+    killed_between_messages::{self, Scene},
     stage::{FIRST, Stage},
 };
 
@@ -158,9 +158,9 @@ async fn an_entry_is_rotated_and_a_failing_directory_locks_nobody_out() {
 /// The connector's way through a rotation, in messages that want an answer: sign in, Password Modify; a login; sign
 /// in, read the time of change.
 const STEPS: usize = 5;
-/// One of each stand, see [`kills::plays`]: applying, and the server has the old password (twice: nothing begun; signed
-/// in); applying, the new one; testing; promoted.
-const PAIRED: [kills::Step; 5] = [
+/// One of each stand, see [`killed_between_messages::plays`]: applying, and the server has the old password (twice:
+/// nothing begun; signed in); applying, the new one; testing; promoted.
+const PAIRED: [killed_between_messages::Step; 5] = [
     (0, Stop::Before),
     (1, Stop::Before),
     (1, Stop::After),
@@ -186,7 +186,7 @@ async fn a_kill_at_any_step_or_two_locks_nobody_out() {
     for scene in &mut scenes {
         assert_eq!(scene.steps().await, STEPS);
     }
-    kills::play_all(scenes, kills::plays(STEPS, &PAIRED)).await;
+    killed_between_messages::play_all(scenes, killed_between_messages::plays(STEPS, &PAIRED)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

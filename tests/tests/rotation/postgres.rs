@@ -14,7 +14,7 @@ use keyturnd::connector::{Evidence, Known, Shape, Target, Verdict};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{
-    kills::{self, Scene},
+    killed_between_messages::{self, Scene},
     stage::{FIRST, Stage},
 };
 
@@ -184,9 +184,9 @@ fn by_socket(server: &Server, folder: &Path, deadline: u32) -> String {
 /// look the function up, set, COMMIT (6); a login without a password, one with it (8 to 10); sign in, end the
 /// sessions (15), and again where there were some; sign in, show the evidence (20).
 const STEPS: usize = 21;
-/// One of each stand, see [`kills::plays`]: applying, and the server has the old password (twice: nothing begun; set
-/// and not committed); applying, the new one; testing; promoted, and old sessions live; ended.
-const PAIRED: [kills::Step; 6] = [
+/// One of each stand, see [`killed_between_messages::plays`]: applying, and the server has the old password (twice:
+/// nothing begun; set and not committed); applying, the new one; testing; promoted, and old sessions live; ended.
+const PAIRED: [killed_between_messages::Step; 6] = [
     (0, Stop::Before),
     (5, Stop::After),
     (6, Stop::After),
@@ -218,7 +218,7 @@ async fn a_kill_at_any_step_or_two_locks_nobody_out() {
     for scene in &mut scenes {
         assert!((STEPS..STEPS + 5).contains(&scene.steps().await));
     }
-    kills::play_all(scenes, kills::plays(STEPS, &PAIRED)).await;
+    killed_between_messages::play_all(scenes, killed_between_messages::plays(STEPS, &PAIRED)).await;
 }
 
 fn role(name: &str) -> Target {

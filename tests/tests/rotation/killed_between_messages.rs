@@ -1,4 +1,4 @@
-//! The daemon is killed at every step of its talk with a target, and at pairs of steps.
+//! The daemon is killed (SIGKILL) between the messages of its conversation with a target, and at pairs of such steps.
 //!
 //! # Invariants
 //! 1. Whenever it is killed, a quorum opens a password that the target accepts.

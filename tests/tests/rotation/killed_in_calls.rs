@@ -1,4 +1,5 @@
-//! The daemon is killed (SIGKILL) at every step of a rotation at its target, and at every pair of steps.
+//! The daemon is killed (SIGKILL) at every call of a rotation to its target, before and after its effect, and at every
+//! pair of these. Where a call is a conversation by itself: `killed_between_messages.rs`.
 //!
 //! # Invariants
 //! 1. Nobody is locked out: at every moment a quorum opens a secret that the target accepts.
