@@ -24,7 +24,7 @@ pub fn status(code: Code, word: &'static str, message: impl Display, hint: &str)
 
 /// A malformed field, text or document.
 pub fn malformed(what: impl Display) -> Status {
-    let hint = "nothing was changed; the program that sent it is another version, or broken";
+    let hint = "nothing was changed; mend what it names, or, where you gave nothing of the kind, use programs of one version";
     status(Code::InvalidArgument, "malformed", what, hint)
 }
 
@@ -164,7 +164,7 @@ impl Refused {
                 "an operator looks at the daemon's log, and at `keyturnd restore`"
             }
             Self::Malformed(_) => {
-                "nothing was changed; the program that sent it is another version, or broken"
+                "nothing was changed; mend what it names, or, where you gave nothing of the kind, use programs of one version"
             }
             Self::Submission(_) => "send the shares again with `keyturn approve --resend`",
             Self::NotFound(_) => "check the spelling, and that you are in the vault you mean",

@@ -14,6 +14,7 @@ pub mod direct;
 pub mod directory;
 pub mod harness;
 pub mod inside;
+pub mod interrupt;
 pub mod keep;
 pub mod lanes;
 pub mod listener;

@@ -166,6 +166,12 @@ fn check_outs_grow() {
             "still down",
         ];
         let child = world.command("alice", extend).unwrap().spawn().unwrap();
+        let (id, _) = world.waiting("dan").unwrap();
+        let other = "0".repeat(64);
+        let look = ["--yes-sha256", &other, "approve", &id];
+        let seen = world.keyturn("dan", look).unwrap().exits(26).unwrap();
+        let what = format!("{opened}: unseal {PATH} (v1), asked for by alice: down\n");
+        assert!(seen.stderr.contains(&what), "{}", seen.stderr);
         agreed(&world, ["bob", "dan"]).unwrap();
         finish(child).unwrap().ok().unwrap();
         let shown = alice(&world, &["credential", "show", PATH]).unwrap();

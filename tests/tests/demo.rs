@@ -6,11 +6,13 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use keyturn_tests::{Program, harness::write_private};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn folders(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(dir)
@@ -126,4 +128,25 @@ fn the_demo_runs_with_yubikeys_through_the_real_stack() {
     ] {
         assert!(said.contains(word), "{word:?} was not told:\n{said}");
     }
+}
+
+#[test]
+fn a_held_demo_that_is_interrupted_leaves_nothing_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(Program::path("demo").unwrap())
+        .arg("--hold")
+        .env("TMPDIR", place.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut line = || lines.next().map(Result::unwrap);
+    while !line().unwrap().starts_with("cd ") {}
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
+    assert!(demo.wait().unwrap().success());
+    let left = folders(place.path());
+    assert!(left.is_empty(), "{left:?}");
+    // The daemon would hold the pipe open.
+    while line().is_some() {}
 }

@@ -223,14 +223,7 @@ impl Case {
             .map(|by| format!(", to be used by {by}"))
             .unwrap_or_default();
         let what = super::show::what(request);
-        let details = self
-            .details
-            .as_deref()
-            .and_then(|details| Details::parse(details).ok());
-        let reason = details.map_or_else(
-            || format!("({NO_DETAILS})"),
-            |details| details.reason.to_string(),
-        );
+        let reason = self.reason();
         let ticket = request
             .ticket
             .as_ref()
@@ -247,6 +240,27 @@ impl Case {
             "who       {}{used_by}\nwhat      {what}\nwhy       {reason}{ticket}\nhow long  {long}\nwaived    {waived}\nunusual   {odd}\n",
             request.requested_by.name
         ))
+    }
+
+    /// What it was about, for those who decide about another request that names it.
+    fn told_of(&self) -> String {
+        format!(
+            "{}: {}, asked for by {}: {}\n",
+            self.request.ceremony,
+            super::show::what(&self.request),
+            self.request.requested_by.name,
+            self.reason()
+        )
+    }
+
+    /// Why it was asked for.
+    fn reason(&self) -> String {
+        let details = self.details.as_deref();
+        let details = details.and_then(|details| Details::parse(details).ok());
+        details.map_or_else(
+            || format!("({NO_DETAILS})"),
+            |details| details.reason.to_string(),
+        )
     }
 
     /// Whether this person's approval stands.
@@ -365,12 +379,15 @@ impl Case {
                     clean(&String::from_utf8_lossy(&new))
                 ))
             }
-            Purpose::Unseal
-            | Purpose::Drill
-            | Purpose::Reshare(_)
-            | Purpose::Extend { .. }
-            | Purpose::AcceptRestore(_)
-            | Purpose::Erase { .. } => None,
+            Purpose::Extend {
+                checkout: other, ..
+            }
+            | Purpose::Erase {
+                ceremony: other, ..
+            } => Some(Self::glance(session, *other).await?.told_of()),
+            Purpose::Unseal | Purpose::Drill | Purpose::Reshare(_) | Purpose::AcceptRestore(_) => {
+                None
+            }
         })
     }
 }

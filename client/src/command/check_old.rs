@@ -25,6 +25,7 @@ use serde_json::json;
 
 use super::{Context, checkin, open, show};
 use crate::{
+    clock,
     refusal::Refusal,
     session::Session,
     ui::{clean, live::Live},
@@ -146,7 +147,7 @@ async fn rotated(
         let listed = session.rotations().list(list).await?.into_inner().rotations;
         let view = wire::required(listed.into_iter().next(), "the rotation")?;
         let state = show::rotation_state(view.state());
-        live.show(&[format!("  {path}: {state}")], &[]);
+        live.show(&[format!("  {path}: {state}{}", waits(&view))], &[]);
         match view.state() {
             RotationState::Idle => {
                 let current = open::target(session, &parsed).await?.current;
@@ -165,6 +166,26 @@ async fn rotated(
             | RotationState::BackingOff
             | RotationState::Promoted => tokio::time::sleep(LOOK_EVERY).await,
         }
+    }
+}
+
+/// What keeps a rotation from beginning now that the secret is returned.
+fn waits(view: &v1::RotationView) -> String {
+    if view.paused_until_ms > 0 {
+        format!(", paused until {}", show::time(view.paused_until_ms))
+    } else if view.held_until_ms > 0 {
+        format!(
+            ", held by request {} until {}",
+            clean(&view.held_by),
+            show::time(view.held_until_ms)
+        )
+    } else if view.state() == RotationState::Due && view.due_ms > clock::now().ms() {
+        format!(
+            " at {}: another check-out of it lasts until then",
+            show::time(view.due_ms)
+        )
+    } else {
+        String::new()
     }
 }
 

@@ -195,14 +195,18 @@ impl Add {
             None => None,
         };
         let document = json!({ "path": definition.path, "credential": definition.credential, "version": version });
+        let path = &definition.path;
         Ok(context.ui.result(&document, || match version {
             Some(version) => format!(
-                "{} is added; v{version} is sealed to {}.",
-                definition.path, definition.group
+                "{path} is added; v{version} is sealed to {}.",
+                definition.group
+            ),
+            None if definition.is_automatic() => format!(
+                "{path} is added; `keyturn credential adopt {path}` has the connector set a secret that no human knows, \
+                 `keyturn credential deposit {path}` takes one that exists."
             ),
             None => format!(
-                "{} is added; deposit its secret with `keyturn credential deposit {}`.",
-                definition.path, definition.path
+                "{path} is added; deposit its secret with `keyturn credential deposit {path}`."
             ),
         })?)
     }

@@ -318,6 +318,9 @@ pub fn lines(view: &CeremonyView) -> Vec<String> {
     if view.state() != CeremonyState::Open {
         lines.push(format!("  {}", show::state(view)));
     }
+    let out = view.checkout.iter().filter(|out| out.ends_ms > 0);
+    let afterwards = out.flat_map(|out| &out.afterwards);
+    lines.extend(afterwards.map(|after| format!("  afterwards {}", clean(after))));
     lines
 }
 

@@ -219,7 +219,7 @@ impl Delivered {
         }
         if self.ends_ms > 0 {
             context.ui.note(format_args!(
-                "checked out until {}; then: keyturn checkin {}",
+                "checked out until {}; return it with: keyturn checkin {}",
                 show::time(self.ends_ms),
                 self.ceremony
             ));

@@ -343,7 +343,13 @@ fn page(view: &v1::RotationView) -> String {
         version => format!("{} (v{version})", clean(&key.key)),
     });
     let facts = [
-        ("rotated by", clean(&view.connector)),
+        (
+            "rotated by",
+            match view.connector.as_str() {
+                "" => "hand, and nobody is reminded: it has no connector".to_owned(),
+                name => clean(name),
+            },
+        ),
         ("because", clean(&view.cause)),
         ("due", moment(view.due_ms)),
         ("tried again", moment(view.next_try_ms)),

@@ -23,6 +23,8 @@ use crate::{
 
 /// How often it is looked how far it is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The pattern of all.
+const EVERY: &str = "**";
 /// The width of the bar, in characters.
 const BAR: u64 = 30;
 
@@ -44,7 +46,7 @@ pub struct Now {
         long = "match",
         value_name = "PATTERN",
         requires = "all",
-        default_value = "**"
+        default_value = EVERY
     )]
     pattern: String,
     /// Return when they are due; --all waits until they are done otherwise
@@ -121,6 +123,17 @@ impl Standing {
         }
     }
 
+    /// Of these, those that a pattern names: what stands for them alone is in its list, where those that are out count
+    /// as due, too.
+    fn within(self, listed: &v1::RotationCounts) -> Self {
+        Self {
+            left: self.left.min(listed.due),
+            running: self.running.min(listed.running),
+            failing: listed.backing_off,
+            stuck: listed.needs_operator,
+        }
+    }
+
     fn is_over(self) -> bool {
         self.left == 0 && self.running == 0
     }
@@ -183,7 +196,7 @@ impl Now {
             if self.no_wait {
                 return Ok(None);
             }
-            wait(session, asked, &mut live).await.map(Some)
+            self.wait(session, asked, &mut live).await.map(Some)
         };
         let standing = tokio::select! {
             standing = whole => standing?,
@@ -232,38 +245,54 @@ impl Now {
             after = reply.next_page;
         }
     }
+
+    /// Looks on until nothing of it goes on any more that the daemon does by itself.
+    async fn wait(
+        &self,
+        session: &Session,
+        asked: Asked,
+        live: &mut Live,
+    ) -> Result<Standing, Refusal> {
+        let mut lines = vec![format!("  {}", asked.text())];
+        // A pattern that no path matches: only whether there is a pause is asked.
+        let pause = list(session, "-").await?;
+        if pause.paused {
+            lines.push(format!(
+                "  none is begun before {}: they are paused; `keyturn rotate resume --all` goes on",
+                show::time(pause.paused_until_ms)
+            ));
+        }
+        let begun = clock::now();
+        loop {
+            let look = clock::now();
+            let mut status = session.status();
+            let status = status.show(v1::ShowStatusRequest {}).await?;
+            let rotations = status.into_inner().rotations;
+            let mut standing = Standing::of(&rotations.unwrap_or_default());
+            if self.pattern != EVERY {
+                let listed = list(session, &self.pattern).await?;
+                standing = standing.within(&listed.counts.unwrap_or_default());
+            }
+            let now = clock::now().ms();
+            let gone = now.saturating_sub(begun.ms()) / 1000;
+            live.show(&lines, &[standing.line(asked.total(), gone)]);
+            if standing.is_over() {
+                return Ok(standing);
+            }
+            // A list of very many takes the daemon a while: most of its time is to be the rotations'.
+            let took = Duration::from_millis(now.saturating_sub(look.ms()));
+            tokio::time::sleep(LOOK_EVERY.max(took.saturating_mul(10))).await;
+        }
+    }
 }
 
-/// Looks on until nothing goes on any more that the daemon does by itself.
-async fn wait(session: &Session, asked: Asked, live: &mut Live) -> Result<Standing, Refusal> {
-    let mut lines = vec![format!("  {}", asked.text())];
-    // A pattern that no path matches: only whether there is a pause is asked.
-    let pause = v1::ListRotationsRequest {
-        r#match: "-".to_owned(),
+/// The first page of what a pattern names, with the counts of all.
+async fn list(session: &Session, pattern: &str) -> Result<v1::ListRotationsReply, Refusal> {
+    let request = v1::ListRotationsRequest {
+        r#match: pattern.to_owned(),
         ..v1::ListRotationsRequest::default()
     };
-    let pause = session.rotations().list(pause).await?.into_inner();
-    if pause.paused {
-        lines.push(format!(
-            "  none is begun before {}: they are paused; `keyturn rotate resume --all` goes on",
-            show::time(pause.paused_until_ms)
-        ));
-    }
-    let begun = clock::now();
-    loop {
-        let status = session
-            .status()
-            .show(v1::ShowStatusRequest {})
-            .await?
-            .into_inner();
-        let standing = Standing::of(&status.rotations.unwrap_or_default());
-        let gone = clock::now().ms().saturating_sub(begun.ms()) / 1000;
-        live.show(&lines, &[standing.line(asked.total(), gone)]);
-        if standing.is_over() {
-            return Ok(standing);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+    Ok(session.rotations().list(request).await?.into_inner())
 }
 
 fn stopped(asked: Asked) -> Refusal {
@@ -323,5 +352,17 @@ mod tests {
             assert_eq!(standing.is_over(), over, "{name}");
         }
         assert!(Standing::default().line(0, 0).contains("0 of 0 rotated"));
+        // Of the whole vault one waits and one fails; of what the pattern names all are done, and one is out.
+        let vault = Standing::of(&counts(4, 1, 1, 1, 1));
+        let standing = vault.within(&counts(1, 0, 0, 0, 0));
+        assert_eq!(
+            standing.line(40, 0),
+            Standing {
+                left: 1,
+                ..Standing::default()
+            }
+            .line(40, 0)
+        );
+        assert!(vault.within(&counts(0, 0, 0, 0, 0)).is_over());
     }
 }

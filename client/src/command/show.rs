@@ -4,7 +4,12 @@ use keyturn_proto::v1::{
     CeremonyState, CeremonyView, Person, Purpose, RotationState, VersionState,
 };
 use keyturn_vault::{
-    digest::Digest, id::CeremonyId, name::CredentialPath, text::Request, time::Time, words::spoken,
+    digest::Digest,
+    id::CeremonyId,
+    name::CredentialPath,
+    text::{Purpose as Purposed, Request},
+    time::Time,
+    words::spoken,
 };
 use serde_json::{Value, json};
 
@@ -74,10 +79,15 @@ pub fn what(request: &Request) -> String {
         .map(|(path, versions)| format!("{path} ({})", versions.join(", ")))
         .collect();
     let purpose = request.purpose.name();
-    if paths.is_empty() {
-        format!("{purpose} (see below)")
-    } else {
-        format!("{purpose} {}", paths.join(", "))
+    match &request.purpose {
+        _ if !paths.is_empty() => format!("{purpose} {}", paths.join(", ")),
+        Purposed::Extend { until, .. } => format!("extend a check-out until {until} (see below)"),
+        Purposed::Erase { .. } => "erase the details of a request (see below)".to_owned(),
+        Purposed::Unseal
+        | Purposed::Drill
+        | Purposed::Reshare(_)
+        | Purposed::Change(_)
+        | Purposed::AcceptRestore(_) => format!("{purpose} (see below)"),
     }
 }
 
@@ -203,6 +213,9 @@ pub fn ceremony(view: &CeremonyView) -> Value {
         "voices": voices.collect::<Vec<_>>(),
         "needs": needs.collect::<Vec<_>>(),
         "reviews": reviews.collect::<Vec<_>>(),
+        "checkout": view.checkout.as_ref().map(|out| json!({
+            "ends_ms": out.ends_ms, "returned_ms": out.returned_ms, "overdue": out.overdue, "afterwards": out.afterwards,
+        })),
         "outcome": view.outcome_code,
     })
 }
@@ -210,10 +223,11 @@ pub fn ceremony(view: &CeremonyView) -> Value {
 /// A ceremony in one line.
 pub fn ceremony_row(view: &CeremonyView) -> Vec<String> {
     let paths: Vec<_> = view.needs.iter().map(|need| clean(&need.path)).collect();
-    let left = if view.left_secs > 0 {
-        format!("{} left", countdown(view.left_secs.into()))
-    } else {
-        String::new()
+    let left = match &view.checkout {
+        _ if view.left_secs > 0 => format!("{} left", countdown(view.left_secs.into())),
+        Some(out) if out.overdue => "overdue".to_owned(),
+        Some(out) if out.ends_ms > 0 => format!("until {}", time(out.ends_ms)),
+        Some(_) | None => String::new(),
     };
     let approved: Vec<_> = view
         .needs

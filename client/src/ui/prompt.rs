@@ -5,6 +5,7 @@
 //!    from standard input: that may be the secret.
 //! 2. What must be confirmed is confirmed by its digest: a script says `--yes-sha256` of the very text
 //!    that was shown, so that "yes" to one text is never "yes" to another.
+//! 3. What was typed before a question was there agrees to nothing.
 
 use std::{
     fs::File,
@@ -211,6 +212,8 @@ impl Person {
             what: "the terminal".to_owned(),
             source,
         };
+        // Invariant 3. Where it cannot be done, this is no terminal that somebody types ahead on.
+        let _ = rustix::termios::tcflush(&tty, rustix::termios::QueueSelector::IFlush);
         tty.write_all(question.as_bytes()).map_err(read)?;
         let mut line = String::new();
         BufReader::new(tty.take(MAX_SECRET))

@@ -17,7 +17,7 @@ use keyturn_vault::{
 };
 
 use super::{
-    core::Core,
+    core::{Core, Held},
     time::{DueKind, NEVER},
     txn::{Row, Txn},
 };
@@ -82,6 +82,16 @@ impl Core {
             never(overdue || matches!(job, Job::Stuck(_))),
         );
         self.mark_task(txn, id);
+    }
+
+    /// Since when a rotation is due that is in no queue: it runs, is stuck, or is people's. Of a late one only the
+    /// moment is known from which it was owed.
+    pub(crate) fn due_since(&self, id: CredentialId, held: &Held) -> u64 {
+        let late = self.due.at(DueKind::Late, id.to_bytes());
+        let due = late.filter(|late| *late < NEVER);
+        let due = due.map(|late| self.wall(Millis(late.0.saturating_sub(LATE.ms()))));
+        let owed = || held.row.owed.map(|since| since.wall.ms());
+        due.or_else(owed).unwrap_or_else(|| self.now().wall.ms())
     }
 
     /// An operator wants no rotation begun for so long, of one credential or of all; 0 goes on. Gives

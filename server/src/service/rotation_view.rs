@@ -31,16 +31,17 @@ impl Core {
         out.max().map_or(0, |until| self.wall(until))
     }
 
-    /// When a credential's rotation is due, by the wall clock; 0 when it is not.
+    /// When a credential's rotation is due, or since when, by the wall clock; 0 when it is not.
     pub fn rotation_due(&self, id: CredentialId, held: &Held) -> u64 {
         if held.slot.owed.is_empty() {
             return 0;
         }
         if held.slot.is_due() {
             let at = self.due.at(DueKind::Queued, id.to_bytes());
-            return at
-                .filter(|at| *at < NEVER)
-                .map_or(self.now().wall.ms(), |at| self.wall(at));
+            return match at.filter(|at| *at < NEVER) {
+                Some(at) => self.wall(at),
+                None => self.due_since(id, held),
+            };
         }
         self.checkout_ends(held)
     }

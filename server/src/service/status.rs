@@ -67,6 +67,7 @@ impl v1::status_server::Status for Service {
             let mut findings = core.notifier_findings();
             findings.extend(core.distrusted());
             findings.extend(core.left_in_copies());
+            findings.extend(paused_finding(core.paused_until(core.paused())));
             Ok((summary, core.rotation_counts(), core.diverged(), findings))
         };
         let looked = self.0.owner.look(needs, look).await?;
@@ -153,6 +154,19 @@ fn diverged_finding(count: u64) -> Option<v1::Finding> {
         code: "diverged".to_owned(),
         message: format!("{count} sealed secrets are no longer the real ones at their targets"),
         hint: "see `keyturn credential list --problems`, then `keyturn rotate now`".to_owned(),
+    })
+}
+
+/// That an operator holds all rotations: what is due stays due.
+fn paused_finding(until_ms: u64) -> Option<v1::Finding> {
+    (until_ms > 0).then(|| v1::Finding {
+        severity: v1::Severity::Warning.into(),
+        code: "rotations-paused".to_owned(),
+        message: format!(
+            "no rotation begins before {}",
+            Time::from_ms(until_ms).stamp()
+        ),
+        hint: "`keyturn rotate resume --all` goes on".to_owned(),
     })
 }
 

@@ -92,8 +92,8 @@ impl Core {
             let definition = &self.credential(*credential).ok()?.holding.definition;
             let connector = definition.connector.as_ref();
             Some(match connector.filter(|_| definition.is_automatic()) {
-                Some(connector) => format!("{}: rotated by {}", definition.path, connector.name),
-                None => format!("{}: an operator changes it by hand", definition.path),
+                Some(connector) => format!("{} is rotated by {}", definition.path, connector.name),
+                None => format!("{} is changed by an operator, by hand", definition.path),
             })
         });
         v1::Checkout {

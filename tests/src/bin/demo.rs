@@ -21,6 +21,7 @@ use keyturn_seal::Secret;
 use keyturn_tests::{
     Outcome, Program, Reply, World,
     harness::{ORIGIN, write_private},
+    interrupt::Interrupt,
     keep, postgres,
     raw::{Facts, Member, PEOPLE},
     rotated::{Account, Rotated},
@@ -83,6 +84,7 @@ impl Asked {
 }
 
 fn run(asked: Asked) -> Outcome<()> {
+    let interrupt = Interrupt::listen()?;
     let mut tokens = None;
     if asked.yubikey {
         match with_desk(2)? {
@@ -93,8 +95,10 @@ fn run(asked: Asked) -> Outcome<()> {
     }
     let mut demo = Demo::new(tokens, asked.postgres)?;
     demo.found()?;
+    interrupt.check()?;
     demo.deposit()?;
     let ceremony = demo.open()?;
+    interrupt.check()?;
     demo.after(&ceremony)?;
     demo.rotated()?;
     demo.audit()?;
@@ -102,7 +106,7 @@ fn run(asked: Asked) -> Outcome<()> {
         demo.keep(&dir)?;
     }
     if asked.hold {
-        demo.hold()?;
+        demo.hold(&interrupt)?;
     }
     Ok(())
 }
@@ -435,8 +439,8 @@ impl Demo {
         ))
     }
 
-    fn hold(&mut self) -> Outcome<()> {
-        chapter("The vault keeps running; Enter, or the end of the input, stops it")?;
+    fn hold(&mut self, interrupt: &Interrupt) -> Outcome<()> {
+        chapter("The vault keeps running; Enter, Ctrl-C or the end of the input stops it")?;
         let keyturn = Program::path("keyturn")?;
         let tokens = self.tokens.take();
         let folder = self.world().folder();
@@ -470,7 +474,7 @@ impl Demo {
                 .status()?;
             return Ok(());
         }
-        std::io::stdin().read_line(&mut String::new())?;
+        interrupt.wait();
         Ok(())
     }
 }
