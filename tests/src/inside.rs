@@ -3,20 +3,31 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use keyturn_hsm::device::DeviceKey;
-use keyturn_vault::time::Time;
+use keyturn_vault::{charter::Charter, jcs::Document as _, time::Time};
 use keyturnd::{
     clock::Clock,
     config::Config,
     connector::Connectors,
     daemon::Vault,
+    desk::Desks,
     health::Health,
+    identity::Node,
+    keys::{self, Pinned},
+    log::Objects,
     metrics::Metrics,
+    owner::{self, Owner, core::Core, outbox::Outbox},
     peers::Peers,
+    rotation::Workshop,
+    rows::{self, object, read},
     serve::{Bound, ServeError, serve},
     shell::Shell,
+    store::{Name, RedbStore, Store},
     tally::Tally,
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 use crate::{World, harness::Outcome};
 
@@ -81,4 +92,39 @@ impl Inside {
         tokio::time::timeout(Duration::from_mins(1), self.task).await???;
         Ok(now)
     }
+}
+
+/// The owner over what a stopped daemon left, without anything around it.
+pub async fn owner(vault: &Path) -> Outcome<Owner> {
+    let config = Config::load(&vault.join("keyturnd.toml"))?;
+    let data: &Path = config.data.as_ref();
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data.join("store.redb"))?);
+    let row: rows::Vault = read(store.as_ref(), &Name::Vault.key())
+        .await?
+        .ok_or("no vault")?;
+    let reference = row.in_force.ok_or("no charter is in force")?;
+    let charter = Charter::from_bytes(&object(store.as_ref(), reference.digest).await?)?;
+    let key = Arc::new(keys::read_log_key(
+        config.keys.log.as_ref(),
+        charter.origin.as_str(),
+    )?);
+    let device = Arc::new(DeviceKey::load(config.keys.node.as_ref())?);
+    let (node, clock) = (Node::new(row.node, device), Clock::system());
+    let workshop = Workshop::new(Connectors::of(&config.connectors), node, clock.clone(), 1);
+    let parts = (
+        Desks::default(),
+        Peers::nobody(),
+        <(Objects, owner::Changed)>::default(),
+        workshop,
+        Pinned {
+            path: AsRef::<Path>::as_ref(&config.keys.genesis).to_owned(),
+            genesis: row.genesis,
+        },
+        Outbox::new(Vec::new(), Metrics::new()),
+    );
+    let charter = (Arc::new(charter), reference);
+    let core = Core::open(store.as_ref(), charter, row, key, clock, parts).await?;
+    let (health, _) = Health::starting().await;
+    let (owner, _) = owner::start(core, store, Arc::new(watch::Sender::new(health)));
+    Ok(owner)
 }

@@ -9,11 +9,25 @@ use std::time::Duration;
 use keyturn_proto::{CODE_TRAILER, v1};
 use keyturn_tests::{
     World,
-    inside::Inside,
-    raw::{Founded, Line, Member, now, wire_text},
-    story::Asked,
+    inside::{Inside, owner},
+    raw::{Founded, Line, Member, now, random, wire_text},
+    story::{Asked, Ballot, definition, release},
 };
-use keyturn_vault::{definition::Definition, jcs::Document as _, text::Purpose, time::Time};
+use keyturn_vault::{
+    definition::Definition,
+    digest::{Digest, Salt},
+    id::CeremonyId,
+    jcs::Document as _,
+    reference::Signer,
+    text::{Approval, Decision, Details, Purpose, Text as _},
+    time::Time,
+};
+use keyturnd::{
+    owner::{Needs, Txn, ceremony::MAX_STATEMENTS_OF_ONE, core::Core, credential::Defined},
+    refusal::Refused,
+    store::{Name, REDB_LIMITS, StoreError},
+    verify,
+};
 use tonic::Status;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -39,7 +53,7 @@ async fn restarted(vault: &Founded, inside: Inside) -> Inside {
 
 async fn propose(line: &Line, old: &Definition, account: &str) -> Result<(), Status> {
     let mut new = old.clone();
-    new.previous = Some(keyturn_vault::digest::Digest::of(&old.to_bytes().unwrap()));
+    new.previous = Some(Digest::of(&old.to_bytes().unwrap()));
     new.metadata
         .insert("account".parse().unwrap(), account.parse().unwrap());
     let definition = new.to_bytes().unwrap();
@@ -119,6 +133,148 @@ async fn invitations_are_few_and_end() {
     );
     olga.charters().invite(invite(&one_more)).await.unwrap();
     inside.stop().await.unwrap();
+}
+
+/// Dan says this to a request.
+async fn says(
+    (vault, dan): (&Founded, &Line),
+    asked: &Asked,
+    decision: Decision,
+    reason: String,
+) -> Result<Digest, Status> {
+    let who = vault.who("dan").unwrap();
+    let signed = who.sign(&Approval {
+        request: asked.request.digest(),
+        custodian: who.person.clone(),
+        token: who.token,
+        decision,
+        charter: Some(vault.facts.reference),
+        log: Some(asked.request.log),
+        signed: now().stamp(),
+    });
+    let signed = signed.unwrap();
+    let call = v1::ApproveRequest {
+        approval: Some(wire_text(&signed)),
+        submissions: Vec::new(),
+        details: reason,
+        ceremony: asked.id(),
+    };
+    dan.ceremonies().approve(call).await?;
+    Ok(signed.digest())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_custodian_says_to_a_request_is_bounded_and_stops_nobody() {
+    let vault = Founded::new("").await.unwrap();
+    let (_, named) = vault.seal("aws/1/root", b"secret").await.unwrap();
+    let (asked, alice) = vault.ask(vec![named]).await.unwrap();
+    let dan = vault.line("dan").await.unwrap();
+    let mut last = None;
+    for n in 0..MAX_STATEMENTS_OF_ONE {
+        let details = Details {
+            salt: Salt(random().unwrap()),
+            reason: format!("no {n}").parse().unwrap(),
+            contact: None,
+            systems: None,
+        };
+        let refuse = Decision::Refuse {
+            reason: details.digest(),
+        };
+        if let Some(earlier) = last {
+            let retract = Decision::Retract { earlier };
+            says((&vault, &dan), &asked, retract, String::new())
+                .await
+                .unwrap();
+        }
+        let said = says((&vault, &dan), &asked, refuse, details.to_text()).await;
+        last = Some(said.unwrap());
+    }
+    let approve = Ballot::new(&vault.facts, &dan, vault.who("dan").unwrap(), &asked.id()).await;
+    let approve = approve.unwrap().call().unwrap();
+    let refused = dan.ceremonies().approve(approve).await.unwrap_err();
+    assert_eq!(code(&refused), "limit", "{refused}");
+    let retract = Decision::Retract {
+        earlier: last.unwrap(),
+    };
+    says((&vault, &dan), &asked, retract, String::new())
+        .await
+        .unwrap();
+    for who in ["bob", "carol"] {
+        vault.approve(who, &asked).await.unwrap();
+    }
+    release(&alice, &asked.id()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_comes_at_once_is_split_and_what_is_too_large_leaves_no_trace() {
+    let mut vault = Founded::new("").await.unwrap();
+    let olga = vault.who("olga").unwrap();
+    let definition = definition(&vault.facts, "aws/1/root").unwrap();
+    let bytes = definition.to_bytes().unwrap();
+    let signature = olga.sign_bytes(&bytes).unwrap();
+    let signer = Signer::Token(olga.token.id);
+    let verified = verify::document(&vault.facts.charter, &bytes, signer, signature).unwrap();
+    let by = olga.person.clone();
+    vault.world.stop().unwrap();
+    let owner = owner(&vault.world.vault()).await.unwrap();
+    let define = |more: usize| {
+        let (verified, bytes, by) = (verified.clone(), bytes.clone(), by.clone());
+        let definition = definition.clone();
+        move |core: &mut Core, txn: &mut Txn| {
+            let defined = Defined {
+                verified,
+                bytes,
+                definition,
+                by,
+            };
+            let entry = core.define(txn, defined)?;
+            txn.put(Name::Details(details_of(99)).key(), vec![1; more]);
+            Ok(entry)
+        }
+    };
+    let large = |n: u8| {
+        let step = move |_: &mut Core, txn: &mut Txn| {
+            txn.put(Name::Details(details_of(n)).key(), vec![1; 1 << 20]);
+            Ok(())
+        };
+        let owner = owner.clone();
+        async move { owner.ask(Needs::nothing(), step).await }
+    };
+    // All wait before the owner looks: together they are more than one transaction takes.
+    let at_once: Vec<_> = (0..12).map(large).collect();
+    let too_large = owner.ask(Needs::nothing(), define(REDB_LIMITS.bytes));
+    let (refused, done) = tokio::join!(too_large, join_all(at_once));
+    for (n, done) in done.into_iter().enumerate() {
+        assert!(done.is_ok(), "{n}: {:?}", done.err());
+    }
+    let refused = refused.err().unwrap();
+    assert!(
+        matches!(refused, Refused::Store(StoreError::Invalid(_))),
+        "{refused}"
+    );
+    // It did not happen: it can happen now.
+    let path = definition.path.clone();
+    let needs = Needs {
+        paths: vec![path.clone()],
+        ..Needs::nothing()
+    };
+    let known = owner.look(needs, move |core| Ok(core.at_path(&path)));
+    assert_eq!(known.await.unwrap(), None);
+    owner.ask(Needs::nothing(), define(1)).await.unwrap();
+}
+
+/// A row that nobody reads.
+fn details_of(n: u8) -> CeremonyId {
+    CeremonyId::from_bytes([n; 16])
+}
+
+async fn join_all<T: Send + 'static>(all: Vec<impl Future<Output = T> + Send + 'static>) -> Vec<T> {
+    let mut answers = Vec::new();
+    let running: Vec<_> = all.into_iter().map(tokio::spawn).collect();
+    for one in running {
+        answers.push(one.await.unwrap());
+    }
+    answers
 }
 
 fn join(vault: &Founded, by: &Member, nonce: &[u8]) -> keyturn_vault::text::SignedText {

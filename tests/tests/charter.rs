@@ -15,7 +15,7 @@ use keyturn_tests::{
     story::{Asked, Ballot, release},
 };
 use keyturn_vault::{
-    charter::{Charter, Device, Person, Role, Token},
+    charter::{Charter, Device, Group, Person, Role, Team, Token},
     definition::Definition,
     digest::Digest,
     jcs::Document as _,
@@ -273,6 +273,48 @@ async fn somebody_joins_somebody_leaves_and_what_is_sealed_follows() {
     let release = release(&line, &asked.id()).await.unwrap().unwrap();
     let secrets = asked.receive(&vault.facts, &release).unwrap();
     assert_eq!(secrets, [b"hunter2", b"hunter2"]);
+}
+
+/// Puts a charter into force with bob and carol, which changes what the group `ops` asks for.
+async fn change_rules(vault: &mut Founded, change: impl FnOnce(&Founded, &mut Group)) {
+    let mut new = vault.facts.charter.clone();
+    new.index = 2;
+    new.previous = Some(vault.facts.reference.digest);
+    change(vault, &mut new.groups[0]);
+    let olga = vault.line("olga").await.unwrap();
+    let reference = propose(&olga, &new).await.unwrap();
+    let purpose = Purpose::Change(Change::Charter(reference));
+    let asked = ask(vault, "olga", purpose, Vec::new()).await;
+    agree(vault, "bob", &asked).await;
+    let both = agree(vault, "carol", &asked).await;
+    assert_eq!(both.outcome_code, "applied");
+    vault.facts.charter = new;
+    vault.facts.reference = reference;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_approval_counts_though_its_share_is_not_needed() {
+    let mut vault = Founded::new("").await.unwrap();
+    let (_, first) = vault.seal("db/main", b"hunter2").await.unwrap();
+    // Two shares open it, and bob's and carol's are not enough: somebody from elsewhere must agree.
+    change_rules(&mut vault, |vault, ops| {
+        let team = |name: &str, members: &[&str]| Team {
+            name: name.parse().unwrap(),
+            members: members
+                .iter()
+                .map(|name| vault.who(name).unwrap().person.id)
+                .collect(),
+        };
+        ops.rules.one_from_each = vec![team("here", &["bob", "carol"]), team("there", &["dan"])];
+    })
+    .await;
+    let (asked, alice) = vault.ask(vec![first]).await.unwrap();
+    for who in ["bob", "carol", "dan"] {
+        vault.approve(who, &asked).await.unwrap();
+    }
+    let release = release(&alice, &asked.id()).await.unwrap().unwrap();
+    let secrets = asked.receive(&vault.facts, &release).unwrap();
+    assert_eq!(secrets, [b"hunter2"]);
 }
 
 /// Somebody with the disk lets erin join with a text that bob signed, and leaves a credential that cannot be read.

@@ -145,6 +145,18 @@ impl Stage {
         panic!("nobody is told of {kind}");
     }
 
+    /// Waits until the ballast is gone; what the daemon itself gives back meanwhile is taken again.
+    fn until_given_up(&self) {
+        for _ in 0..STEPS {
+            if !ballast(&self.data) {
+                return;
+            }
+            self.fill(MIB / 2);
+            std::thread::sleep(STEP);
+        }
+        panic!("the ballast is kept");
+    }
+
     fn ask(&self, page: &str) -> String {
         let Ok(mut stream) = TcpStream::connect(self.http) else {
             return String::new();
@@ -267,10 +279,11 @@ fn a_disk_that_fills_up_keeps_its_last_room_for_ceremonies() {
         assert!(status.space.unwrap().low);
         assert!(status.findings.iter().any(|one| one.code == "low-space"));
 
+        // By whoever is first: the look that comes every few seconds, or a commit that finds no room.
         stage.fill(MIB / 2);
-        stage.until("the ballast is given up");
-        assert!(!ballast(&stage.data));
-        assert!(stage.free() > 4 * MIB);
+        stage.until_given_up();
+        assert!(stage.free() > 3 * MIB);
+        stage.until(" 200 ");
         assert_eq!(stage.open(&named).await.unwrap(), SECRET);
 
         stage.fill(0);

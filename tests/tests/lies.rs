@@ -6,7 +6,7 @@
     reason = "a story stops where it is wrong, and writes small files of its own"
 )]
 
-use std::fs;
+use std::{fs, process::Command};
 
 use keyturn_hsm::device::DeviceKey;
 use keyturn_tests::{
@@ -14,13 +14,112 @@ use keyturn_tests::{
     raw::{Facts, Member},
 };
 use keyturn_vault::{
-    definition::Definition, digest::Digest, jcs::Document as _, manifest::Manifest,
+    definition::Definition,
+    digest::Digest,
+    event::Seal,
+    jcs::Document as _,
+    manifest::Manifest,
     reference::Signer,
+    text::{Recover, Text as _},
 };
 use keyturnd::store::{Name, RedbStore, Store as _, Txn};
 use serde_json::{Value, json};
 
 const PATH: &str = "aws/prod/root";
+
+/// What alice does so that custodians take one credential for another.
+#[derive(Clone, Copy, PartialEq)]
+enum Disguise {
+    /// She gives its folder another name.
+    Folder,
+    /// She makes a definition and a manifest of her own around its envelopes.
+    Documents,
+    /// As before, and takes the proof away that the log has another.
+    Unproven,
+}
+
+/// Makes alice's request for the credential, and the copy, one for `test/canary`; gives the request's digest.
+fn disguise(world: &World, lie: Disguise) -> Outcome<String> {
+    let alice = Member::of_home(&world.home("alice"))?;
+    let folder = world.folder();
+    let mut asked: Value = serde_json::from_slice(&fs::read(folder.join("r.json"))?)?;
+    let text = asked["recover"]["text"].as_str().ok_or("no text")?;
+    let mut recover = Recover::parse(text)?;
+    recover.credential.path = "test/canary".parse()?;
+    let credential = folder.join(format!(
+        "export/credentials/{}",
+        recover.credential.credential
+    ));
+    fs::write(credential.join("path.txt"), "test/canary\n")?;
+    let version = credential.join("v1");
+    if lie != Disguise::Folder {
+        let mut definition = Definition::from_bytes(&fs::read(version.join("definition.json"))?)?;
+        definition.path = recover.credential.path.clone();
+        let definition = definition.to_bytes()?;
+        let mut manifest = Manifest::from_bytes(&fs::read(version.join("manifest.json"))?)?;
+        manifest.definition = Digest::of(&definition);
+        let manifest = manifest.to_bytes()?;
+        let signature = Seal {
+            signer: Signer::Device(alice.device_id),
+            signature: alice.device.sign(&manifest)?,
+        };
+        recover.credential.manifest = Digest::of(&manifest);
+        fs::write(version.join("definition.json"), definition)?;
+        fs::write(version.join("manifest.json"), manifest)?;
+        fs::write(
+            version.join("manifest.sig.json"),
+            serde_json::to_value(&signature)?.to_string(),
+        )?;
+    }
+    if lie == Disguise::Unproven {
+        fs::remove_file(version.join("sealed.tlog-proof"))?;
+    }
+    let signed = alice.sign_by_device(&recover)?;
+    asked["recover"] = serde_json::to_value(&signed)?;
+    fs::write(folder.join("r.json"), asked.to_string())?;
+    Ok(signed.digest().to_string())
+}
+
+#[test]
+fn nobody_hands_out_a_share_of_something_else_than_what_is_shown() -> Outcome<()> {
+    let mut world = founded()?;
+    // Bob's computer has seen the credential before, carol's has not.
+    world.keyturn("bob", ["confirm", PATH])?.ok()?;
+    world
+        .keyturn("alice", ["credential", "export", PATH, "--to", "kept"])?
+        .ok()?;
+    world.stop()?;
+    for (lie, person, code, said) in [
+        (Disguise::Folder, "carol", 24, "the path test/canary"),
+        (Disguise::Documents, "carol", 24, "its entry in the log"),
+        (Disguise::Unproven, "bob", 24, "earlier verification"),
+        (
+            Disguise::Unproven,
+            "carol",
+            0,
+            "does not show that the log has this version",
+        ),
+    ] {
+        let export = world.folder().join("export");
+        if export.exists() {
+            fs::remove_dir_all(&export)?;
+        }
+        let copied = Command::new("cp")
+            .args(["-a", "kept", "export"])
+            .current_dir(world.folder())
+            .status()?;
+        assert!(copied.success(), "{copied}");
+        let ask = "--json recover request aws/prod/root --export export --reason x --out r.json";
+        world.keyturn("alice", ask.split(' '))?.ok()?;
+        let digest = disguise(&world, lie)?;
+        let share = format!(
+            "--yes-sha256 {digest} recover share r.json --export export --out {person}.json"
+        );
+        let reply = world.keyturn(person, share.split(' '))?.exits(code)?;
+        assert!(reply.stderr.contains(said), "{person}: {}", reply.stderr);
+    }
+    Ok(())
+}
 
 /// A founded vault with a credential that nobody has looked at yet.
 fn founded() -> Outcome<World> {

@@ -23,6 +23,7 @@ use keyturn_vault::{
     definition::Definition,
     digest::Digest,
     jcs::Document as _,
+    layout::{MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES},
     reference::{CharterRef, Version},
     text::{Approval, Checkin, CredentialLine, Request, Returned, Text as _},
     time::Span,
@@ -634,7 +635,23 @@ async fn credentials_that_are_wrong_are_not_taken() {
     fewer.manifest.groups[0].holders.pop();
     let mut twice = sealed(2);
     twice.manifest.groups[0].holders[1].commitment = twice.manifest.groups[0].holders[0].commitment;
+    let mut long = sealed(2);
+    long.ciphertext = vec![7; MAX_PAYLOAD_BYTES + 1];
+    long.manifest.ciphertext = Digest::of(&long.ciphertext);
+    let mut heavy = sealed(2);
+    heavy.envelopes[0].envelope = vec![7; MAX_ENVELOPE_BYTES + 1];
+    heavy.manifest.groups[0].holders[0].envelope = Digest::of(&heavy.envelopes[0].envelope);
     for (name, word, call) in [
+        (
+            "a ciphertext that no copy takes",
+            "malformed",
+            long.deposit(olga).unwrap(),
+        ),
+        (
+            "an envelope that no answer has room for",
+            "malformed",
+            heavy.deposit(olga).unwrap(),
+        ),
         ("another number", "stale", sealed(3).deposit(olga).unwrap()),
         (
             "a number that is taken",

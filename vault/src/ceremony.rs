@@ -381,6 +381,14 @@ impl<S> Ceremony<S> {
                 Ok(Vec::new())
             }
 
+            // More than are needed: the approval that they came with was the last thing missing, or somebody was
+            // faster. They are dropped, and nobody is refused for it.
+            (Authorized { .. }, Event::Submit(person, _))
+                if self.combining && self.row.said.vote(person).is_some() =>
+            {
+                Ok(Vec::new())
+            }
+
             (Ended(_), _) => Err(Refusal::Decided),
             (_, _) if self.row.overdue(now) => Err(Refusal::TooLate),
             (Authorized { .. }, _) if self.combining => Err(Refusal::Decided),

@@ -5,15 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use keyturn_audit::entry::Entry;
+use keyturn_proto::v1;
 use keyturn_vault::{
     charter::Chain,
     digest::Digest,
+    event::Event,
     id::{CredentialId, GroupName, PersonId},
     jcs::Document as _,
     layout::{Place, SealedVersion},
     manifest::Holder,
     name::CredentialPath,
     reference::Version,
+    world::VersionId,
 };
 
 use super::export::{About, VAULT_FILE};
@@ -21,7 +25,7 @@ use crate::{
     causes::told,
     home::{Home, HomeError, read_file},
     refusal::Refusal,
-    verify::{self, VerifyError},
+    verify::{self, VerifyError, log},
 };
 
 /// The folder.
@@ -102,8 +106,62 @@ impl Copy {
             };
             read_file(&path, max)?.ok_or_else(missing)
         };
-        SealedVersion::read(id, version, read)
-            .map_err(|error| Refusal::new("verification", told(&error), "use another copy"))
+        let sealed = SealedVersion::read(id, version, read)
+            .map_err(|error| Refusal::new("verification", told(&error), "use another copy"))?;
+        // Which folder is whose, nobody has signed.
+        if sealed.definition.path != *path {
+            return Err(VerifyError::Other {
+                what: format!("the path {path}"),
+                by: "its definition",
+            }
+            .into());
+        }
+        Ok(sealed)
+    }
+
+    /// Whether the copy shows that the log has this version; a proof of something else is refused.
+    pub fn proven(&self, chain: &Chain, version: &SealedVersion) -> Result<bool, Refusal> {
+        let manifest = &version.manifest;
+        let home = Home::at(&self.dir);
+        let place = format!(
+            "credentials/{}/{}/sealed",
+            manifest.credential, manifest.version
+        );
+        let entry = home.read(&format!("{place}.entry.json"))?;
+        let proof = home.read(&format!("{place}.tlog-proof"))?;
+        let Some((entry, proof)) = entry.zip(proof) else {
+            return Ok(false);
+        };
+        let other = || VerifyError::Other {
+            what: format!("{} {}", version.definition.path, manifest.version),
+            by: "its entry in the log",
+        };
+        let receipt = v1::Receipt {
+            n: Entry::decode(&entry).map_err(|_| other())?.n,
+            entry,
+            tlog_proof: String::from_utf8(proof).map_err(|_| other())?,
+        };
+        let named = VersionId {
+            credential: manifest.credential,
+            version: manifest.version,
+        };
+        let digest = manifest
+            .to_bytes()
+            .map(|bytes| Digest::of(&bytes))
+            .map_err(|source| VerifyError::Document("a manifest", source))?;
+        // A restore may have replaced the key of the log.
+        let mut keys = chain.all().map(|charter| &charter.log_key);
+        let shown = keys.any(|key| {
+            let proven = log::vkey(key).and_then(|key| log::receipt(Some(receipt.clone()), &key));
+            proven.is_ok_and(|proven| {
+                matches!(
+                    proven.event,
+                    Event::VersionSealed { version, manifest, .. } | Event::VersionRecovered { version, manifest, .. }
+                        if (version, manifest) == (named, digest)
+                )
+            })
+        });
+        shown.then_some(true).ok_or_else(|| other().into())
     }
 
     fn credential(&self, path: &CredentialPath) -> Option<CredentialId> {

@@ -6,7 +6,7 @@ use keyturn_vault::{
     ceremony::{Ceremony, Effect, Event, Request, State, ValidShare, Voice},
     charter::Policy,
     check::Check,
-    id::{CeremonyId, CredentialId, DeviceId},
+    id::{CeremonyId, CredentialId, DeviceId, PersonId},
     machine::Millis,
     quorum::{self, Vote},
     refusal::Refusal,
@@ -20,6 +20,9 @@ use super::{
     txn::{Row, Txn},
 };
 use crate::{desk::Share, refusal::Refused, rows, store::Name, verify::Verified};
+
+/// The most approvals and refusals of one custodian to one request; more say nothing that was not said.
+pub const MAX_STATEMENTS_OF_ONE: usize = 16;
 
 /// A custodian's decision, verified outside.
 pub struct Spoken {
@@ -116,6 +119,10 @@ impl Core {
         let actor = approval.custodian.to_string();
         let person = approval.custodian.id;
         let signed = verified.signed.clone();
+        // What stands can always be taken back.
+        if !matches!(approval.decision, Decision::Retract { .. }) {
+            said_enough(&self.ceremony(id)?.row.statements, person, &signed)?;
+        }
         let voice = |earlier| Voice {
             request: approval.request,
             person,
@@ -282,7 +289,7 @@ impl Core {
         }
     }
 
-    fn count_open(&mut self, txn: &mut Txn, person: keyturn_vault::id::PersonId, by: isize) {
+    fn count_open(&mut self, txn: &mut Txn, person: PersonId, by: isize) {
         let before = self.open_of.get(&person).copied().unwrap_or_default();
         let all = self.open;
         self.open_of
@@ -333,6 +340,26 @@ fn due_of(state: &State) -> Option<(Clocked, Millis)> {
         State::Waiting { over } => Some((Clocked::Ran, *over)),
         State::Ended(_) => None,
     }
+}
+
+/// One custodian does not fill a ceremony with words, which everybody else has to read.
+fn said_enough(
+    statements: &[rows::Statement],
+    person: PersonId,
+    signed: &SignedText,
+) -> Result<(), Refused> {
+    let own = |said: &&rows::Statement| {
+        let approval = said.approval();
+        let approval = approval.filter(|approval| approval.custodian.id == person);
+        approval.is_some_and(|own| !matches!(own.decision, Decision::Retract { .. }))
+    };
+    let known = statements.iter().any(|said| said.signed == *signed);
+    if !known && statements.iter().filter(own).count() >= MAX_STATEMENTS_OF_ONE {
+        return Err(Refused::Limit(
+            "you have approved and refused as often as is kept for one request; what you said last stands",
+        ));
+    }
+    Ok(())
 }
 
 fn statement_of(event: &Event<Share>) -> Option<SignedText> {

@@ -8,6 +8,7 @@ use keyturn_vault::{
     digest::Digest,
     event::{Event, Maker, Seal},
     id::PersonId,
+    layout::{MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES},
     manifest::Manifest,
     reference::PersonRef,
     rotation,
@@ -226,7 +227,7 @@ impl Core {
     }
 }
 
-/// A blob whose parts are those of the manifest, by name of the part that is not.
+/// A blob whose parts are those of the manifest, by name of the part that is not, and no longer than a copy takes.
 pub fn blob(
     manifest: &Manifest,
     signature: Seal,
@@ -234,6 +235,18 @@ pub fn blob(
     envelopes: Vec<rows::Envelope>,
 ) -> Result<rows::Blob, Refused> {
     let wrong = |what: String| Refused::Malformed(what);
+    // What is longer fits into no copy, and into no answer to those who open it.
+    if ciphertext.len() > MAX_PAYLOAD_BYTES {
+        return Err(wrong(format!(
+            "a ciphertext has at most {MAX_PAYLOAD_BYTES} bytes"
+        )));
+    }
+    let longest = envelopes.iter().map(|one| one.envelope.len()).max();
+    if longest > Some(MAX_ENVELOPE_BYTES) {
+        return Err(wrong(format!(
+            "an envelope has at most {MAX_ENVELOPE_BYTES} bytes"
+        )));
+    }
     if Digest::of(&ciphertext) != manifest.ciphertext {
         return Err(wrong(
             "the ciphertext is not the one of the manifest".to_owned(),

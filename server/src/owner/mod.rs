@@ -210,7 +210,7 @@ impl WeakOwner {
             let owner = self.upgrade().ok_or(Refused::Stopping)?;
             match owner.ask(needs.clone(), step.clone()).await {
                 Ok((value, _)) => return Ok(value),
-                Err(Refused::Busy | Refused::Store(_)) => {
+                Err(Refused::Busy | Refused::Store(StoreError::NotApplied(_))) => {
                     drop(owner);
                     tokio::time::sleep(INSIST_EVERY).await;
                 }
@@ -293,9 +293,25 @@ async fn turn(
     works: Vec<Work>,
     unsettled: &mut Option<Txn>,
 ) {
+    let mut works = works.into_iter();
+    while works.len() > 0 {
+        part(core, store, health, &mut works, unsettled).await;
+    }
+}
+
+/// As much of a turn as one transaction takes.
+async fn part(
+    core: &mut Core,
+    store: &Arc<dyn Store>,
+    health: &Reporter,
+    works: &mut std::vec::IntoIter<Work>,
+    unsettled: &mut Option<Txn>,
+) {
     let mut txn = Txn::default();
     let mut answers = Vec::with_capacity(works.len());
-    for work in works {
+    while !core.is_full(&txn)
+        && let Some(work) = works.next()
+    {
         let loaded = core.load(store.as_ref(), &work.needs).await;
         answers.push((work.step)(loaded.map(|()| (&mut *core, &mut txn))));
     }
@@ -306,7 +322,7 @@ async fn turn(
         core.meter.committed(answers.len(), took);
     }
     let outcome = outcome.map(|done| done.unwrap_or_else(|| core.nothing()));
-    if let Err(Refused::Store(error)) = &outcome {
+    if let Err(Refused::Store(error @ StoreError::NotApplied(_))) = &outcome {
         stand_still(store, health, error, &core.space).await;
     }
     if outcome.is_ok() {
@@ -358,8 +374,15 @@ async fn commit(
     store: &dyn Store,
     txn: &mut Txn,
 ) -> Result<Option<Arc<Committed>>, Refused> {
-    let Some((prepared, committed)) = core.prepare(txn)? else {
-        return Ok(None);
+    let (prepared, committed) = match core.prepare(txn) {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return Ok(None),
+        // Invariant 2: what cannot be written was not applied.
+        Err(refused) => {
+            tracing::error!(%refused, "a change cannot be written");
+            core.roll_back(txn);
+            return Err(refused);
+        }
     };
     if let Err(error) = core.note_wait(txn) {
         tracing::error!(%error, "the pins cannot be written");

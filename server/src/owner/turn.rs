@@ -21,6 +21,11 @@ use crate::{
     store::{self, Key, Name, Rev},
 };
 
+/// A transaction takes steps until it fills one of so many parts of what the store takes at once.
+const PARTS: usize = 4;
+/// About as many bytes has a part of a row: a signed text, a version.
+const PART_BYTES: usize = 4096;
+
 impl Core {
     /// Steps as one: what fails leaves no trace.
     pub(super) fn whole<T>(
@@ -69,8 +74,53 @@ impl Core {
         let bytes = entry
             .encode()
             .map_err(|error| Refused::Malformed(error.to_string()))?;
-        txn.entries.push(bytes);
+        txn.append(bytes);
         Ok(n)
+    }
+
+    /// Whether a transaction is so large that the next step goes into another one: what a step adds fits then,
+    /// whatever it is.
+    pub(super) fn is_full(&self, txn: &Txn) -> bool {
+        let rows = txn.dirty.iter().map(|row| self.weight(*row));
+        let bytes = rows.fold(txn.written, usize::saturating_add);
+        let operations = [txn.entries.len(), txn.rows.len(), txn.dirty.len()];
+        let operations = operations.into_iter().fold(0, usize::saturating_add);
+        bytes >= self.limits.bytes / PARTS || operations >= self.limits.operations / PARTS
+    }
+
+    /// About how many bytes a row will have, rather too many.
+    fn weight(&self, row: Row) -> usize {
+        let parts = match row {
+            Row::Vault => {
+                let vault = &self.vault;
+                let people = [
+                    vault.joins.len(),
+                    vault.joined.len(),
+                    vault.invitations.len(),
+                    vault.devices.len(),
+                    vault.seen.len(),
+                ];
+                let steps = [vault.charters.len(), vault.restores.len()];
+                people.into_iter().chain(steps).sum()
+            }
+            Row::Proposals => self.kept.kept.len(),
+            Row::Credential(id) | Row::Slot(id) => self.held.get(&id).map_or(0, |held| {
+                let documents = held
+                    .row
+                    .versions
+                    .len()
+                    .saturating_add(held.row.earlier.len());
+                documents.saturating_add(held.slot.versions.len())
+            }),
+            Row::Ceremony(id) => self.live.get(&id).map_or(0, |live| {
+                let row = &live.row;
+                let release = row.release.iter().map(|release| release.ciphertext.len());
+                let said = row.statements.len().saturating_add(row.reviews.len());
+                let said = said.saturating_add(row.row.ask.lines.len());
+                said.saturating_add(release.sum::<usize>() / (PART_BYTES / 2))
+            }),
+        };
+        parts.saturating_add(1).saturating_mul(PART_BYTES)
     }
 
     /// The transaction for the store, and what it appends; none when nothing changed.

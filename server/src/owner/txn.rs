@@ -92,6 +92,8 @@ pub struct Txn {
     pub(super) waited: Option<CharterRef>,
     /// Documents among the rows.
     pub(super) objects: Vec<Digest>,
+    /// Bytes of entries and rows that were written, what was taken back again included.
+    pub(super) written: usize,
     pub(super) undo: Vec<Undo>,
     /// Where in `undo` each credential was remembered last, and where that still serves (invariant 3).
     kept: BTreeMap<CredentialId, usize>,
@@ -118,7 +120,16 @@ impl Txn {
         self.write(key, None);
     }
 
+    /// Appends an entry.
+    pub(super) fn append(&mut self, entry: Vec<u8>) {
+        self.written = self.written.saturating_add(entry.len());
+        self.entries.push(entry);
+    }
+
     fn write(&mut self, key: Key, value: Option<Vec<u8>>) {
+        self.written = self
+            .written
+            .saturating_add(value.as_ref().map_or(0, Vec::len));
         let before = self.rows.insert(key.clone(), value);
         self.undo.push(match before {
             Some(before) => Undo::Row(key, before),

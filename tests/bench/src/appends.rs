@@ -1,31 +1,11 @@
 //! Durable appends to the log through the owner, each answered when it is durable.
 
-use std::{path::Path, sync::Arc};
-
-use keyturn_hsm::device::DeviceKey;
-use keyturn_tests::Outcome;
-use keyturn_vault::{
-    charter::Charter,
-    jcs::Document as _,
-    text::{Heartbeat, SignedText},
-};
+use keyturn_tests::{Outcome, inside::owner};
+use keyturn_vault::text::{Heartbeat, SignedText};
 use keyturnd::{
-    clock::Clock,
-    config::Config,
-    connector::Connectors,
-    desk::Desks,
-    health::Health,
-    identity::Node,
-    keys::{self, Pinned},
-    log::Objects,
-    owner::{self, Needs, Owner, core::Core},
-    peers::Peers,
-    rotation::Workshop,
-    rows::{self, object, read},
-    store::{Name, RedbStore, Store},
+    owner::{self, Needs, core::Core},
     verify,
 };
-use tokio::sync::watch;
 
 use crate::{
     figures::{Section, Times, count, instant, rate, time},
@@ -52,41 +32,6 @@ async fn heartbeat(place: &Place) -> Outcome<SignedText> {
     })
 }
 
-/// The owner of a vault whose daemon is stopped.
-async fn open(vault: &Path) -> Outcome<Owner> {
-    let config = Config::load(&vault.join("keyturnd.toml"))?;
-    let data: &Path = config.data.as_ref();
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data.join("store.redb"))?);
-    let row: rows::Vault = read(store.as_ref(), &Name::Vault.key())
-        .await?
-        .ok_or("no vault")?;
-    let reference = row.in_force.ok_or("no charter is in force")?;
-    let charter = Charter::from_bytes(&object(store.as_ref(), reference.digest).await?)?;
-    let key = Arc::new(keys::read_log_key(
-        config.keys.log.as_ref(),
-        charter.origin.as_str(),
-    )?);
-    let device = Arc::new(DeviceKey::load(config.keys.node.as_ref())?);
-    let (node, clock) = (Node::new(row.node, device), Clock::system());
-    let workshop = Workshop::new(Connectors::of(&config.connectors), node, clock.clone(), 1);
-    let parts = (
-        Desks::default(),
-        Peers::nobody(),
-        <(Objects, owner::Changed)>::default(),
-        workshop,
-        Pinned {
-            path: AsRef::<Path>::as_ref(&config.keys.genesis).to_owned(),
-            genesis: row.genesis,
-        },
-        owner::outbox::Outbox::new(Vec::new(), keyturnd::metrics::Metrics::new()),
-    );
-    let charter = (Arc::new(charter), reference);
-    let core = Core::open(store.as_ref(), charter, row, key, clock, parts).await?;
-    let (health, _) = Health::starting().await;
-    let (owner, _) = owner::start(core, store, Arc::new(watch::Sender::new(health)));
-    Ok(owner)
-}
-
 /// The table.
 pub(crate) async fn measure() -> Outcome<Section> {
     let place = Place::new().await?;
@@ -95,7 +40,7 @@ pub(crate) async fn measure() -> Outcome<Section> {
     let verified = verify::text(&facts.charter, heartbeat)?;
     let by = place.vault.who("bob")?.person.clone();
     let world = place.halt()?;
-    let owner = open(&world.vault()).await?;
+    let owner = owner(&world.vault()).await?;
     let mut section = Section::new(
         "Durable appends",
         "A heartbeat through the owner: stepped, encoded, hashed, committed with an `fsync`, answered. Signatures are \

@@ -6,12 +6,14 @@ use clap::Args;
 use keyturn_seal::{Submission, SubmittedShare};
 use keyturn_vault::{
     file::Blob,
-    text::{Approval, Decision, Details, ShareLine, ShareState, Text as _},
+    text::{
+        Approval, CredentialLine, Decision, Details, Recover, ShareLine, ShareState, Text as _,
+    },
     words::spoken,
 };
 use serde_json::json;
 
-use super::{Answer, asked_version, known, read_request, write_json};
+use super::{Answer, Asked, asked_version, known, read_request, write_json};
 use crate::{
     causes::told,
     clock,
@@ -19,9 +21,10 @@ use crate::{
         Context,
         copy::{Copy, ShareOf as _},
     },
+    home::Home,
     refusal::Refusal,
     ui::{Style, clean},
-    verify::{VerifyError, sealed::sharing},
+    verify::{VerifyError, definition::Lineage, sealed::sharing},
 };
 
 /// Answer such a request with your share, by a file.
@@ -43,6 +46,12 @@ impl Share {
         let (profile, chain) = known(&context, &copy)?;
         let (asked, text) = read_request(&self.request, &chain)?;
         let version = asked_version(&copy, &chain, &text)?;
+        known_by(&context.home, &text.credential)?;
+        let unproven = if copy.proven(&chain, &version)? {
+            ""
+        } else {
+            "; this copy does not show that the log has this version"
+        };
         let group = version
             .manifest
             .group(&text.group)
@@ -58,16 +67,7 @@ impl Share {
             .share_of(&group.group, profile.person)
             .ok_or_else(not_mine)?;
         let digest = text.digest();
-        context.ui.note(format_args!(
-            "who       {}\nwhat      recover {} {} without the vault\nwhy       {}\nunusual   the vault is not asked; nothing is logged before the secret is out\n\n--- the request, whole ---\n{}--- the details ---\n{}---\nSHA-256    {digest}\nsix words  {}",
-            text.requested_by.name,
-            text.credential.path,
-            text.credential.version,
-            Details::parse(&asked.details).map(|details| details.reason.to_string()).unwrap_or_default(),
-            clean(&asked.recover.text),
-            clean(&asked.details),
-            context.ui.paint_err(Style::Bold, spoken(&digest)),
-        ));
+        show(&context, &asked, &text, unproven);
         let mut opened = context.token(&profile)?;
         let plain = opened
             .token
@@ -140,4 +140,37 @@ impl Share {
             format!("Send {} to {}.", self.out.display(), text.requested_by.name)
         })?)
     }
+}
+
+/// Who, what, why, anything unusual; then everything that is signed, whole.
+fn show(context: &Context, asked: &Asked, text: &Recover, unproven: &str) {
+    let digest = text.digest();
+    let reason = Details::parse(&asked.details).map(|details| details.reason.to_string());
+    context.ui.note(format_args!(
+        "who       {}\nwhat      recover {} {} without the vault\nwhy       {}\nunusual   the vault is not asked; nothing is logged before the secret is out{unproven}\n\n--- the request, whole ---\n{}--- the details ---\n{}---\nSHA-256    {digest}\nsix words  {}",
+        text.requested_by.name,
+        text.credential.path,
+        text.credential.version,
+        reason.unwrap_or_default(),
+        clean(&asked.recover.text),
+        clean(&asked.details),
+        context.ui.paint_err(Style::Bold, spoken(&digest)),
+    ));
+}
+
+/// What this computer has verified of credentials goes by no other name now.
+fn known_by(home: &Home, line: &CredentialLine) -> Result<(), Refusal> {
+    for name in home.names("definitions") {
+        let known: Option<Lineage> = home.read_json(&format!("definitions/{name}"))?;
+        let other =
+            |known: &Lineage| (known.path == line.path) != (known.credential == line.credential);
+        if known.as_ref().is_some_and(other) {
+            return Err(VerifyError::Other {
+                what: format!("the credential at {}", line.path),
+                by: "this computer's earlier verification",
+            }
+            .into());
+        }
+    }
+    Ok(())
 }
