@@ -31,7 +31,7 @@ use keyturn_vault::{
 };
 use tonic::transport::Channel;
 
-pub use self::kept::kept_chain;
+pub use self::kept::{Told, kept_chain};
 use self::kept::{in_restore_mode, kept};
 use crate::{
     connect::{Link, Route, connect},
@@ -121,17 +121,18 @@ impl Session {
 
     /// Connects, and believes what is in the home.
     pub async fn connect(home: &Home, ui: Ui) -> Result<Self, Refusal> {
-        Self::connect_to(home, ui, None).await
+        Self::connect_to(home, ui, Told::default()).await
     }
 
-    /// The same, to a server whose key may also be the one that an operator tells on another way.
-    pub async fn connect_to(home: &Home, ui: Ui, server: Option<Digest>) -> Result<Self, Refusal> {
+    /// The same, to a server that may also be the one of which an operator tells on another way.
+    pub async fn connect_to(home: &Home, ui: Ui, server: Told<'_>) -> Result<Self, Refusal> {
         let profile = home.profile()?;
-        let vault = profile.vault.clone().ok_or(HomeError::NoVault)?;
+        let mut vault = profile.vault.clone().ok_or(HomeError::NoVault)?;
+        server.comes_first(&mut vault);
         let (chain, restores) = kept(home, &vault)?;
         let device = DeviceKey::load(&home.path(DEVICE_FILE))?;
         let mut route = route(&vault)?;
-        route.pins.extend(server);
+        route.pins.extend(server.pin);
         let link = connect(&route, &device).await?;
         if let Some(complaint) = link.server().and_then(|server| server.complaint) {
             ui.warn(format_args!("the vault's server: {complaint}"));

@@ -284,9 +284,6 @@ async fn begin(
     let why = known.restoring.as_ref().map(|row| row.why.clone());
     let (keys, edge) = (LogKeys::of(log_key.vkey(), chain), core.edge());
     let mode = mode::of(config, &keys, edge, store, (&known.vault, why)).await;
-    if let Some(why) = mode.why() {
-        tracing::error!(%why, "nothing changes until a quorum accepts it");
-    }
     let start = begin::Start {
         config,
         store,

@@ -190,10 +190,21 @@ impl Stage {
             let reply = self.accept(who, pin, &yes)?.ok()?.json()?;
             assert_eq!(reply["state"], state, "{who}");
         }
-        for who in ["bob", "alice"] {
-            let follows = self.accept(who, pin, &[])?.ok()?.json()?;
-            assert_eq!(follows["state"], "applied", "{who}");
-        }
+        let follows = self.accept("bob", pin, &[])?.ok()?.json()?;
+        assert_eq!(follows["state"], "applied");
+        // To alice it is a server at another address, which she keeps.
+        let (profile, address) = (
+            self.world.home("alice").join("profile.json"),
+            self.world.address(),
+        );
+        let known = fs::read_to_string(&profile)?;
+        let elsewhere = known.replace(&address.to_string(), "127.0.0.1:1");
+        assert_ne!(known, elsewhere);
+        fs::write(&profile, elsewhere)?;
+        let endpoint = ["--endpoint", &address.to_string()];
+        let follows = self.accept("alice", pin, &endpoint)?.ok()?.json()?;
+        assert_eq!(follows["state"], "applied");
+        self.world.keyturn("alice", ["status"])?.ok()?;
         Ok(())
     }
 

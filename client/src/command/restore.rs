@@ -30,8 +30,9 @@ use super::{
     show,
 };
 use crate::{
+    connect::Address,
     refusal::Refusal,
-    session::Session,
+    session::{Session, Told},
     verify::{VerifyError, wire},
 };
 
@@ -49,6 +50,9 @@ pub struct AcceptRestore {
     /// The SHA-256 of the restored server's key, as its operator tells it on another way
     #[arg(long, value_name = "SHA256")]
     server_pin: Option<Digest>,
+    /// Where the restored server is, like 192.0.2.7:7400; kept with your profile once a quorum has accepted it
+    #[arg(long, value_name = "ADDRESS")]
+    endpoint: Option<Address>,
     /// Why; those who must agree read it
     #[arg(long, value_name = "TEXT")]
     reason: Option<Line>,
@@ -62,7 +66,11 @@ pub struct AcceptRestore {
 
 impl AcceptRestore {
     pub(crate) async fn run(self, mut context: Context) -> Result<(), Refusal> {
-        let mut session = Session::connect_to(&context.home, context.ui, self.server_pin).await?;
+        let server = Told {
+            pin: self.server_pin,
+            address: self.endpoint.as_ref(),
+        };
+        let mut session = Session::connect_to(&context.home, context.ui, server).await?;
         let status = session
             .status()
             .show(v1::ShowStatusRequest {})

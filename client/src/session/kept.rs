@@ -2,10 +2,11 @@
 
 use keyturn_audit::note::{SignedCheckpoint, Vkey};
 use keyturn_proto::v1;
-use keyturn_vault::{charter::Chain, reference::Head, restore::RestoreDocument};
+use keyturn_vault::{charter::Chain, digest::Digest, reference::Head, restore::RestoreDocument};
 
 use super::Session;
 use crate::{
+    connect::{Address, MAX_ENDPOINTS},
     home::{Home, HomeError, Vault},
     refusal::Refusal,
     verify::{self, VerifyError, log, restore::Record, wire},
@@ -90,6 +91,26 @@ impl Session {
         }
         self.profile.vault = Some(self.vault.clone());
         Ok(self.home.keep_profile(&self.profile)?)
+    }
+}
+
+/// What an operator tells of a restored server on another way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// The pin of its key.
+    pub pin: Option<Digest>,
+    /// Where it is.
+    pub address: Option<&'a Address>,
+}
+
+impl Told<'_> {
+    /// Has its address tried first.
+    pub(super) fn comes_first(self, vault: &mut Vault) {
+        if let Some(address) = self.address.map(ToString::to_string) {
+            vault.endpoints.retain(|known| *known != address);
+            vault.endpoints.insert(0, address);
+            vault.endpoints.truncate(MAX_ENDPOINTS);
+        }
     }
 }
 
