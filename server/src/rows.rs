@@ -35,6 +35,11 @@ pub(crate) const FORMAT: u8 = 1;
 /// Room for most rows, so that they are written into one piece of memory.
 const USUAL_BYTES: usize = 4096;
 
+/// Most devices that the tokens of one person have signed in; a further one takes the place of the oldest.
+const MAX_JOINED: usize = 8;
+/// The most texts of one person that are remembered to have signed a device in.
+const MAX_SIGNED_IN: usize = 64;
+
 /// The format byte of entries and of rows that only say that they are there.
 pub const ENTRY_FORMAT: u8 = 1;
 
@@ -82,6 +87,9 @@ pub struct Vault {
     pub invitations: BTreeMap<PersonId, Invitation>,
     /// Devices that tokens have signed in; transport only.
     pub devices: Vec<JoinedDevice>,
+    /// What each person's tokens signed to let devices in, by digest, the newest last: each text is good for once.
+    #[serde(default)]
+    pub signed_in: BTreeMap<PersonId, Vec<Digest>>,
     /// The charters after the first, in order, and where to find what put them into force.
     #[serde(default)]
     pub charters: Vec<InForce>,
@@ -136,6 +144,9 @@ pub struct JoinedDevice {
     pub id: DeviceId,
     /// The pin of its key.
     pub pin: Digest,
+    /// The entry `device.joined`.
+    #[serde(default)]
+    pub entry: u64,
 }
 
 impl Vault {
@@ -149,6 +160,7 @@ impl Vault {
             founders: BTreeMap::new(),
             invitations: BTreeMap::new(),
             devices: Vec::new(),
+            signed_in: BTreeMap::new(),
             charters: Vec::new(),
             joined: Vec::new(),
             seen: BTreeMap::new(),
@@ -156,6 +168,23 @@ impl Vault {
             sinks: BTreeMap::new(),
             restores: Vec::new(),
         }
+    }
+
+    /// A token has signed a device in, with this text; beyond `MAX_JOINED` the person's oldest one goes.
+    pub fn sign_in(&mut self, device: JoinedDevice, text: Digest) {
+        self.devices.retain(|known| known.pin != device.pin);
+        let mine = |known: &&JoinedDevice| known.person == device.person;
+        if self.devices.iter().filter(mine).count() >= MAX_JOINED
+            && let Some(oldest) = self.devices.iter().position(|known| mine(&known))
+        {
+            self.devices.remove(oldest);
+        }
+        let spent = self.signed_in.entry(device.person).or_default();
+        if spent.len() >= MAX_SIGNED_IN {
+            spent.remove(0);
+        }
+        spent.push(text);
+        self.devices.push(device);
     }
 
     /// The devices that tokens have signed in, as TLS wants them.

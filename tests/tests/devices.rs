@@ -69,13 +69,16 @@ async fn is_known(line: &Line) -> bool {
 async fn a_person_has_few_computers_signed_in_and_the_oldest_goes() {
     let mut vault = Founded::new("").await.unwrap();
     let own = vault.line("bob").await.unwrap();
-    let mut lines = Vec::new();
+    let (mut lines, mut texts) = (Vec::new(), Vec::new());
     for _ in 0..=MOST {
         new_computer(&mut vault, "bob");
         let line = vault.line("bob").await.unwrap();
         assert!(!is_known(&line).await, "nobody signed it in");
         let bob = vault.who("bob").unwrap();
-        sign_in(&line, &text(&vault, bob), bob).await.unwrap();
+        let text = text(&vault, bob);
+        sign_in(&line, &text, bob).await.unwrap();
+        sign_in(&line, &text, bob).await.unwrap();
+        texts.push(text);
         lines.push(line);
     }
     let mut known = Vec::new();
@@ -86,6 +89,11 @@ async fn a_person_has_few_computers_signed_in_and_the_oldest_goes() {
     *want.first_mut().unwrap() = false;
     assert_eq!(known, want);
     assert!(is_known(&own).await, "the charter has it");
+    // What let it in before does not let it in again, whoever has the computer now.
+    let (oldest, said) = (lines.first().unwrap(), texts.first().unwrap());
+    let bob = vault.who("bob").unwrap();
+    let refused = sign_in(oldest, said, bob).await.unwrap_err();
+    assert_eq!(code(&refused), "denied", "{refused}");
 
     // Other people's stay, and all outlast a restart.
     new_computer(&mut vault, "carol");

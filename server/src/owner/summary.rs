@@ -27,9 +27,6 @@ use super::{
 };
 use crate::{refusal::Refused, rows, verify::Verified};
 
-/// Most devices that the tokens of one person have signed in; a further one takes the place of the oldest.
-const MAX_JOINED: usize = 8;
-
 /// What waits for a person.
 pub struct Summary {
     /// Ceremonies that wait for them, most urgent first.
@@ -216,7 +213,7 @@ impl Core {
         )
     }
 
-    /// A token signs in a device, for transport only; beyond `MAX_JOINED` the person's oldest one goes.
+    /// A token signs in a device, for transport only; the same text again changes nothing.
     pub fn join_device(
         &mut self,
         txn: &mut Txn,
@@ -238,6 +235,16 @@ impl Core {
                 "this computer is signed in to another vault",
             ));
         }
+        let (text, pin) = (verified.signed.digest(), device.device.key.pin());
+        let spent = self.vault.signed_in.get(&device.person.id);
+        if spent.is_some_and(|spent| spent.contains(&text)) {
+            let mut known = self.vault.devices.iter();
+            let known = known.find(|known| (known.person, known.pin) == (device.person.id, pin));
+            // A computer that was forgotten does not come back by what was signed before.
+            return known.map(|known| known.entry).ok_or(Refused::Denied(
+                "this computer was signed in by this text before, and has been forgotten; sign it in anew",
+            ));
+        }
         let event = Event::DeviceJoined {
             person: device.person.id,
             join: verified.signed.clone(),
@@ -248,16 +255,10 @@ impl Core {
         let joined = rows::JoinedDevice {
             person: device.person.id,
             id: device.device.id,
-            pin: device.device.key.pin(),
+            pin,
+            entry,
         };
-        self.vault.devices.retain(|known| known.pin != joined.pin);
-        let mine = |known: &&rows::JoinedDevice| known.person == joined.person;
-        if self.vault.devices.iter().filter(mine).count() >= MAX_JOINED
-            && let Some(oldest) = self.vault.devices.iter().position(|known| mine(&known))
-        {
-            self.vault.devices.remove(oldest);
-        }
-        self.vault.devices.push(joined);
+        self.vault.sign_in(joined, text);
         txn.touch(Row::Vault, move |core| core.vault = before);
         txn.after.push(super::txn::After::Charter);
         Ok(entry)

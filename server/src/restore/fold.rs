@@ -188,6 +188,7 @@ impl<'a> Fold<'a> {
             }),
             Event::CharterInForce { charter, ceremony } => {
                 vault.in_force = Some(*charter);
+                vault.devices.clear();
                 vault.charters.push(rows::InForce {
                     charter: *charter,
                     ceremony: *ceremony,
@@ -196,13 +197,13 @@ impl<'a> Fold<'a> {
             }
             Event::DeviceJoined { person, join } => {
                 let device = NewDevice::parse(&join.text).ok()?.device;
-                let pin = device.key.pin();
-                vault.devices.retain(|known| known.pin != pin);
-                vault.devices.push(rows::JoinedDevice {
+                let joined = rows::JoinedDevice {
                     person: *person,
                     id: device.id,
-                    pin,
-                });
+                    pin: device.key.pin(),
+                    entry: record.n,
+                };
+                vault.sign_in(joined, join.digest());
             }
             Event::CopiesChanged { sink, complete } => {
                 vault.sinks.insert(sink.to_string(), *complete);
