@@ -19,9 +19,9 @@ use std::{
 use keyturn_proto::CODE_TRAILER;
 use keyturn_seal::Secret;
 use keyturn_tests::{
-    Outcome, Program, Reply, World,
+    Outcome, Reply, World,
     harness::{ORIGIN, write_private},
-    interrupt::Interrupt,
+    hold::{Interrupt, hold},
     keep, postgres,
     raw::{Facts, Member, PEOPLE},
     rotated::{Account, Rotated},
@@ -106,7 +106,8 @@ fn run(asked: Asked) -> Outcome<()> {
         demo.keep(&dir)?;
     }
     if asked.hold {
-        demo.hold(&interrupt)?;
+        let tokens = demo.tokens.take();
+        hold(demo.world(), demo.target.path(), tokens, &interrupt)?;
     }
     Ok(())
 }
@@ -437,44 +438,5 @@ impl Demo {
         tell(&format!(
             "\n{text} has log/, vkey, receipts/, requests/, approvals/, export/ and keys/ of {ORIGIN}"
         ))
-    }
-
-    fn hold(&mut self, interrupt: &Interrupt) -> Outcome<()> {
-        chapter("The vault keeps running; Enter, Ctrl-C or the end of the input stops it")?;
-        let keyturn = Program::path("keyturn")?;
-        let tokens = self.tokens.take();
-        let folder = self.world().folder();
-        tell(&format!("cd {}", folder.display()))?;
-        let command = |name: &str, what: &str| {
-            let keyturn = keyturn.display();
-            tell(&format!(
-                "{keyturn} --home people/{name} --passphrase-file passphrase {what}"
-            ))
-        };
-        for (name, _) in PEOPLE {
-            command(name, "status")?;
-        }
-        tell(
-            "\nTo open it once more: Alice asks in one terminal, Bob and Carol approve in two others.",
-        )?;
-        let path = self.target.path();
-        command("alice", &format!("unseal {path} --reason 'trying it'"))?;
-        command("bob", "approve")?;
-        command("carol", "approve")?;
-        if let Some(tokens) = tokens {
-            let socket = folder.join("yubikeys.sock");
-            tokens.hand_over(&socket)?;
-            tell(&format!(
-                "a shell at the desk with the YubiKeys, which are touched whenever they blink; `exit` ends it.\nFrom any other shell, to pull one out, put it back or touch it by hand:\n{} {} --help",
-                Program::path("virtual-yubikey")?.display(),
-                socket.display()
-            ))?;
-            std::process::Command::new("/bin/sh")
-                .current_dir(folder)
-                .status()?;
-            return Ok(());
-        }
-        interrupt.wait();
-        Ok(())
     }
 }
