@@ -25,7 +25,7 @@ use keyturn_vault::{
     jcs::Document as _,
     layout::{MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES},
     reference::{CharterRef, Version},
-    text::{Approval, Checkin, CredentialLine, Request, Returned, Text as _},
+    text::{Approval, Checkin, CredentialLine, Recover, Request, Returned, Text as _},
     time::Span,
 };
 use tonic::{Code, Status};
@@ -834,4 +834,67 @@ async fn a_request_that_is_over_opens_no_more() {
         .to_str()
         .unwrap();
     assert_eq!(word, "decided", "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_opening_without_the_vault_is_imported_as_one() {
+    let scene = Scene::set().await;
+    let (alice, bob, size) = (scene.who("alice"), scene.who("bob"), scene.size().await);
+    let recover = |by: &Member| Recover {
+        vault: scene.vault.facts.charter.origin.clone(),
+        ceremony: scene.asked.request.ceremony,
+        group: scene.definition.group.clone(),
+        requested_by: by.person.clone(),
+        used_by: None,
+        deliver_to: scene.asked.request.deliver_to.clone().unwrap(),
+        ticket: None,
+        details: scene.asked.request.details,
+        opened: now().stamp(),
+        salt: scene.asked.request.salt,
+        credential: scene.named.clone(),
+    };
+    let good = recover(alice);
+    let answer = |request| {
+        let mut approval = Approval::parse(&scene.bob.approval.text).unwrap();
+        approval.request = request;
+        wire_text(&bob.sign(&approval).unwrap())
+    };
+    let import = |recover, approvals| v1::ImportRecoverRequest {
+        recover: Some(recover),
+        approvals,
+    };
+    let asked = || wire_text(&alice.sign_by_device(&good).unwrap());
+    for (name, call) in [
+        (
+            "a request to the vault",
+            import(
+                wire_text(&alice.sign_by_device(&scene.asked.request).unwrap()),
+                Vec::new(),
+            ),
+        ),
+        (
+            "in somebody else's name",
+            import(
+                wire_text(&alice.sign_by_device(&recover(bob)).unwrap()),
+                Vec::new(),
+            ),
+        ),
+        (
+            "an approval of another request",
+            import(asked(), vec![answer(scene.asked.request.digest())]),
+        ),
+        (
+            "more approvals than there are custodians",
+            import(asked(), vec![answer(good.digest()); 65]),
+        ),
+    ] {
+        let reply = scene.lines["alice"].log().import_recover(call).await;
+        scene.refused(name, "malformed", size, reply).await;
+    }
+    let call = import(asked(), vec![answer(good.digest())]);
+    scene.lines["alice"]
+        .log()
+        .import_recover(call)
+        .await
+        .unwrap();
 }

@@ -13,9 +13,9 @@ use keyturn_vault::{
     event::Event,
     id::{CeremonyId, GroupName, PersonId},
     quorum::Says,
-    reference::{CharterRef, PersonRef},
+    reference::{CharterRef, PersonRef, Signer},
     refusal::Refusal,
-    text::{NewDevice, SignedText},
+    text::{Approval, Decision, NewDevice, Recover, SignedText, Text as _},
     world::VersionId,
 };
 use tokio::sync::watch;
@@ -25,7 +25,11 @@ use super::{
     core::{Core, Live, Seen, put_object},
     txn::{Row, Txn},
 };
-use crate::{refusal::Refused, rows, verify::Verified};
+use crate::{
+    refusal::Refused,
+    rows,
+    verify::{self, Verified},
+};
 
 /// What waits for a person.
 pub struct Summary {
@@ -330,6 +334,7 @@ impl Core {
         for text in &texts {
             text.holds(&Check::text(&self.known.charter, &text.signed))?;
         }
+        self.recovered(&texts)?;
         let texts: Vec<_> = texts.into_iter().map(|text| text.signed).collect();
         let record = serde_json::to_vec(&texts).map_err(|_| Refused::Row)?;
         let record = put_object(txn, &record);
@@ -338,6 +343,35 @@ impl Core {
             &by.to_string(),
             &Event::RecoverImported { record, texts },
         )
+    }
+
+    /// They are a request without the vault, by the person whom it names, and custodians' approvals of it.
+    fn recovered(&self, texts: &[Verified]) -> Result<(), Refused> {
+        let charter = &self.known.charter;
+        let wrong = |why: &str| Refused::Malformed(why.to_owned());
+        let (request, answers) = texts.split_first().ok_or(wrong("there is no request"))?;
+        let recover = Recover::parse(&request.signed.text)
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        let asked = verify::signer(charter, request.signed.signer);
+        if recover.vault != charter.origin || asked != Some(recover.requested_by.id) {
+            return Err(wrong(
+                "the request is not of this vault, or by somebody else than it says",
+            ));
+        }
+        for answer in answers {
+            let approval = Approval::parse(&answer.signed.text)
+                .map_err(|error| Refused::Malformed(error.to_string()))?;
+            let by = verify::signer(charter, answer.signed.signer);
+            let own = answer.signed.signer == Signer::Token(approval.token.id)
+                && by == Some(approval.custodian.id);
+            let approves = matches!(approval.decision, Decision::Approve(_));
+            if !own || !approves || approval.answers_recover(&recover).is_err() {
+                return Err(wrong(
+                    "an approval is not by whom it names, or of another request",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A changed definition that a ceremony may name.

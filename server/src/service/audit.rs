@@ -21,6 +21,8 @@ use crate::{
 const MAX_ENTRIES: usize = 1000;
 /// Most bytes of a tile in one reply.
 const MAX_BYTES: usize = 3 << 20;
+/// Most approvals of an opening without the vault.
+const MAX_APPROVALS: usize = 64;
 /// Checkpoints are pushed at most this often.
 const PUSH_EVERY: Duration = Duration::from_secs(1);
 
@@ -244,7 +246,11 @@ impl Audit for Service {
             &charter.charter,
             convert::signed_text(recover)?,
         )?];
-        for approval in approvals.into_iter().take(64) {
+        if approvals.len() > MAX_APPROVALS {
+            let why = format!("at most {MAX_APPROVALS} approvals");
+            return Err(Refused::Malformed(why).into());
+        }
+        for approval in approvals {
             texts.push(crate::verify::text(
                 &charter.charter,
                 convert::signed_text(Some(approval))?,
