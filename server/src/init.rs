@@ -130,6 +130,9 @@ pub enum InitError {
     /// The vault cannot have this name.
     #[error("--origin: {0}")]
     Origin(String),
+    /// Nobody elsewhere could join with such welcome files.
+    #[error("--listen {0} says where it listens, not how people reach it")]
+    Anywhere(SocketAddr),
     /// The founding file is not one.
     #[error("{path}: {why}")]
     Founding {
@@ -180,6 +183,7 @@ impl InitError {
             Self::File { .. } | Self::Roots { .. } => {
                 "check the path, and whose it is; folders for --sink and --head-copy must be there"
             }
+            Self::Anywhere(_) => "say that too, with --endpoint HOST:PORT; welcome files name it",
             Self::Origin(_) => "the name of a vault is like vault.example.org/prod",
             Self::Founding { .. } | Self::Charter(_) => {
                 "correct the file; docs/OPERATIONS.md shows one, docs/FORMATS.md says every key"
@@ -197,6 +201,11 @@ impl InitError {
 pub fn init(request: &Request, clock: &Clock) -> Result<Made, InitError> {
     let origin = request.origin.parse::<Origin>();
     let origin = origin.map_err(|error| InitError::Origin(error.to_string()))?;
+    if request.endpoints.is_empty()
+        && let Some(anywhere) = request.listen.iter().find(|at| at.ip().is_unspecified())
+    {
+        return Err(InitError::Anywhere(*anywhere));
+    }
     let roots = request.attestation_roots.as_deref();
     let anchors = attest::roots(roots).map_err(|source| InitError::Roots {
         path: roots.map(Path::to_owned).unwrap_or_default(),

@@ -986,6 +986,12 @@ fn wrong_configurations_are_told_and_start_nothing() {
             "origin",
         ),
         (
+            "an address at which nobody is reached",
+            "init --dir new --origin a.example/b --listen 0.0.0.0:1 --founding FOUNDING.toml",
+            1,
+            "--endpoint",
+        ),
+        (
             "tokens that the policy does not take",
             "init --dir new --origin a.example/b --listen 127.0.0.1:1 --founding strict.toml",
             1,
