@@ -14,7 +14,7 @@ use crate::{
     refusal::Refusal,
     session::{DEVICE_FILE, Session, kept_chain},
     token::{self, KEY_FILE},
-    ui::{Style, Ui},
+    ui::{Style, Ui, several},
     verify::log,
 };
 
@@ -226,7 +226,7 @@ async fn look(context: &mut Context, report: &mut Report) {
     report.step("roles", me, String::clone);
     let head = session.head.as_ref().map(log::head);
     report.step("head", Ok(head), |head| {
-        head.map(|head| format!("{} entries", head.size))
+        head.map(|head| several(head.size, "entry", "entries"))
             .unwrap_or_default()
     });
     let link = session

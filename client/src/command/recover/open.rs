@@ -72,7 +72,10 @@ impl Open {
             .unwrap_or_default();
         let need = k.max(sharing.threshold().k());
         if shares.len() < usize::from(need) {
-            let message = format!("{} custodians have answered; {need} must", shares.len());
+            let message = format!(
+                "answered by {} of the {need} custodians that it takes",
+                shares.len()
+            );
             return Err(Refusal::new(
                 "not-released",
                 message,
