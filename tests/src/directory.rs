@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -12,7 +11,7 @@ use rustix::process::{Pid, Signal, getegid, geteuid, kill_process};
 
 use crate::{
     certificates,
-    harness::{Outcome, PATIENCE, STEP, write_private},
+    harness::{Outcome, PATIENCE, STEP, free_address, write_private},
     program::{Reply, finish},
 };
 
@@ -56,11 +55,6 @@ pub fn messages(read: &[u8], _first: bool) -> Option<(usize, bool)> {
     // The number of the message comes before what it is.
     let skip = usize::from(*message.get(1)?).checked_add(2)?;
     Some((end, message.get(skip) != Some(&GOODBYE)))
-}
-
-fn free_port() -> Outcome<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
 }
 
 /// Who administers the server: this process, by its socket.
@@ -160,7 +154,7 @@ impl Directory {
         let mut add = Command::new("/usr/sbin/slapadd");
         add.args(["-n", "0", "-F"]).arg(place.join("config"));
         run(add.arg("-l").arg(&file))?.ok()?;
-        let (plain, tls) = (free_port()?, free_port()?);
+        let (plain, tls) = (free_address()?.port(), free_address()?.port());
         let child = spawn(place, plain, tls)?;
         let directory = Self {
             folder,
@@ -175,9 +169,9 @@ impl Directory {
         );
         directory.admin("ldapadd", &own)?;
         directory.add("breakglass", first)?;
-        for block in PAGE.split("```ldif\n").skip(1) {
-            directory.admin("ldapmodify", block.split("```").next().unwrap_or_default())?;
-        }
+        // The first block is OpenLDAP's; another server's follows.
+        let block = PAGE.split("```ldif\n").nth(1).unwrap_or_default();
+        directory.admin("ldapmodify", block.split("```").next().unwrap_or_default())?;
         Ok(directory)
     }
 

@@ -7,8 +7,13 @@ use std::{
     fs::File,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -423,8 +428,23 @@ impl Drop for World {
 }
 
 /// An address on loopback that nobody listens on now.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+/// An address for a server that is yet to listen: its port is below those that the system gives to connections, and
+/// given to nobody else in this process, however long the server takes.
+pub fn free_address() -> io::Result<SocketAddr> {
+    const PORTS: Range<u16> = 20_000..32_000;
+    static NEXT: OnceLock<AtomicUsize> = OnceLock::new();
+    // Other processes of tests begin elsewhere.
+    let begin = || usize::try_from(std::process::id()).unwrap_or_default();
+    let next = NEXT.get_or_init(|| AtomicUsize::new(begin()));
+    for _ in PORTS {
+        let place = next.fetch_add(1, Ordering::Relaxed);
+        let place = place.checked_rem(PORTS.len()).unwrap_or_default();
+        let port = PORTS.clone().nth(place).unwrap_or(PORTS.start);
+        if let Ok(free) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return free.local_addr();
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// Writes a file that only its owner reads.
