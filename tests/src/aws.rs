@@ -20,6 +20,9 @@ use crate::harness::Outcome;
 
 /// The simulator's own account.
 pub const ACCOUNT: &str = "123456789012";
+/// How long a call of a connector takes at most, where a test wants it to end without an answer; a slow machine answers
+/// every other call sooner.
+pub const DEADLINE_SECS: u32 = 6;
 /// Longest answer of the simulator.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -88,9 +91,12 @@ impl Simulator {
         )
     }
 
-    /// A connector of this kind, over the simulator.
+    /// A connector of this kind, over the simulator, whose calls end after [`DEADLINE_SECS`].
     pub fn connector(&self, kind: &str, more: &str) -> Outcome<connector::Shape> {
-        let text = format!("[aws]\nkind = \"{kind}\"\n{}{more}", self.host(3));
+        let text = format!(
+            "[aws]\nkind = \"{kind}\"\n{}{more}",
+            self.host(DEADLINE_SECS)
+        );
         let table: BTreeMap<config::Label, config::Connector> = toml::from_str(&text)?;
         let shape = connector::Connectors::of(&table).named("aws");
         Ok(shape.ok_or("no connector")?)

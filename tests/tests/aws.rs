@@ -12,7 +12,7 @@ use std::{
 
 use keyturn_seal::secret::SecretBytes;
 use keyturn_tests::{
-    aws::{ACCOUNT, Simulator, actions, policies, tag},
+    aws::{ACCOUNT, DEADLINE_SECS, Simulator, actions, policies, tag},
     lanes::side_by_side,
 };
 use keyturn_vault::time::Time;
@@ -27,6 +27,8 @@ const OLD: &str = "The-0ld-password-of-alice";
 const RIGHTS: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
 const MEMBER: &str = "210987654321";
+/// Later than the deadline of a call, in milliseconds.
+const LATE_MS: u64 = 6600;
 
 fn target(settings: &[(&str, &str)]) -> Target {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -44,7 +46,7 @@ fn alice(more: &[(&str, &str)]) -> Target {
 }
 
 fn attempt(version: u64) -> Attempt {
-    Attempt::within(version, Duration::from_secs(3))
+    Attempt::within(version, Duration::from_secs(DEADLINE_SECS.into()))
 }
 
 fn one(shape: &Shape) -> &dyn OneSlot {
@@ -276,7 +278,7 @@ fn a_password_that_cannot_be_set_locks_nobody_out() {
         let shape = simulator.connector("aws-iam-password", "").unwrap();
         let (connector, target) = (one(&shape), alice(&[]));
         let new = connector.make(&target).await.unwrap();
-        simulator.fault(action, kind, 9, 3600).unwrap();
+        simulator.fault(action, kind, 9, LATE_MS).unwrap();
         let answer = connector.apply(&target, attempt(2), &new).await;
         assert_eq!(word(&answer), want, "{name}: {answer:?}");
         let message = answer.unwrap_err().to_string();
@@ -543,13 +545,20 @@ async fn an_access_key_is_replaced_while_the_old_one_works() {
     };
     let sight = connector.probe(&target, &ours).await.unwrap();
     assert_eq!(sight.verdict, Verdict::Same);
+    simulator.fault("ListAccessKeys", "stale", 2, 0).unwrap();
+    let listed = simulator.count("ListAccessKeys").unwrap();
     assert_eq!(connector.delete(&target, &before[0].id).await, Ok(()));
+    assert_eq!(simulator.count("ListAccessKeys").unwrap(), listed + 3);
+    assert_eq!(
+        connector.keys(&target).await.unwrap().len(),
+        1,
+        "AWS lists it no more"
+    );
     assert_eq!(
         connector.delete(&target, &before[0].id).await,
         Ok(()),
         "twice does no harm"
     );
-    assert_eq!(connector.keys(&target).await.unwrap().len(), 1);
 
     let used = called(&simulator);
     let allowed = actions(&rights);
@@ -641,7 +650,9 @@ fn a_key_that_cannot_be_made_says_whether_one_was() {
         let (old, old_secret) = simulator.key_of(USER).unwrap();
         let shape = simulator.connector("aws-iam-access-key", "").unwrap();
         let (connector, target) = (two(&shape), alice(&[]));
-        simulator.fault("CreateAccessKey", kind, 9, 3600).unwrap();
+        simulator
+            .fault("CreateAccessKey", kind, 9, LATE_MS)
+            .unwrap();
         let answer = connector.create(&target, attempt(2)).await;
         assert_eq!(word(&answer), want, "{kind}");
         simulator.mend().unwrap();
@@ -826,7 +837,7 @@ fn a_device_that_cannot_be_enabled_leaves_the_old_one() {
         let simulator = with_alice(&policies("aws-iam-mfa.md").unwrap());
         let shape = simulator.connector("aws-iam-mfa", "").unwrap();
         let (connector, target) = (two(&shape), alice(&[]));
-        simulator.fault(action, kind, 1, 3600).unwrap();
+        simulator.fault(action, kind, 1, LATE_MS).unwrap();
         let made = connector.create(&target, attempt(1)).await;
         let answer = match &made {
             Ok(made) => {
@@ -947,7 +958,7 @@ fn a_root_that_is_half_cleared_is_cleared_again() {
         let simulator = member(&policies("aws-root.md").unwrap());
         let shape = simulator.connector("aws-root", "").unwrap();
         let (connector, target) = (one(&shape), root(&[]));
-        simulator.fault(action, kind, 9, 3600).unwrap();
+        simulator.fault(action, kind, 9, LATE_MS).unwrap();
         let sealed = connector.make(&target).await.unwrap();
         let answer = connector.apply(&target, attempt(2), &sealed).await;
         assert_eq!(word(&answer), want, "{name}: {answer:?}");

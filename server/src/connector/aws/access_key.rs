@@ -17,7 +17,7 @@ use keyturn_vault::name::KeyId;
 use zeroize::Zeroizing;
 
 use super::{
-    call::{Call, made_before},
+    call::{Call, made_before, unlisted},
     platform::{Clients, Platform},
     settings::{self, Settings},
     surroundings,
@@ -226,7 +226,8 @@ impl TwoSlot for AccessKeys {
     async fn delete(&self, target: &Target, key: &KeyId) -> Result<(), Failure> {
         let settings = Settings::of_user(target, false).map_err(settings::refused)?;
         let clients = self.platform.of_account(settings.account).await?;
-        let call = Call::change("DeleteAccessKey", Attempt::within(0, self.deadline()));
+        let attempt = Attempt::within(0, self.deadline());
+        let call = Call::change("DeleteAccessKey", attempt);
         let operation = clients.change.delete_access_key();
         let operation = operation
             .user_name(settings.user)
@@ -234,7 +235,8 @@ impl TwoSlot for AccessKeys {
         let answer = call
             .send(operation.customize().interceptor(call.clone()).send())
             .await;
-        made_before(answer, DeleteAccessKeyError::is_no_such_entity_exception)
+        made_before(answer, DeleteAccessKeyError::is_no_such_entity_exception)?;
+        unlisted(self, target, key, attempt).await
     }
 }
 

@@ -22,8 +22,9 @@ use aws_sdk_iam::{
     primitives::{DateTime, DateTimeFormat},
 };
 use hyper_util::client::legacy;
+use keyturn_vault::name::KeyId;
 
-use crate::connector::{Attempt, Failure};
+use crate::connector::{Attempt, Failure, Target, TwoSlot};
 
 /// Longest text kept of an answer, in bytes.
 const MAX_MESSAGE: usize = 300;
@@ -39,6 +40,9 @@ const LATER: [&str; 9] = [
     "TooManyRequestsException",
     "RequestThrottled",
 ];
+
+/// Between two looks at a list that may be old.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// One call: it ends by its deadline, and sees itself being sent and answered.
 #[derive(Clone, Debug)]
@@ -87,6 +91,26 @@ pub(super) fn made_before<T, E>(
         Err(failed) if !failed.is(says_so) => Err(failed.into()),
         _ => Ok(()),
     }
+}
+
+/// Waits until AWS lists a deleted key no more. Its lists may be older than what it was told
+/// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html>, "Changes that I make are not always
+/// immediately visible"), and whoever finds the key there again takes it for somebody else's.
+pub(super) async fn unlisted(
+    connector: &dyn TwoSlot,
+    target: &Target,
+    key: &KeyId,
+    attempt: Attempt,
+) -> Result<(), Failure> {
+    while connector
+        .keys(target)
+        .await?
+        .iter()
+        .any(|one| one.id == *key)
+    {
+        tokio::time::sleep(LOOK_AGAIN.min(attempt.left()?)).await;
+    }
+    Ok(())
 }
 
 impl Call {

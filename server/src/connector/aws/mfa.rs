@@ -26,7 +26,7 @@ use keyturn_seal::secret::SecretBytes;
 use keyturn_vault::name::KeyId;
 
 use super::{
-    call::{Call, made_before},
+    call::{Call, made_before, unlisted},
     platform::{Clients, Platform},
     report,
     settings::{self, Settings},
@@ -203,6 +203,15 @@ impl TwoSlot for Mfa {
                     "the account has as many virtual MFA devices as it can".to_owned(),
                 ));
             }
+            // Its name is the second in which it was made, and another one of this credential was made in the same.
+            Err(failed)
+                if failed.is(CreateVirtualMFADeviceError::is_entity_already_exists_exception) =>
+            {
+                return Err(Failure::Busy {
+                    why: "a device of this name was just made".to_owned(),
+                    after: Some(Duration::from_secs(1)),
+                });
+            }
             other => other?,
         };
         let device = answer.virtual_mfa_device.ok_or_else(|| {
@@ -283,10 +292,8 @@ impl TwoSlot for Mfa {
         // One that was enabled by an attempt that then failed is still assigned, and AWS deletes none that is.
         self.deactivate(target, key).await?;
         let clients = self.platform.of_account(settings.account).await?;
-        let call = Call::change(
-            "DeleteVirtualMFADevice",
-            Attempt::within(0, self.deadline()),
-        );
+        let attempt = Attempt::within(0, self.deadline());
+        let call = Call::change("DeleteVirtualMFADevice", attempt);
         let operation = clients.change.delete_virtual_mfa_device();
         let operation = operation.serial_number(key.as_str());
         let answer = call
@@ -295,7 +302,8 @@ impl TwoSlot for Mfa {
         made_before(
             answer,
             DeleteVirtualMFADeviceError::is_no_such_entity_exception,
-        )
+        )?;
+        unlisted(self, target, key, attempt).await
     }
 }
 
