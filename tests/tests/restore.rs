@@ -59,7 +59,12 @@ impl Stage {
             genesis,
             before: String::new(),
         };
-        stage.copied(|size| size > 2)?;
+        until("the first version is copied", || {
+            let credentials = fs::read_dir(stage.sink.join("credentials"));
+            // Who has its folder has seen its entry.
+            credentials.is_ok_and(|mut folders| folders.next().is_some())
+                && stage.copied_size() >= stage.log_size()
+        })?;
         Ok(stage)
     }
 
