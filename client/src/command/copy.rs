@@ -20,7 +20,7 @@ use keyturn_vault::{
     world::VersionId,
 };
 
-use super::export::{About, VAULT_FILE};
+use super::export::{About, VAULT_FILE, proof_files};
 use crate::{
     causes::told,
     home::{Home, HomeError, read_file},
@@ -123,13 +123,8 @@ impl Copy {
     pub fn proven(&self, chain: &Chain, version: &SealedVersion) -> Result<bool, Refusal> {
         let manifest = &version.manifest;
         let home = Home::at(&self.dir);
-        let place = format!(
-            "credentials/{}/{}/sealed",
-            manifest.credential, manifest.version
-        );
-        let entry = home.read(&format!("{place}.entry.json"))?;
-        let proof = home.read(&format!("{place}.tlog-proof"))?;
-        let Some((entry, proof)) = entry.zip(proof) else {
+        let [entry, proof] = proof_files(manifest.credential, manifest.version);
+        let Some((entry, proof)) = home.read(&entry)?.zip(home.read(&proof)?) else {
             return Ok(false);
         };
         let other = || VerifyError::Other {

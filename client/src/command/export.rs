@@ -15,6 +15,7 @@ use keyturn_vault::{
     key::VerifierKey,
     layout::{File, SealedVersion},
     name::{CredentialPath, Origin},
+    reference::Version,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -154,6 +155,12 @@ async fn credential(
     Ok((id.ok_or_else(none)?, exported))
 }
 
+/// Where the entry of a version lies, and the proof that the log has it.
+pub fn proof_files(credential: CredentialId, version: Version) -> [String; 2] {
+    ["entry.json", "tlog-proof"]
+        .map(|end| format!("credentials/{credential}/{version}/sealed.{end}"))
+}
+
 fn write(folder: &Home, sealed: Sealed, signature: Seal, payload: Vec<u8>) -> Result<(), Refusal> {
     let mut envelopes = Vec::new();
     for group in &sealed.manifest.groups {
@@ -168,15 +175,9 @@ fn write(folder: &Home, sealed: Sealed, signature: Seal, payload: Vec<u8>) -> Re
             );
         }
     }
-    let dir = format!(
-        "credentials/{}/{}",
-        sealed.line.credential, sealed.line.version
-    );
-    folder.write(&format!("{dir}/sealed.entry.json"), &sealed.proven.bytes)?;
-    folder.write(
-        &format!("{dir}/sealed.tlog-proof"),
-        sealed.proven.receipt.as_bytes(),
-    )?;
+    let [entry, proof] = proof_files(sealed.line.credential, sealed.line.version);
+    folder.write(&entry, &sealed.proven.bytes)?;
+    folder.write(&proof, sealed.proven.receipt.as_bytes())?;
     let version = SealedVersion {
         definition: sealed.definition,
         manifest: sealed.manifest,
