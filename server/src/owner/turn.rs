@@ -98,6 +98,7 @@ impl Core {
                     vault.joined.len(),
                     vault.invitations.len(),
                     vault.devices.len(),
+                    vault.signed_in.len(),
                     vault.seen.len(),
                 ];
                 let steps = [vault.charters.len(), vault.restores.len()];
